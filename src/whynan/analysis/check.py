@@ -1,0 +1,337 @@
+"""The pipeline: record the loss, prove it, search where the proof is open, blame what the search found, report.
+
+Works on a `Program` that a front end has made ready; knows no framework.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from whynan.analysis.blame import Blame, blame
+from whynan.analysis.descent import proposals
+from whynan.analysis.finding import ERROR, SAFE, UNDECIDED, UNSAFE, Finding, Open, Report, Witness
+from whynan.analysis.health import Patient, warnings
+from whynan.analysis.propagate import Proof, propagate
+from whynan.analysis.search import Failure, Hint, Inputs, Searched, search, signature
+from whynan.analysis.shrink import shrink
+from whynan.config import Settings
+from whynan.domain import sample
+from whynan.domain.abstract import bounds_of
+from whynan.domain.spec import Domain
+from whynan.errors import TargetError
+from whynan.ir.frontend import Program, Run, Trace
+from whynan.ir.graph import Graph
+
+MOST_BLAMED = 16
+STARTS = 12  # inputs tried until the loss runs without raising
+
+ScriptOf = Callable[[Inputs, str], str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Mode:
+    """What one mode's program gave."""
+
+    mode: str
+    trace: Trace
+    proof: Proof
+    unproven: tuple[str, ...]  # reasons why the proof, finite or not, does not cover the domain
+    searched: Searched
+    findings: tuple[Finding, ...]
+
+
+def check_program(program: Program, domains: Mapping[str, Domain], settings: Settings, script: ScriptOf) -> Report:
+    """Check a program in each mode and put the results into one report.
+
+    `domains` holds every input by name, parameters of the loss included. `script(inputs, mode)` writes a witness's program.
+    Raises TargetError if the loss cannot be run on its domain at all.
+    """
+    start = time.perf_counter()
+    job = _Job(program, domains, settings, script)
+    modes = [job.mode(mode) for mode in settings.modes]
+    findings = _merged([f for m in modes for f in m.findings])
+    return _report(job, modes, findings, time.perf_counter() - start)
+
+
+class _Job:
+    """One program on one set of domains: runs it, records it."""
+
+    def __init__(self, program: Program, domains: Mapping[str, Domain], settings: Settings, script: ScriptOf) -> None:
+        self.program, self.domains, self.settings, self.script = program, domains, settings, script
+        self.wrt = tuple(name for name, d in domains.items() if d.grad)
+
+    def run(self, inputs: Inputs, mode: str) -> Run:
+        """The real function."""
+        return self.program.run(inputs, self.wrt, mode)
+
+    def capture(self, inputs: Inputs, mode: str) -> Trace:
+        """The real function, recorded."""
+        return self.program.capture(inputs, self.wrt, mode)
+
+    def mode(self, mode: str) -> _Mode:
+        """Everything for one mode."""
+        first, second = self._starts(mode)
+        trace = self.capture(first, mode)
+        proof = propagate(trace.graph, {name: bounds_of(self.domains[name]) for name in trace.graph.inputs}, self.settings.boxes)
+        unproven = [*_assumed(trace.graph, proof), *_varying(trace.graph, self.capture(second, mode).graph)]
+        open_ = not proof.finite or bool(unproven)
+        searched = self._search(mode, trace, proof) if open_ else Searched((), 0, 0.0)
+        findings = [*self._refuted(mode, searched), *warnings(self._patient(mode), trace, proof, searched)]
+        return _Mode(mode, trace, proof, tuple(unproven), searched, tuple(findings))
+
+    def _starts(self, mode: str) -> tuple[Inputs, Inputs]:
+        """Two ordinary inputs on which the loss runs; where it runs on one only, that one twice."""
+        rng = np.random.default_rng(self.settings.seed)
+        good: list[Inputs] = []
+        error = ""
+        for inputs in _ordinary(self.domains, rng):
+            run = self.run(inputs, mode)
+            if run.error:
+                error = error or run.error
+            else:
+                good.append(inputs)
+            if len(good) == 2:
+                return good[0], good[1]
+        if not good:
+            raise TargetError(
+                f"{self.program.name} raised {error} on {_shapes(self.domains)}.",
+                "Give domains that fit the loss, as in -d \"y_pred=prob(8, 1)\".",
+            )
+        return good[0], good[0]
+
+    def _search(self, mode: str, trace: Trace, proof: Proof) -> Searched:
+        names = {i: name for name, i in trace.graph.inputs.items()}
+        hints: list[Hint] = [{names[i]: r for i, r in box.items()} for box in proof.hints]
+        return search(
+            lambda inputs: self.run(inputs, mode),
+            self.domains,
+            hints=hints,
+            proposals=lambda: proposals(trace.graph, proof, self.domains, self.settings.seed),
+            seed=self.settings.seed,
+            evaluations=self.settings.evaluations,
+            seconds=self.settings.budget,
+        )
+
+    def _patient(self, mode: str) -> Patient:
+        return Patient(
+            lambda inputs: self.run(inputs, mode),
+            lambda inputs: self.capture(inputs, mode),
+            lambda inputs, run: self._witness(mode, inputs, run),
+            self.domains,
+            self.settings,
+            mode,
+        )
+
+    def _witness(self, mode: str, inputs: Inputs, run: Run) -> Witness:
+        return Witness(inputs, run.loss, run.gradients, self.script(inputs, mode), lambda again: self.run(again, mode))
+
+    # ------------------------------------------------------------ from failures to findings
+
+    def _refuted(self, mode: str, searched: Searched) -> Iterator[Finding]:
+        """One finding per place and phase, each with its simplest witness."""
+        found: dict[tuple[object, ...], tuple[Blame, Failure]] = {}
+        for failure in _varied(searched.failures)[:MOST_BLAMED]:
+            why = blame(self.capture(failure.inputs, mode))
+            if why is None:  # not repeatable: without a second failing run it is no witness
+                continue
+            found.setdefault(_key(why), (why, failure))
+        for why, failure in found.values():
+            yield self._finding(mode, why, failure)
+
+    def _finding(self, mode: str, why: Blame, failure: Failure) -> Finding:
+        simple = shrink(failure.inputs, self.domains, lambda inputs: signature(self.run(inputs, mode)) == failure.signature)
+        again = blame(self.capture(simple, mode))
+        if again is None or _key(again) != _key(why):
+            simple, again = failure.inputs, why
+        return self.explained(mode, again, simple)
+
+    def explained(self, mode: str, why: Blame, inputs: Inputs) -> Finding:
+        """The finding for a blamed input."""
+        return Finding(
+            id="",
+            kind="non-finite",
+            severity=ERROR,
+            cause=why.cause,
+            message=why.message,
+            op=why.op,
+            phase=why.phase,
+            site=why.site,
+            modes=(mode,),
+            related=why.related,
+            chain=why.chain,
+            witness=self._witness(mode, inputs, self.run(inputs, mode)),
+        )
+
+
+def _key(why: Blame) -> tuple[object, ...]:
+    site = why.site
+    return (why.phase, (site.file, site.line, site.column, site.end_line, site.end_column) if site else None, why.op)
+
+
+def _varied(failures: Sequence[Failure]) -> list[Failure]:
+    """Failures in turn from each combination of failing outputs, so that different defects are looked at early."""
+    groups: dict[tuple[str, ...], list[Failure]] = {}
+    for f in failures:
+        groups.setdefault(f.signature, []).append(f)
+    rows = list(groups.values())
+    return [row[k] for k in range(max((len(r) for r in rows), default=0)) for row in rows if k < len(row)]
+
+
+def _ordinary(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
+    """Generic inputs first: ties and zeros would take special paths; then plain ones, then anything."""
+    for _ in range(4):
+        yield {name: sample.ordinary(d, rng) for name, d in domains.items()}
+    yield {name: sample.plain(d) for name, d in domains.items()}
+    for _ in range(STARTS):
+        yield {name: sample.draw(d, rng) for name, d in domains.items()}
+
+
+def _shapes(domains: Mapping[str, Domain]) -> str:
+    return ", ".join(f"{name}={d}" for name, d in domains.items())
+
+
+# ---------------------------------------------------------------- what a proof does not cover
+
+
+def _assumed(graph: Graph, proof: Proof) -> list[str]:
+    """Looks at values whose outcome is not the same on the whole domain."""
+    out = []
+    for a in graph.assumptions:
+        b = proof.bounds[a.node]
+        if b.may_nan.any() or (b.lo < a.low).any() or (b.hi > a.high).any():
+            place = f" in {a.site.text!r} (line {a.site.line})" if a.site else ""
+            out.append(f"Python code looks at a value by {a.what}{place}: other inputs may take another path")
+    return list(dict.fromkeys(out))
+
+
+def _varying(one: Graph, two: Graph) -> list[str]:
+    """A second recording on other inputs must give the same graph; otherwise the graph depends on values unseen."""
+    if len(one.nodes) != len(two.nodes) or any(a.op != b.op or a.shape != b.shape or a.inputs != b.inputs for a, b in zip(one.nodes, two.nodes, strict=True)):
+        return ["the operations themselves change with the input's values"]
+    live = _live(one)
+    for a, b in zip(one.nodes, two.nodes, strict=True):
+        if a.op == "const" and live[a.id] and not np.array_equal(a.attrs["value"], b.attrs["value"], equal_nan=a.format.is_float):
+            place = f" in {a.site.text!r} (line {a.site.line})" if a.site else ""
+            return [f"a constant{place} changes with the input's values: it was computed outside the framework"]
+    return []
+
+
+def _live(graph: Graph) -> list[bool]:
+    alive = [False] * len(graph.nodes)
+    for o in graph.outputs:
+        alive[o.node] = True
+    for node in reversed(graph.nodes):
+        if alive[node.id]:
+            for i in node.inputs:
+                alive[i] = True
+    return alive
+
+
+# ---------------------------------------------------------------- the report
+
+
+def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Findings of all modes, equal ones joined, errors first, numbered."""
+    joined: dict[tuple[object, ...], Finding] = {}
+    for f in findings:
+        key = (f.kind, f.cause, f.phase, f.op, f.site)
+        joined[key] = replace(joined[key], modes=(*joined[key].modes, *f.modes)) if key in joined else f
+    ordered = sorted(joined.values(), key=lambda f: (f.severity != ERROR, f.phase != "forward", f.site.line if f.site else 0))
+    return tuple(replace(f, id=f"F{n}") for n, f in enumerate(ordered, 1))
+
+
+def _report(job: _Job, modes: Sequence[_Mode], findings: tuple[Finding, ...], seconds: float) -> Report:
+    unsafe = any(f.kind == "non-finite" for f in findings)
+    covered = all(m.proof.finite and not m.unproven for m in modes)
+    verdict = UNSAFE if unsafe else SAFE if covered else UNDECIDED
+    left = [] if verdict == SAFE else [o for m in modes for o in _left(m, findings)]
+    return Report(
+        target=job.program.name,
+        framework=job.program.framework,
+        framework_version=job.program.framework_version,
+        dtype=_dtype(job.domains),
+        modes=tuple(m.mode for m in modes),
+        verdict=verdict,
+        seconds=seconds,
+        domain=job.domains,
+        sites=_sites(modes, findings),
+        findings=findings,
+        undecided=tuple(left),
+        search={"evaluations": sum(m.searched.evaluations for m in modes), "seconds": sum(m.searched.seconds for m in modes)},
+        notes=tuple(dict.fromkeys(n for m in modes for n in m.trace.graph.notes)),
+    )
+
+
+def _left(m: _Mode, findings: Sequence[Finding]) -> Iterator[Open]:
+    """Sites that are neither proven nor refuted, and what a proof does not cover."""
+    refuted = {f.site for f in findings if f.kind == "non-finite"}
+    seen = set()
+    for i, reason in sorted(m.proof.open.items()):
+        node = m.trace.graph.nodes[i]
+        if node.site not in refuted and (node.site, node.phase) not in seen:
+            seen.add((node.site, node.phase))
+            yield Open(node.op, node.site, node.phase, reason)
+    for reason in m.unproven:
+        yield Open("path", None, "forward", reason)
+
+
+def _sites(modes: Sequence[_Mode], findings: Sequence[Finding]) -> dict[str, int]:
+    """Op applications of the recorded programs that reach an output, by what is known of them."""
+    total = sum(len(_applications(m.trace.graph, range(len(m.trace.graph.nodes)))) for m in modes)
+    refuted_sites = {(f.site, f.phase) for f in findings if f.kind == "non-finite"}
+    refuted, undecided = 0, 0
+    for m in modes:
+        graph = m.trace.graph
+        open_ = [i for i in m.proof.open if (graph.nodes[i].site, graph.nodes[i].phase) not in refuted_sites]
+        undecided += len(_applications(graph, open_))
+    refuted = len(refuted_sites)
+    return {"total": total, "proven": max(total - refuted - undecided, 0), "refuted": refuted, "undecided": undecided}
+
+
+def _applications(graph: Graph, nodes: Sequence[int] | range) -> set[int]:
+    live = _live(graph)
+    return {graph.nodes[i].source for i in nodes if live[i] and graph.nodes[i].op not in ("const", "input")}
+
+
+def _dtype(domains: Mapping[str, Domain]) -> str:
+    """The float dtype of the inputs, the narrowest first; float32 if there is none."""
+    names = [d.dtype for d in domains.values() if d.format.is_float]
+    return min(names, key=lambda n: ("float16", "bfloat16", "float32", "float64").index(n)) if names else "float32"
+
+
+# ---------------------------------------------------------------- explain
+
+
+def explain_program(program: Program, domains: Mapping[str, Domain], settings: Settings, script: ScriptOf) -> Report:
+    """Run a program on one concrete input (all domains are constants) and report what happened there.
+
+    Raises TargetError if the loss raises on it.
+    """
+    start = time.perf_counter()
+    job = _Job(program, domains, settings, script)
+    inputs = {name: sample.plain(d) for name, d in domains.items()}
+    findings: list[Finding] = []
+    notes: list[str] = []
+    for mode in settings.modes:
+        trace = job.capture(inputs, mode)
+        notes += trace.graph.notes
+        why = blame(trace)
+        if why is not None:
+            findings.append(job.explained(mode, why, inputs))
+    merged = _merged(findings)
+    return Report(
+        target=program.name,
+        framework=program.framework,
+        framework_version=program.framework_version,
+        dtype=_dtype(domains),
+        modes=settings.modes,
+        verdict=UNSAFE if merged else SAFE,
+        seconds=time.perf_counter() - start,
+        domain=domains,
+        sites={"total": 0, "proven": 0, "refuted": len(merged), "undecided": 0},
+        findings=merged,
+        search={"evaluations": len(settings.modes), "seconds": 0.0},
+        notes=(*dict.fromkeys(notes), "one concrete input was run; nothing is said about others"),
+    )

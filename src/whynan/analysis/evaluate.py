@@ -1,0 +1,57 @@
+"""The concrete run: every value of a graph on given inputs, in the real formats or in float64 throughout."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from whynan.ir.dtype import Array
+from whynan.ir.graph import Graph, call_of
+from whynan.ops._opdef import known, run
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, Array], *, wide: bool = False) -> list[Array | None]:
+    """Run all nodes on inputs by name; None where an op is unknown or reads something unknown.
+
+    With `wide` every float is a float64: what the program would give with (almost) no rounding.
+    """
+    named = {i: np.asarray(inputs[name]) for name, i in graph.inputs.items()}
+    return fill(graph, [named.get(node.id) for node in graph.nodes], wide=wide)
+
+
+def fill(graph: Graph, values: Sequence[Array | None], *, wide: bool = False) -> list[Array | None]:
+    """The values with the missing ones computed from the others where that is possible."""
+    out: list[Array | None] = list(values)
+    for node in graph.nodes:
+        if out[node.id] is not None:
+            continue
+        if node.op == "const":
+            out[node.id] = np.broadcast_to(node.attrs["value"], node.shape)
+            continue
+        inputs = [v for i in node.inputs if (v := out[i]) is not None]
+        if known(node.op) and node.op not in ("input", "random") and len(inputs) == len(node.inputs):
+            out[node.id] = run(call_of(graph, node), inputs, wide=wide)
+    return out
+
+
+def finite(value: Array) -> bool:
+    """Whether all elements are finite numbers."""
+    return bool(np.isfinite(value.astype(np.float64)).all())
+
+
+def evaluate_many(graph: Graph, nodes: Sequence[int], inputs: Mapping[str, Array]) -> dict[int, Array]:
+    """The values of some nodes (in order, closed under inputs) on many inputs at once, stacked along a leading axis.
+
+    Raises OpError for an op without a record.
+    """
+    count = len(next(iter(inputs.values())))
+    named = {i: inputs[name] for name, i in graph.inputs.items() if name in inputs}
+    out: dict[int, Array] = {}
+    for i in nodes:
+        node = graph.nodes[i]
+        if i in named:
+            out[i] = named[i]
+        elif node.op == "const":
+            out[i] = np.broadcast_to(node.attrs["value"], (count, *node.shape))
+        else:
+            out[i] = run(call_of(graph, node), [out[j] for j in node.inputs])
+    return out

@@ -1,0 +1,99 @@
+"""The records that a check ends in: findings, witnesses, open sites, the report. Plain data, fixed by the public contract."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from whynan.ir.dtype import Array
+from whynan.ir.where import Site
+
+SAFE, UNSAFE, UNDECIDED = "safe", "unsafe", "undecided"
+ERROR, WARNING, NOTE = "error", "warning", "note"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One link of the chain from the first non-finite value to the loss or gradient.
+
+    `inputs` and `output` say in words what went in and came out ("0.0", "5 of 8 elements are inf").
+    """
+
+    op: str
+    site: Site | None
+    phase: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Witness:
+    """A concrete input inside the domain on which the real framework gave what the finding says.
+
+    `inputs` maps name to a NumPy array of the input's dtype (ml_dtypes for bfloat16). `loss` and `gradients` are what came out.
+    `source` is the text that `script()` returns. `runner` repeats the run (set by the api).
+    """
+
+    inputs: Mapping[str, Array]
+    loss: Array
+    gradients: Mapping[str, Array]
+    source: str = ""
+    runner: Any = None
+
+    def script(self) -> str:
+        """A Python program that repeats the failure without whynan; empty if none could be written."""
+        return self.source
+
+    def replay(self) -> Any:
+        """Run the real function on the witness again and return the loss and gradients."""
+        if self.runner is None:
+            raise RuntimeError("this witness was read from a file; run its script instead.")
+        return self.runner(self.inputs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finding:
+    """One defect: what, where, why, and the input that shows it. Kinds and causes are those of the contract, sections 3 and 4."""
+
+    id: str
+    kind: str
+    severity: str
+    cause: str
+    message: str
+    op: str
+    phase: str
+    site: Site | None
+    modes: tuple[str, ...] = ()
+    related: tuple[str, ...] = ()
+    chain: tuple[Step, ...] = ()
+    witness: Witness | None = None
+    fixes: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A site that is neither proven nor refuted, and why."""
+
+    op: str
+    site: Site | None
+    phase: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """The answer of a check. `verdict` is "safe", "unsafe" or "undecided" as section 3 of the contract defines them."""
+
+    target: str
+    framework: str
+    framework_version: str
+    dtype: str
+    modes: tuple[str, ...]
+    verdict: str
+    seconds: float
+    domain: Mapping[str, Any]  # name -> Domain
+    sites: Mapping[str, int]  # total, proven, refuted, undecided
+    findings: tuple[Finding, ...] = ()
+    undecided: tuple[Open, ...] = ()
+    search: Mapping[str, float] = field(default_factory=dict)  # evaluations, seconds
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,233 @@
+"""The abstract run: bounds of every value on every input of the domain, and from them what is proven.
+
+Nodes are bounded in order from their inputs' bounds, tightened by relations between values; where a result could be
+non-finite although what goes in does not force it, branch and prune looks closer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from whynan.analysis.attained import Attained
+from whynan.analysis.branch import cone_of, prune
+from whynan.analysis.relations import Relations, Slack
+from whynan.analysis.view import View
+from whynan.domain.interval import Bounds, collapse, make, meet, of_array, top
+from whynan.ir.graph import Graph, Node
+from whynan.ops._opdef import bound, known
+
+# ops whose result can be finite although an input is not
+SELECTIVE = frozenset({"where", "minimum", "maximum", "clamp", "nan_to_num", "relu", "index", "gather", "pow", "xlogy"})
+
+Ranges = Mapping[int, tuple[float, float]]  # node id -> a range of values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proof:
+    """What the abstract run found.
+
+    `bounds` per node; `outputs` says per output (in the graph's order) whether it is proven finite; `open` are the nodes where a
+    non-finite value may arise and reach an output that is not proven, with the reason; `hints` are ranges of input
+    elements in which it may happen (for the search); `boxes` counts the boxes that branch and prune evaluated.
+    """
+
+    bounds: tuple[Bounds, ...]
+    outputs: tuple[bool, ...]
+    open: Mapping[int, str]
+    hints: tuple[Ranges, ...]
+    boxes: int
+
+    @property
+    def finite(self) -> bool:
+        """True if every output is proven finite."""
+        return all(self.outputs)
+
+
+@dataclass(slots=True)
+class _State:
+    """What grows while the nodes are bounded."""
+
+    view: View
+    bounds: list[Bounds | None]
+    facts: Relations
+    attained: Attained
+    budget: int
+    boxes: int = 0
+    hints: list[Ranges] = field(default_factory=list)
+
+
+def propagate(graph: Graph, domains: Mapping[str, Bounds], budget: int = 60_000, refine: bool = True) -> Proof:
+    """Bound every value of the graph for all inputs in the domains (bounds by input name).
+
+    `budget` limits the boxes that branch and prune may evaluate in all; without `refine` it is not used.
+    """
+    view = View(graph)
+    bounds: list[Bounds | None] = [None] * len(graph.nodes)
+    facts = Relations(view, bounds)
+    state = _State(view, bounds, facts, Attained(view, bounds), budget if refine else 0)
+    by_node = {i: domains[name] for name, i in graph.inputs.items()}
+    outputs = {o.node for o in graph.outputs}
+    for node in graph.nodes:
+        if not view.live[node.id]:
+            bounds[node.id] = top(node.format, len(node.shape))
+            continue
+        first = view.representative[node.id]
+        if first != node.id:
+            bounds[node.id] = bounds[first]
+            continue
+        bounds[node.id] = _node(state, node, by_node)
+        if _worth_a_look(state, node, node.id in outputs):
+            _look_closer(state, node)
+    done = tuple(b for b in bounds if b is not None)
+    return Proof(done, tuple(done[o.node].finite for o in graph.outputs), _open(view, done), tuple(state.hints), state.boxes)
+
+
+def _node(state: _State, node: Node, domains: Mapping[int, Bounds]) -> Bounds:
+    if node.id in domains:
+        return domains[node.id]
+    if node.op == "const":
+        return of_array(node.attrs["value"])
+    inputs = [state.bounds[i] for i in node.inputs]
+    result = bound(state.view.calls[node.id], [b for b in inputs if b is not None])
+    state.bounds[node.id] = result
+    return _tighten(state, node, result)
+
+
+def _tighten(state: _State, node: Node, result: Bounds) -> Bounds:
+    """Narrow a result by what is known about pairs of values."""
+    result = _pair(state, node, result)
+    least = state.attained.learn(node, result)
+    return result if least is None else _raised(result, least, node)
+
+
+def _pair(state: _State, node: Node, result: Bounds) -> Bounds:
+    if node.op not in ("sub", "div", "mul", "add") or len(node.inputs) != 2:
+        return result
+    a, b = state.view.inputs((node.id, state.view.root(node.id)[1]))
+    left, right = state.bounds[a[0]], state.bounds[b[0]]
+    if left is None or right is None or not node.format.is_float:
+        return result
+    if a == b:
+        return _same_operand(node, result, left)
+    if node.op == "sub":
+        return _difference(state, node, result, state.facts.at_most(a, b), state.facts.at_most(b, a))
+    if node.op == "div" and bool((right.lo >= 0).all()):
+        return _quotient(state, node, result, a, b, right)
+    return result
+
+
+def _same_operand(node: Node, result: Bounds, operand: Bounds) -> Bounds:
+    """x - x = 0 and x / x = 1 for finite (nonzero) x; x * x >= 0."""
+    if node.op == "mul":
+        return meet(result, make(0.0, np.inf, nan=True, neg_zero=False))
+    if node.op == "sub" and not operand.nonfinite.any():
+        return make(np.zeros(operand.shape), np.zeros(operand.shape), neg_zero=False, fraction=False)
+    if node.op == "div" and not operand.nonfinite.any() and not operand.may_zero.any():
+        return make(np.ones(operand.shape), np.ones(operand.shape), fraction=False)
+    return result
+
+
+def _difference(state: _State, node: Node, result: Bounds, below: Slack | None, above: Slack | None) -> Bounds:
+    """a - b <= slack where a <= b (exactly 0 without slack), and the mirror image."""
+    b = state.bounds[node.inputs[1]]
+    a = state.bounds[node.inputs[0]]
+    assert a is not None and b is not None
+    hi = np.asarray(np.inf) if below is None else _room(below, float(b.magnitude.max(initial=0.0)))
+    lo = np.asarray(-np.inf) if above is None else -_room(above, float(a.magnitude.max(initial=0.0)))
+    return result if below is None and above is None else meet(result, make(lo, hi, nan=True), node.format)
+
+
+def _room(slack: Slack, magnitude: float) -> np.ndarray:
+    if slack.relative == 0 and slack.absolute == 0:
+        return np.asarray(0.0)
+    return np.asarray((slack.relative * magnitude + slack.absolute) * (1 + 1e-6))
+
+
+def _quotient(state: _State, node: Node, result: Bounds, a: tuple[int, tuple[int, ...]], b: tuple[int, tuple[int, ...]], divisor: Bounds) -> Bounds:
+    """a / b <= 1 where a <= b and b >= 0 (a slack adds to it); |a| / b likewise."""
+    least = float(divisor.lo.min(initial=np.inf))
+    magnitude = state.facts.magnitude_at_most(a, b)
+    plain = state.facts.at_most(a, b) if magnitude is None else magnitude
+    if plain is None:
+        return result
+    slack_at_least = plain.absolute / least if plain.absolute and least > 0 else (np.inf if plain.absolute else 0.0)
+    most = 1.0 + (plain.relative + slack_at_least) * (1 + 1e-6) if plain.relative or plain.absolute else 1.0
+    most = float(np.nextafter(most, np.inf)) if most > 1 else most
+    limit = make(-most if magnitude is not None else -np.inf, np.inf if divisor.may_zero.any() else most, nan=True)
+    if magnitude is not None and divisor.may_zero.any():
+        limit = make(-np.inf, np.inf, nan=True)
+    return meet(result, limit, node.format)
+
+
+def _raised(result: Bounds, least: float, node: Node) -> Bounds:
+    """The same with all elements at least `least`."""
+    return meet(result, make(least, np.inf, nan=True), node.format)
+
+
+def _worth_a_look(state: _State, node: Node, is_output: bool) -> bool:
+    """Whether splitting may show finite what the plain run could not: a danger that starts here, or a choice between inputs."""
+    b = state.bounds[node.id]
+    if b is None or not node.inputs or not b.nonfinite.any() or state.boxes >= state.budget or not known(node.op):
+        return False
+    if not state.view.elementwise((node.id, state.view.root(node.id)[1])):
+        return False
+    fresh = all(not _nonfinite(state, i) for i in node.inputs)
+    return fresh or is_output or node.op in SELECTIVE or _vanishes(state, node)
+
+
+def _nonfinite(state: _State, i: int) -> bool:
+    b = state.bounds[i]
+    return b is None or bool(b.nonfinite.any())
+
+
+def _vanishes(state: _State, node: Node) -> bool:
+    """A product with something that may be zero, a quotient by something that may be infinite: a mask at work."""
+    if node.op not in ("mul", "div"):
+        return False
+    return any(bool(b.may_zero.any() or b.may_inf.any()) for b in (state.bounds[i] for i in node.inputs) if b is not None)
+
+
+def _look_closer(state: _State, node: Node) -> None:
+    root = (node.id, state.view.root(node.id)[1])
+    found = prune(state.view, state.facts, cone_of(state.view, root), lambda b: b.nonfinite, min(4096, state.budget - state.boxes))
+    state.boxes += found.boxes
+    before = state.bounds[node.id]
+    assert before is not None
+    state.bounds[node.id] = meet(before, found.bounds, node.format)
+    inputs = set(state.view.graph.inputs.values())
+    for box in found.left:
+        hint = {v[0]: r for v, r in box.items() if v[0] in inputs}
+        if hint:
+            state.hints.append(hint)
+
+
+def _open(view: View, bounds: tuple[Bounds, ...]) -> dict[int, str]:
+    """Nodes where a non-finite value may arise from finite ones and flow to an output."""
+    flows = [False] * len(bounds)
+    for o in view.graph.outputs:
+        flows[o.node] = bool(bounds[o.node].nonfinite.any())
+    out: dict[int, str] = {}
+    for node in reversed(view.nodes):
+        if not flows[node.id]:
+            continue
+        guilty = [i for i in node.inputs if bounds[i].nonfinite.any() and view.nodes[i].op != "const"]
+        for i in guilty:
+            flows[i] = True
+        if not guilty or not known(node.op):
+            out[node.id] = _reason(view, node, bounds)
+    return out
+
+
+def _reason(view: View, node: Node, bounds: tuple[Bounds, ...]) -> str:
+    if node.op == "input":
+        return "the domain itself holds NaN or Inf"
+    if not known(node.op):
+        return f"whynan has no bounds for the operation {node.spelling or node.op}"
+    parts = ", ".join(_range_text(collapse(bounds[i], 0)) for i in node.inputs)
+    return f"{node.op} of {parts} could not be shown to stay finite"
+
+
+def _range_text(b: Bounds) -> str:
+    return "NaN" if bool(b.empty) else f"[{float(b.lo):.4g}, {float(b.hi):.4g}]"
+

@@ -1,0 +1,261 @@
+"""Facts that intervals cannot see: a <= b, |a| <= b, a^2 <= b between two values, element by element.
+
+A relation is proven by structure: a maximum is at least each of its terms, a sum of non-negative numbers at least each of them,
+a norm at least each entry, and monotone operations carry a relation along. Rounding is monotone as well, so most relations hold
+exactly in floating point; where they do not, the `Slack` says by how much: a <= b * (1 + relative) + absolute.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from whynan.analysis.view import Vertex, View
+from whynan.domain.interval import Bounds
+from whynan.ir.dtype import Format
+
+DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """By how much rounding can break a relation: a <= b * (1 + relative) + absolute."""
+
+    relative: float = 0.0
+    absolute: float = 0.0
+
+    def __add__(self, other: "Slack") -> "Slack":
+        return Slack(self.relative + other.relative + self.relative * other.relative, self.absolute + other.absolute)
+
+
+EXACT = Slack()
+
+
+class Term(NamedTuple):
+    """The left side: a vertex as it is ("id"), its absolute value ("abs") or its square ("square")."""
+
+    kind: str
+    vertex: Vertex
+
+
+class Relations:
+    """Answers questions about pairs of vertices, remembering what it found. `bounds` are those of all nodes so far."""
+
+    def __init__(self, view: View, bounds: list[Bounds | None]) -> None:
+        self.view = view
+        self.bounds = bounds
+        self._known: dict[tuple[Term, Vertex], Slack] = {}
+        self._failed: dict[tuple[Term, Vertex], int] = {}  # the depth to which a search has failed
+
+    def at_most(self, a: Vertex, b: Vertex) -> Slack | None:
+        """The slack with which a <= b holds, or None if that is not known."""
+        return self._prove(Term("id", a), b, DEPTH)
+
+    def magnitude_at_most(self, a: Vertex, b: Vertex) -> Slack | None:
+        """The slack with which |a| <= b holds, or None if that is not known."""
+        return self._prove(Term("abs", a), b, DEPTH)
+
+    def _prove(self, a: Term, b: Vertex, depth: int) -> Slack | None:
+        key = (a, b)
+        if key in self._known:
+            return self._known[key]
+        if self._failed.get(key, 0) >= depth:
+            return None
+        self._failed[key] = depth  # also ends the search where it meets itself
+        found = self._search(a, b, depth)
+        if found is not None:
+            self._known[key] = found
+        return found
+
+    def _search(self, a: Term, b: Vertex, depth: int) -> Slack | None:
+        for rule in (_same, _larger_right, _smaller_left, _pairwise, _reduction, _roots):
+            found = rule(self, a, b, depth)
+            if found is not None:
+                return found
+        return None
+
+    # ------------------------------------------------------------ what is known about a vertex alone
+
+    def low(self, v: Vertex) -> float:
+        """A lower bound of all elements; -inf if NaN is possible."""
+        b = self.bounds[v[0]]
+        return -np.inf if b is None or b.may_nan.any() else float(b.lo.min(initial=np.inf))
+
+    def high(self, v: Vertex) -> float:
+        """An upper bound of all elements; inf if NaN is possible."""
+        b = self.bounds[v[0]]
+        return np.inf if b is None or b.may_nan.any() else float(b.hi.max(initial=-np.inf))
+
+
+def _same(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """x <= x; |x| <= x and |x| <= |x|; x^2 <= x*x."""
+    kind, v = a
+    op = facts.view.op(b)
+    if v == b and (kind == "id" or (kind == "abs" and facts.low(v) >= 0)):
+        return EXACT
+    if kind != "square" and op == "abs" and facts.view.inputs(b)[0] == v:
+        return EXACT
+    if kind == "square" and op == "square" and _even(facts, facts.view.inputs(b)[0]) == _even(facts, v):
+        return EXACT
+    if kind == "square" and op == "mul" and set(facts.view.inputs(b)) == {v}:
+        return EXACT
+    if facts.low(b) >= 0 and kind == "id" and facts.high(v) <= 0:
+        return EXACT
+    return None
+
+
+def _even(facts: Relations, v: Vertex) -> Vertex:
+    """The value without a sign that squaring forgets."""
+    while facts.view.op(v) in ("neg", "abs"):
+        v = facts.view.inputs(v)[0]
+    return v
+
+
+def _larger_right(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """b is at least b' (a clamp from below, b' + something non-negative, a maximum): a <= b' suffices."""
+    view, node = facts.view, facts.view.node(b)
+    if node.op == "clamp" and node.attrs.get("high") is None or node.op == "relu":
+        return facts._prove(a, view.inputs(b)[0], depth - 1)
+    if node.op == "maximum":
+        return _first(facts._prove(a, side, depth - 1) for side in view.inputs(b))
+    if node.op in ("add", "sub"):
+        x, y = view.inputs(b)
+        if (facts.low(y) >= 0) if node.op == "add" else (facts.high(y) <= 0):
+            found = facts._prove(a, x, depth - 1)
+            if found is not None:
+                return found
+        if node.op == "add" and facts.low(x) >= 0:
+            return facts._prove(a, y, depth - 1)
+    if node.op == "mul":
+        x, y = view.inputs(b)
+        for factor, rest in ((x, y), (y, x)):
+            if facts.low(factor) >= 1 and facts.low(rest) >= 0:
+                return facts._prove(a, rest, depth - 1)
+    return None
+
+
+def _smaller_left(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """a is at most a' (a minimum, a product with a factor in [0, 1], a' minus something non-negative): a' <= b suffices."""
+    view, (kind, v) = facts.view, a
+    if not view.elementwise(v):
+        return None
+    op = view.op(v)
+    if kind in ("abs", "square"):
+        if op in ("neg", "abs"):
+            return facts._prove(Term(kind, view.inputs(v)[0]), b, depth - 1)
+        if op == "mul":
+            x, y = view.inputs(v)
+            return _first(
+                facts._prove(Term(kind, rest), b, depth - 1)
+                for factor, rest in ((x, y), (y, x))
+                if facts.low(factor) >= -1 and facts.high(factor) <= 1
+            )
+        return None
+    if op == "minimum":
+        return _first(facts._prove(Term("id", side), b, depth - 1) for side in view.inputs(v))
+    if op == "clamp" and view.node(v).attrs.get("low") is None:
+        return facts._prove(Term("id", view.inputs(v)[0]), b, depth - 1)
+    if op == "sub" and facts.low(view.inputs(v)[1]) >= 0:
+        return facts._prove(Term("id", view.inputs(v)[0]), b, depth - 1)
+    if op == "add":
+        x, y = view.inputs(v)
+        return _first(facts._prove(Term("id", rest), b, depth - 1) for other, rest in ((x, y), (y, x)) if facts.high(other) <= 0)
+    if op == "mul":
+        x, y = view.inputs(v)
+        return _first(
+            facts._prove(Term("id", rest), b, depth - 1)
+            for factor, rest in ((x, y), (y, x))
+            if facts.low(factor) >= 0 and facts.high(factor) <= 1 and facts.low(rest) >= 0
+        )
+    return None
+
+
+def _pairwise(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """The same monotone operation on both sides, input by input; rounding is monotone."""
+    view, (kind, v) = facts.view, a
+    if kind != "id" or view.op(v) != view.op(b) or not view.elementwise(v) or not view.elementwise(b):
+        return None
+    op = view.op(v)
+    if op in ("sqrt", "exp", "log", "log1p", "relu"):
+        found = facts._prove(Term("id", view.inputs(v)[0]), view.inputs(b)[0], depth - 1)
+        return found if found == EXACT else None
+    if op == "add":
+        (p, q), (r, s) = view.inputs(v), view.inputs(b)
+        for first, second in ((r, s), (s, r)):
+            one = facts._prove(Term("id", p), first, depth - 1)
+            two = facts._prove(Term("id", q), second, depth - 1) if one == EXACT else None
+            if two == EXACT:
+                return EXACT
+    return None
+
+
+def _reduction(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """b reduces something at least a: a maximum, a sum of non-negative terms, log-sum-exp, a norm."""
+    view, node = facts.view, facts.view.node(b)
+    if node.op == "sum" and a.kind == "id" and view.op(a.vertex) == "sum":
+        found = _sums(facts, a.vertex, b, depth)
+        if found is not None:
+            return found
+    inner = _element(view, a.vertex, b)
+    if inner is None:
+        return None
+    if (node.op == "amax" and a.kind != "square") or (node.op == "sum" and facts.low(inner) >= 0):
+        return facts._prove(a, inner, depth - 1)
+    if node.op == "logsumexp" and a.kind == "id":
+        # computed as log(sum(exp(x - max))) + max with a sum of at least 1: rounding keeps it at or above max
+        return facts._prove(a, inner, depth - 1)
+    if node.op == "norm" and a.kind != "square" and node.attrs["ord"] >= 1:
+        below = EXACT if _even(facts, a.vertex) == _even(facts, inner) else facts._prove(Term("abs", a.vertex), inner, depth - 1)
+        return None if below is None else below + _norm_slack(node.format)
+    return None
+
+
+def _element(view: View, a: Vertex, b: Vertex) -> Vertex | None:
+    """What b reduces, at the place along the reduced axes at which a stands; None if a does not run along them."""
+    found = view.reduced(b, base=_fresh(a, b))
+    if found is None:
+        return None
+    (node, axes), names = found
+    free = [x for x in a[1] if x != -1 and x not in axes]
+    if len(free) != len(names):
+        return None
+    place = dict(zip(names, free, strict=True))
+    if any(view.length((node, axes), name) != view.length(a, axis) for name, axis in place.items()):
+        return None
+    return node, tuple(place.get(x, x) for x in axes)
+
+
+def _fresh(*vertices: Vertex) -> int:
+    """A name for running indices that none of the vertices uses."""
+    return min([-1, *(x for v in vertices for x in v[1])]) - 1
+
+
+def _sums(facts: Relations, a: Vertex, b: Vertex, depth: int) -> Slack | None:
+    """sum(x) <= sum(y) over the same axes where x <= y: exact up to the order in which the terms are added."""
+    base = _fresh(a, b)
+    left, right = facts.view.reduced(a, base), facts.view.reduced(b, base)
+    if left is None or right is None or left[1] != right[1] or facts.low(left[0]) < 0:
+        return None
+    below = facts._prove(Term("id", left[0]), right[0], depth - 1)
+    terms = int(np.prod([facts.view.length(right[0], name) for name in right[1]], initial=1))
+    error = terms * facts.view.node(a).format.eps
+    return None if below is None or error > 0.25 else below + Slack(2 * error)
+
+
+def _norm_slack(fmt: Format) -> Slack:
+    """Rounding in sum(x^2) and its root, and entries whose squares underflow."""
+    return Slack(16 * fmt.eps, 4 * float(np.sqrt(fmt.tiny)))
+
+
+def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """|a| <= sqrt(s) where a^2 <= s."""
+    if facts.view.op(b) != "sqrt" or a.kind == "square":
+        return None
+    below = facts._prove(Term("square", a.vertex), facts.view.inputs(b)[0], depth - 1)
+    return None if below is None else below + _norm_slack(facts.view.node(b).format)
+
+
+def _first(attempts: Iterable[Slack | None]) -> Slack | None:
+    """The first proof of several attempts."""
+    return next((slack for slack in attempts if slack is not None), None)

@@ -1,0 +1,263 @@
+"""Look for an input on which the real function fails: special values, corners, coincidences, hints of the prover, descent, chance.
+
+Every proposal is judged by the real framework; nothing else makes a witness.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from whynan.analysis.evaluate import finite
+from whynan.domain import sample
+from whynan.domain.spec import Domain
+from whynan.ir.dtype import Array
+from whynan.ir.frontend import Run
+
+Inputs = Mapping[str, Array]
+Hint = Mapping[str, tuple[float, float]]  # input name -> range in which an element may make trouble
+Signature = tuple[str, ...]
+
+PER_SIGNATURE = 6
+WHOLE_FILLS = 24  # how many special values are tried as the value of a whole input
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failure:
+    """An input on which an output is not finite: the run, and which outputs failed ("loss", or input names for gradients)."""
+
+    inputs: Inputs
+    run: Run
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """One finite run worth remembering: its input and the number that made it so."""
+
+    inputs: Inputs
+    run: Run
+    size: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Searched:
+    """What the search did: failures (a few per combination of failing outputs), evaluations, seconds.
+
+    `steepest` is the finite run with the largest gradient element, `detached` a run in which a gradient was missing that other runs had.
+    """
+
+    failures: tuple[Failure, ...]
+    evaluations: int
+    seconds: float
+    steepest: Seen | None = None
+    detached: Seen | None = None
+
+
+def signature(run: Run) -> Signature:
+    """Which outputs are not finite."""
+    bad = [] if finite(run.loss) else ["loss"]
+    return (*bad, *(name for name, g in run.gradients.items() if not finite(g)))
+
+
+def search(
+    execute: Callable[[Inputs], Run],
+    domains: Mapping[str, Domain],
+    *,
+    hints: Sequence[Hint] = (),
+    proposals: Callable[[], Iterator[Inputs]] = lambda: iter(()),
+    seed: int = 0,
+    evaluations: int = 600,
+    seconds: float = 0.4,
+) -> Searched:
+    """Try candidates in order of plainness until a budget is spent.
+
+    `execute` runs the real function. `proposals` yields further candidates (descent towards open dangers) and is asked after the
+    fixed ones. The search always finishes the fixed candidates; chance fills what is left of the budget while nothing has failed.
+    """
+    rng = np.random.default_rng(seed)
+    log = _Log()
+    stages = (_fixed(domains, rng), _hinted(domains, hints, rng), proposals(), _random(domains, rng))
+    for stage, candidates in enumerate(stages):
+        for inputs in candidates:
+            if log.count >= evaluations or log.elapsed > seconds or (stage == 3 and _enough(log.kept, log.count)):
+                break
+            log.note(inputs, execute(inputs))
+    return log.result()
+
+
+class _Log:
+    """What has been seen so far."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.count = 0
+        self.kept: dict[Signature, list[Failure]] = {}
+        self.steepest: Seen | None = None
+        self.fewest: Seen | None = None
+        self.most_gradients = 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the search began."""
+        return time.perf_counter() - self.start
+
+    def note(self, inputs: Inputs, run: Run) -> None:
+        """Keep a run if it says something new."""
+        self.count += 1
+        if run.error:
+            return
+        failed = signature(run)
+        if failed:
+            group = self.kept.setdefault(failed, [])
+            if len(group) < PER_SIGNATURE:
+                group.append(Failure(inputs, run, failed))
+            return
+        size = max((float(np.abs(g.astype(np.float64)).max(initial=0.0)) for g in run.gradients.values()), default=0.0)
+        if self.steepest is None or size > self.steepest.size:
+            self.steepest = Seen(inputs, run, size)
+        self.most_gradients = max(self.most_gradients, len(run.gradients))
+        if self.fewest is None or len(run.gradients) < self.fewest.size:
+            self.fewest = Seen(inputs, run, len(run.gradients))
+
+    def result(self) -> Searched:
+        """The record of the search."""
+        failures = tuple(f for group in self.kept.values() for f in group)
+        detached = self.fewest if self.fewest is not None and self.fewest.size < self.most_gradients else None
+        return Searched(failures, self.count, self.elapsed, self.steepest, detached)
+
+
+def _enough(kept: Mapping[Signature, Sequence[Failure]], count: int) -> bool:
+    """Chance adds little once both a failing loss and a failing gradient alone were seen."""
+    forward = any("loss" in s for s in kept)
+    backward = any("loss" not in s for s in kept)
+    return (forward and backward and count > 150) or ((forward or backward) and count > 350)
+
+
+# ---------------------------------------------------------------- candidates
+
+
+def _fixed(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
+    plain = {name: sample.plain(d) for name, d in domains.items()}
+    yield plain
+    yield from _corner_products(domains)
+    yield from _mosaics(domains, rng, 24)
+    yield from _whole_fills(domains, plain)
+    yield from _coincidences(domains, rng)
+    yield from _single_specials(domains, plain, rng)
+
+
+def _corner_products(domains: Mapping[str, Domain], most: int = 64) -> Iterator[Inputs]:
+    """Every input at one of its extremes, in all combinations while they are few."""
+    corners = {name: sample.corners(d) for name, d in domains.items()}
+    names = list(domains)
+    yield from (dict(zip(names, made, strict=True)) for made in itertools.islice(itertools.product(*corners.values()), most))
+    longest = max((len(c) for c in corners.values()), default=0)
+    for k in range(longest):
+        yield {name: c[k % len(c)] for name, c in corners.items()}
+
+
+def _mosaics(domains: Mapping[str, Domain], rng: np.random.Generator, count: int) -> Iterator[Inputs]:
+    """Each element a special value of its own: one evaluation tries as many combinations as there are elements."""
+    specials = {name: np.array(sample.special_values(d)) for name, d in domains.items()}
+    for _ in range(count):
+        yield {
+            name: sample.project(d, rng.choice(specials[name], d.shape)) if specials[name].size else sample.draw(d, rng)
+            for name, d in domains.items()
+        }
+
+
+def _whole_fills(domains: Mapping[str, Domain], plain: Inputs) -> Iterator[Inputs]:
+    """One input filled with one special value, the others plain; then all inputs with the same value."""
+    for name, d in domains.items():
+        if d.value is None:
+            for v in sample.special_values(d)[:WHOLE_FILLS]:
+                yield {**plain, name: sample.full(d, v)}
+    values = dict.fromkeys(v for d in domains.values() for v in sample.special_values(d)[:8])
+    for v in list(values)[:12]:
+        yield {name: sample.full(d, v) for name, d in domains.items()}
+
+
+def _coincidences(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
+    """Inputs of one shape made equal, equal rows, a row of zeros, masks empty or full, one class only."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, d in domains.items():
+        if d.format.is_float:
+            groups.setdefault(d.shape, []).append(name)
+    for _ in range(6):
+        base = {name: sample.draw(d, rng) for name, d in domains.items()}
+        yield _equalised(domains, base, [pair for names in groups.values() for pair in itertools.combinations(names, 2)])
+        halves = [p for names in groups.values() for p in zip(names[: len(names) // 2], names[len(names) // 2 :], strict=False)]
+        yield _equalised(domains, base, halves)
+        yield {n: sample.project(d, np.broadcast_to(base[n][:1], d.shape)) if d.shape else base[n] for n, d in domains.items()}
+        yield {n: _zero_row(d, base[n]) for n, d in domains.items()}
+        for name, d in domains.items():
+            if d.kind in ("binary", "mask", "classes", "integers"):
+                yield {**base, name: sample.full(d, d.low)}
+                yield {**base, name: sample.full(d, d.high)}
+                yield {**base, name: _first_row(d, base[name], d.low)}
+
+
+def _equalised(domains: Mapping[str, Domain], base: Inputs, pairs: Sequence[tuple[str, str]]) -> Inputs:
+    out = dict(base)
+    for a, b in pairs:
+        out[b] = sample.project(domains[b], out[a])
+        out[a] = sample.project(domains[a], out[b])  # both inside: the common part of the two domains
+    return out
+
+
+def _zero_row(d: Domain, base: Array) -> Array:
+    return _first_row(d, base, 0.0) if d.format.is_float else base
+
+
+def _first_row(d: Domain, base: Array, value: float) -> Array:
+    if not d.shape or not base.size:
+        return sample.full(d, value)
+    changed = base.astype(np.float64)
+    changed[0] = value
+    return sample.project(d, changed)
+
+
+def _single_specials(domains: Mapping[str, Domain], plain: Inputs, rng: np.random.Generator) -> Iterator[Inputs]:
+    """A random base with one input's first element or row at a special value."""
+    for name, d in domains.items():
+        if d.value is not None:
+            continue
+        for v in sample.special_values(d)[:12]:
+            base = {n: sample.draw(e, rng) for n, e in domains.items()}
+            yield {**base, name: _first_row(d, base[name], v)}
+
+
+def _hinted(domains: Mapping[str, Domain], hints: Sequence[Hint], rng: np.random.Generator) -> Iterator[Inputs]:
+    """Values from the boxes that the prover left open, everywhere and in mosaics."""
+    for hint in hints[:12]:
+        for pick in (0.0, 1.0, 0.5):
+            base = {name: sample.draw(d, rng) for name, d in domains.items()}
+            for name, (low, high) in hint.items():
+                base[name] = sample.full(domains[name], _between(low, high, pick))
+            yield base
+        mixed = {name: sample.draw(d, rng) for name, d in domains.items()}
+        for name, (low, high) in hint.items():
+            values = [_between(low, high, p) for p in (0.0, 0.5, 1.0)]
+            mixed[name] = sample.project(domains[name], np.where(rng.random(mixed[name].shape) < 0.5, mixed[name].astype(np.float64), rng.choice(values)))
+        yield mixed
+
+
+def _between(low: float, high: float, share: float) -> float:
+    low, high = max(low, -1e308), min(high, 1e308)
+    return low if share == 0 else high if share == 1 else low / 2 + high / 2
+
+
+def _random(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
+    while True:
+        base = {name: sample.draw(d, rng) for name, d in domains.items()}
+        yield base
+        shapes: dict[tuple[int, ...], list[str]] = {}
+        for name, d in domains.items():
+            if d.format.is_float:
+                shapes.setdefault(d.shape, []).append(name)
+        pairs = [p for names in shapes.values() for p in itertools.combinations(names, 2)]
+        if pairs:
+            yield _equalised(domains, base, [pairs[int(rng.integers(len(pairs)))]])

@@ -1,0 +1,124 @@
+"""Make a witness simple: as few elements as possible away from a plain value, numbers as round as possible.
+
+Each step is judged by the real function: a simpler input is kept only if it still fails in the same outputs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from whynan.domain import sample
+from whynan.domain.spec import Domain
+from whynan.ir.dtype import Array
+
+Inputs = Mapping[str, Array]
+
+ROUND = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 10.0, -10.0, 100.0, -100.0, 1000.0, -1000.0)
+
+
+def shrink(inputs: Inputs, domains: Mapping[str, Domain], fails: Callable[[Inputs], bool], budget: int = 160) -> Inputs:
+    """The simplest input found on which `fails` still holds, within `budget` runs of it."""
+    judge = _Judge(inputs, domains, fails, budget)
+    for _ in range(2):
+        before = judge.spent
+        for name in domains:
+            _whole(judge, name)
+        for name in domains:
+            _blocks(judge, name)
+        for name in domains:
+            _numbers(judge, name)
+        if judge.spent == before or judge.spent >= budget:
+            break
+    return judge.best
+
+
+class _Judge:
+    """Holds the best input so far and how many runs were spent."""
+
+    def __init__(self, inputs: Inputs, domains: Mapping[str, Domain], fails: Callable[[Inputs], bool], budget: int) -> None:
+        self.best: Inputs = dict(inputs)
+        self.domains = domains
+        self.fails = fails
+        self.budget = budget
+        self.spent = 0
+
+    def accepts(self, name: str, array: Array) -> bool:
+        """Try another array for one input; keep it if the failure stays."""
+        domain = self.domains[name]
+        array = sample.project(domain, array)
+        if self.spent >= self.budget or _same(array, self.best[name]) or not sample.contains(domain, array):
+            return False
+        self.spent += 1
+        trial = {**self.best, name: array}
+        if not self.fails(trial):
+            return False
+        self.best = trial
+        return True
+
+
+def _same(a: Array, b: Array) -> bool:
+    return a.tobytes() == b.tobytes()
+
+
+def _whole(judge: _Judge, name: str) -> None:
+    """The plainest array at once, or one value everywhere."""
+    domain = judge.domains[name]
+    if domain.value is not None or judge.accepts(name, sample.plain(domain)):
+        return
+    here = judge.best[name]
+    for value in dict.fromkeys(here.astype(np.float64).reshape(-1)[:4].tolist()):
+        if judge.accepts(name, sample.full(domain, value)):
+            return
+
+
+def _blocks(judge: _Judge, name: str) -> None:
+    """Ever smaller blocks of elements set to the plain array's (delta debugging)."""
+    domain = judge.domains[name]
+    if domain.value is not None or domain.kind in ("simplex", "unit", "onehot"):
+        return
+    plain = sample.plain(domain).reshape(-1)
+    size = plain.size
+    block = (size + 1) // 2
+    while block and size > 1:
+        for start in range(0, size, block):
+            here = judge.best[name].reshape(-1).copy()
+            if _same(here[start : start + block], plain[start : start + block]):
+                continue
+            here[start : start + block] = plain[start : start + block]
+            judge.accepts(name, here.reshape(domain.shape))
+            if judge.spent >= judge.budget:
+                return
+        if block == 1 or size // block > 64:
+            break
+        block = (block + 1) // 2
+
+
+def _numbers(judge: _Judge, name: str) -> None:
+    """Rounder numbers in place of each distinct value that is left."""
+    domain = judge.domains[name]
+    if domain.value is not None:
+        return
+    values = list(dict.fromkeys(judge.best[name].astype(np.float64).reshape(-1).tolist()))
+    for value in values[:8]:
+        for simpler in _simpler(value):
+            here = judge.best[name].astype(np.float64)
+            if judge.accepts(name, np.where(here == value, simpler, here)):
+                break
+
+
+def _simpler(value: float) -> Iterator[float]:
+    """Candidates that read more easily than a value, best first."""
+    if not np.isfinite(value) or _cost(value) <= 1:
+        return
+    for r in ROUND:
+        if _cost(r) < _cost(value):
+            yield r
+    for digits in (1, 2, 3):
+        rounded = float(f"{value:.{digits}g}")
+        if _cost(rounded) < _cost(value):
+            yield rounded
+
+
+def _cost(value: float) -> int:
+    """How many characters a reader has to take in."""
+    return len(f"{value:.9g}".rstrip("0").rstrip(".")) if value else 1

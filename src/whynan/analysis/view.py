@@ -1,0 +1,156 @@
+"""The graph seen element by element: which elements of which values meet in one element of a result.
+
+A *vertex* is a node together with the way its dimensions lie along those of some root value. Two vertices with equal parts are
+the same number in each element of the root; `x[:, None]` and `x[None, :]` are two vertices of one node. Reshapes that only add or
+drop dimensions of size 1, transpositions and broadcasts disappear in this view, and nodes that compute the same are one.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from whynan.domain.interval import Bounds
+from whynan.ir.graph import Call, Graph, Node, call_of
+from whynan.ops._opdef import OPS
+
+Axes = tuple[int, ...]
+Vertex = tuple[int, Axes]
+
+
+class View:
+    """A graph with what all analyses ask of it, computed once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes = graph.nodes
+        self.representative = _representatives(graph)
+
+    @cached_property
+    def calls(self) -> list[Call]:
+        """Each node as its op sees it."""
+        return [call_of(self.graph, node) for node in self.nodes]
+
+    @cached_property
+    def live(self) -> list[bool]:
+        """Whether a node can reach an output."""
+        alive = [False] * len(self.nodes)
+        for output in self.graph.outputs:
+            alive[output.node] = True
+        for node in reversed(self.nodes):
+            if alive[node.id]:
+                for i in node.inputs:
+                    alive[i] = True
+        return alive
+
+    def root(self, node: int) -> Vertex:
+        """The node seen along its own dimensions."""
+        shape = self.nodes[node].shape
+        return self.resolve(node, tuple(d if n > 1 else -1 for d, n in enumerate(shape)))
+
+    def resolve(self, node: int, axes: Axes) -> Vertex:
+        """Go through operations that only rearrange dimensions, to the value they show."""
+        while True:
+            n = self.nodes[node]
+            step = _source_axes(n, self.nodes[n.inputs[0]].shape, axes) if n.inputs and n.op in ("reshape", "permute", "expand") else None
+            if step is None:
+                return self.representative[node], axes
+            node, axes = n.inputs[0], step
+
+    def inputs(self, vertex: Vertex) -> tuple[Vertex, ...]:
+        """The vertices that an elementwise operation reads, in order."""
+        node, axes = vertex
+        return tuple(self.resolve(i, _operand_axes(self.nodes[i].shape, axes)) for i in self.nodes[node].inputs)
+
+    def elementwise(self, vertex: Vertex) -> bool:
+        """Whether the vertex is computed element by element from other vertices."""
+        op = OPS.get(self.nodes[vertex[0]].op)
+        return op is not None and op.elementwise and bool(self.nodes[vertex[0]].inputs)
+
+    def op(self, vertex: Vertex) -> str:
+        """The op that computes the vertex."""
+        return self.nodes[vertex[0]].op
+
+    def node(self, vertex: Vertex) -> Node:
+        """The node of the vertex."""
+        return self.nodes[vertex[0]]
+
+    def reduced(self, vertex: Vertex, base: int) -> tuple[Vertex, tuple[int, ...]] | None:
+        """For a reduction: the value it reduces, seen along the same root, and the names of its reduced axes.
+
+        Axis d of the value, if it is reduced, gets the name base - d: a name below -1 stands for a running index of its own.
+        """
+        node, axes = self.nodes[vertex[0]], vertex[1]
+        if "dims" not in node.attrs or not node.inputs:
+            return None
+        shape = self.nodes[node.inputs[0]].shape
+        dims = {d % len(shape) for d in node.attrs["dims"]}
+        named = tuple(base - d if d in dims and shape[d] > 1 else axes[d] for d in range(len(shape)))
+        return self.resolve(node.inputs[0], named), tuple(base - d for d in sorted(dims) if shape[d] > 1)
+
+    def length(self, vertex: Vertex, axis: int) -> int:
+        """How many elements the vertex has along an axis name (1 if none)."""
+        shape = self.nodes[vertex[0]].shape
+        return next((n for n, a in zip(shape, vertex[1], strict=True) if a == axis), 1)
+
+
+def _operand_axes(shape: tuple[int, ...], axes: Axes) -> Axes:
+    """Axes of an operand that broadcasts (right-aligned) to a result with the given axes."""
+    tail = axes[len(axes) - len(shape) :]
+    return tuple(a if n > 1 else -1 for a, n in zip(tail, shape, strict=True))
+
+
+def _source_axes(node: Node, shape: tuple[int, ...], axes: Axes) -> Axes | None:
+    """Axes of the operand of a rearranging op, or None if elements of different places meet."""
+    if node.op == "permute":
+        out = [-1] * len(shape)
+        rank = len(shape)
+        for place, source in enumerate(node.attrs["axes"]):
+            out[source % rank] = axes[place]
+        return tuple(out)
+    if node.op == "expand":
+        return _operand_axes(shape, axes)
+    kept = [a for a, n in zip(axes, node.shape, strict=True) if n != 1]
+    if [n for n in shape if n != 1] != [n for n in node.shape if n != 1]:
+        return None
+    walk: Iterator[int] = iter(kept)
+    return tuple(next(walk) if n != 1 else -1 for n in shape)
+
+
+def align(b: Bounds, axes: Axes, rank: int) -> Bounds:
+    """Bounds of a vertex laid along the root's dimensions (size 1 where it has none)."""
+    kept = [d for d, a in enumerate(axes) if a >= 0]
+    order = sorted(range(len(kept)), key=lambda k: axes[kept[k]])
+    target = [1] * rank
+    for d in kept:
+        target[axes[d]] = b.shape[d]
+
+    def move(a: np.ndarray) -> np.ndarray:
+        squeezed = a.reshape([a.shape[d] for d in kept])
+        return squeezed.transpose(order).reshape(target)
+
+    return Bounds(move(b.lo), move(b.hi), move(b.flags))
+
+
+def _representatives(graph: Graph) -> list[int]:
+    """For each node the first one that computes the same value (value numbering)."""
+    seen: dict[object, int] = {}
+    out: list[int] = []
+    for node in graph.nodes:
+        key = _key(node, tuple(out[i] for i in node.inputs))
+        out.append(seen.setdefault(key, node.id))
+    return out
+
+
+def _key(node: Node, inputs: tuple[int, ...]) -> object:
+    if node.op in ("random", "input") or node.op.startswith("unknown"):
+        return node.id
+    return node.op, inputs, node.shape, node.format.name, tuple(sorted((k, _frozen(v)) for k, v in node.attrs.items()))
+
+
+def _frozen(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return (value.shape, value.tobytes()) if value.size <= 4096 else id(value)
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(v) for v in value)
+    return repr(value)

@@ -1,0 +1,218 @@
+"""The verbs: whynan.check and whynan.explain. Targets and domains are made ready here and handed to the analysis."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from whynan.analysis.check import check_program, explain_program
+from whynan.config import Settings
+from whynan.domain.declare import as_domain, declared_by
+from whynan.domain.names import candidates, with_grad_by_name
+from whynan.domain.spec import Domain, const, dtype_name, retyped
+from whynan.errors import DomainError, FrameworkMissing, TargetError
+from whynan.ir.dtype import Array
+from whynan.ir.frontend import Program
+from whynan.report.script import witness_script
+from whynan.result import Report
+from whynan.target import arguments_of, framework_of, load_target
+
+DEFAULT_MODES = {"torch": ("eager",)}
+ALL_MODES = {"torch": ("eager",)}
+
+
+def check(
+    loss: Any,
+    /,
+    *,
+    domains: Mapping[str, Any] | None = None,
+    framework: str | None = None,
+    modes: Sequence[str] | str | None = None,
+    dtype: Any = None,
+    budget: float | None = None,
+    seed: int = 0,
+    name: str = "",
+    **named: Any,
+) -> Report:
+    """Can this loss, or a gradient of it, become NaN or Inf on these inputs? Where, why, on which input?
+
+    `loss` is a function, a module, or a target as text ("losses.py:focal"). Domains are given by argument name: a domain
+    (`whynan.prob(8, 1)`), its notation as text, or a concrete array, which stands for its shape, dtype and kind of values. What is
+    not given is inferred from the arguments' names and reported as assumed. `dtype` overrides the dtype of all floating
+    domains. `budget` is the search's time in seconds per mode.
+
+    Raises TargetError or DomainError if the loss cannot be loaded or run on its domain.
+    """
+    program, target = _program(loss, framework, name)
+    settings = _settings(program.framework, modes, dtype, budget, seed)
+    given = {**declared_by(loss), **(domains or {}), **named}
+    ready = _with_parameters(program, _domains(program, target, given, settings))
+    return Report.of(check_program(program, ready, settings, _script_of(program, target, ready, settings.seed)))
+
+
+def explain(
+    loss: Any,
+    /,
+    *,
+    tensors: Mapping[str, Any] | None = None,
+    framework: str | None = None,
+    modes: Sequence[str] | str | None = None,
+    dtype: Any = None,
+    seed: int = 0,
+    name: str = "",
+    **named: Any,
+) -> Report:
+    """What happens on this concrete input, step by step? The report names the first non-finite value and how it travelled.
+
+    Tensors are given by argument name. Raises TargetError if the loss raises on them.
+    """
+    if isinstance(loss, Path):
+        raise TargetError(f"{loss} is no recorded incident that this version reads.", "Give a loss and its tensors.")
+    program, target = _program(loss, framework, name)
+    settings = _settings(program.framework, modes, dtype, None, seed)
+    values = {n: v if isinstance(v, Domain) else const(v, grad=None) for n, v in {**(tensors or {}), **named}.items()}
+    _known(target, values)
+    fixed = {n: d if d.grad_given else d.but(grad=d.format.is_float) for n, d in values.items()}
+    retyped_ = {n: retyped(d, settings.dtype) if settings.dtype else d for n, d in with_grad_by_name(fixed).items()}
+    ready = _with_parameters(program, retyped_)
+    return Report.of(explain_program(program, ready, settings, _script_of(program, target, ready, settings.seed)))
+
+
+# ---------------------------------------------------------------- the program
+
+
+def _program(loss: Any, framework: str | None, name: str) -> tuple[Program, Any]:
+    """The loss made ready by its framework's front end, and the callable itself."""
+    if isinstance(loss, str):
+        loaded = load_target(loss)
+        loss, name, framework = loaded.callable, name or loaded.name, framework or loaded.framework
+    elif inspect.isclass(loss):
+        loss = loss()
+    if not callable(loss):
+        raise TargetError(f"{name or loss!r} is a {type(loss).__name__}, which cannot be called.", "Give a function or a module.")
+    framework = framework or framework_of(loss) or _only_installed()
+    if framework != "torch":
+        raise FrameworkMissing(
+            f"this version of whynan checks PyTorch losses; {name or _name_of(loss)} looks like {framework}.", "Give a PyTorch loss."
+        )
+    try:
+        from whynan.frontends.torch import load
+    except ImportError as error:
+        raise FrameworkMissing(f"PyTorch cannot be imported ({error}).", "Install it with: pip install 'whynan[torch]'") from error
+    return load(loss, name or _name_of(loss)), loss
+
+
+def _only_installed() -> str:
+    """A loss that names no framework is taken for PyTorch's."""
+    return "torch"
+
+
+def _name_of(loss: Any) -> str:
+    """`FILE.py:NAME` for what a file defines at its top, so that a script can load it again; else just the name."""
+    found = getattr(loss, "__qualname__", "") or type(loss).__name__
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(loss)) if inspect.isroutine(loss) else None
+    except TypeError:
+        file = None
+    top = file is not None and found.isidentifier() and Path(file).suffix == ".py"
+    return f"{file}:{found}" if top else found
+
+
+def _script_of(program: Program, target: Any, domains: Mapping[str, Domain], seed: int) -> Callable[[Mapping[str, Array], str], str]:
+    reachable = program.name if ".py:" in program.name or (":" in program.name and "<" not in program.name) else ""
+    gradients = tuple(n for n, d in domains.items() if d.grad)
+    positional = _positional(target)
+    parameters = dict(program.parameters)
+
+    def script(inputs: Mapping[str, Array], mode: str) -> str:
+        return witness_script(
+            reachable, inputs, gradients, framework=program.framework, mode=mode, positional=positional, parameters=parameters, seed=seed
+        )
+
+    return script
+
+
+def _positional(target: Any) -> tuple[str, ...]:
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
+
+
+def _settings(framework: str, modes: Sequence[str] | str | None, dtype: Any, budget: float | None, seed: int) -> Settings:
+    wanted = tuple(modes.split(",")) if isinstance(modes, str) else tuple(modes or DEFAULT_MODES[framework])
+    wanted = ALL_MODES[framework] if "all" in wanted else tuple(m.strip() for m in wanted)
+    for mode in wanted:
+        if mode not in ALL_MODES[framework]:
+            raise TargetError(f"{framework} has no mode {mode!r} that this version checks.", f"Choose from {', '.join(ALL_MODES[framework])}.")
+    base = Settings(modes=wanted, dtype=dtype_name(dtype) if dtype is not None else None, seed=seed)
+    if budget is None:
+        return base
+    more = Settings(base.modes, base.dtype, budget, max(base.evaluations, int(budget * 4000)), int(max(base.boxes, budget * 100_000)), seed)
+    return more
+
+
+# ---------------------------------------------------------------- the domains
+
+
+def _domains(program: Program, target: Any, given: Mapping[str, Any], settings: Settings) -> dict[str, Domain]:
+    """Domains for all arguments that need one: those given, the others inferred by name and by trying shapes."""
+    known = {n: as_domain(n, v) for n, v in given.items()}
+    _known(target, known)
+    known = {n: retyped(d, settings.dtype) if settings.dtype else d for n, d in known.items()}
+    arguments = arguments_of(target)
+    missing = [n for n, needed in arguments.items() if needed and n not in known]
+    if not missing:
+        return with_grad_by_name(known)
+    return _inferred(program, arguments, known, settings)
+
+
+def _inferred(program: Program, arguments: Mapping[str, bool], known: Mapping[str, Domain], settings: Settings) -> dict[str, Domain]:
+    wanted = [n for n, needed in arguments.items() if needed or n in known]
+    error = ""
+    for attempt in _typed(candidates(wanted, known, program.name.rpartition(":")[2]), known, settings):
+        run = program.run(_example(attempt), tuple(n for n, d in attempt.items() if d.grad), settings.modes[0])
+        if not run.error and (run.gradients or not any(d.grad for d in attempt.values())):
+            return attempt
+        error = error or run.error
+    missing = [n for n in wanted if n not in known]
+    raise DomainError(
+        f"no usual domain for {', '.join(missing)} fits {program.name}: it raised {error or 'no error but has no gradient'}.",
+        f'Give one, as in -d "{missing[0]}=prob(8, 1)".',
+    )
+
+
+def _typed(attempts: Iterator[dict[str, Domain]], known: Mapping[str, Domain], settings: Settings) -> Iterator[dict[str, Domain]]:
+    """Inferred domains take the dtype asked for, or that of the given ones if they share one."""
+    given = {d.dtype for d in known.values() if d.format.is_float}
+    dtype = settings.dtype or (given.pop() if len(given) == 1 else None)
+    for attempt in attempts:
+        yield {n: retyped(d, dtype) if dtype and d.assumed else d for n, d in attempt.items()}
+
+
+def _example(domains: Mapping[str, Domain]) -> dict[str, Array]:
+    import numpy as np
+
+    from whynan.domain import sample
+
+    rng = np.random.default_rng(0)
+    return {n: sample.ordinary(d, rng) for n, d in domains.items()}
+
+
+def _known(target: Any, given: Mapping[str, Any]) -> None:
+    """Every domain must belong to an argument."""
+    try:
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(getattr(target, "forward", target)).parameters.values())
+    except (TypeError, ValueError):
+        return
+    arguments = arguments_of(target)
+    strange = [n for n in given if n not in arguments]
+    if strange and arguments and not takes_any:
+        raise DomainError(f"the loss has no argument {strange[0]!r}.", f"It takes {', '.join(arguments)}.")
+
+
+def _with_parameters(program: Program, domains: Mapping[str, Domain]) -> dict[str, Domain]:
+    """The parameters of the loss itself are inputs with one value each, differentiated by."""
+    own = {n: const(v, grad=True) for n, v in program.parameters.items()}
+    return {**domains, **own}

@@ -1,0 +1,246 @@
+"""The command line: arguments in, a report and an exit code out.
+
+0: no error-level finding · 1: at least one (with --strict, an undecided verdict too) · 2: usage, or the target could not be
+loaded or run: one line on stderr · 130: interrupted.
+"""
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+import whynan
+from whynan.domain.declare import declared_by, project_domains
+from whynan.domain.parse import parse_assignments
+from whynan.errors import DomainError, WhynanError
+from whynan.target import FRAMEWORKS, Target, arguments_of, load_target
+
+FOUND, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+_DTYPES = ("float32", "float64", "float16", "bfloat16")
+Command = Callable[..., Any]
+
+
+# ---------------------------------------------------------------- entry
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code. Errors are one line on stderr; with --traceback they show where they arose."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return int(whynan_command.main(arguments, prog_name="whynan", standalone_mode=False) or 0)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except click.ClickException as error:
+        return _fail(f"{error.format_message()}{_usage(error)}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing more can be said to it
+        return BROKEN_PIPE
+    except Exception as error:
+        if "--traceback" in arguments:
+            traceback.print_exc()
+        if isinstance(error, WhynanError | OSError):
+            return _fail(str(error))
+        return _fail(f"whynan itself failed with {type(error).__name__}: {error}. Run again with --traceback and report what it prints.")
+
+
+def _fail(message: str) -> int:
+    click.echo(f"whynan: {' '.join(message.split())}", err=True)
+    return USAGE
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" Try '{context.command_path} --help'." if context else ""
+
+
+@click.group("whynan", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(whynan.__version__, prog_name="whynan", message="%(prog)s %(version)s")
+def whynan_command() -> None:
+    """Prove that a loss function stays finite, or see the input and the expression that make it NaN."""
+
+
+# ---------------------------------------------------------------- options
+
+
+def _options(command: Command) -> Command:
+    """The options that `check` and `explain` share."""
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
+_FILE: click.ParamType[Any] = click.Path(dir_okay=False, path_type=Path)
+_DOMAIN_HELP = 'What an input may be: -d "p=prob(8, 1)". Repeatable.'
+_MODE_HELP = "eager, compile, function, xla, jit, or all. Repeatable, or with commas."
+_SHARED = (
+    click.argument("target"),
+    click.option("-d", "--domain", "domains", multiple=True, metavar="NAME=DOMAIN", help=_DOMAIN_HELP),
+    click.option("--samples", type=click.Path(path_type=Path), metavar="FILE", help="Named arrays: .npz, .safetensors or .pt."),
+    click.option("--framework", type=click.Choice(FRAMEWORKS), help="Where it cannot be found from the target."),
+    click.option("--mode", "modes", multiple=True, metavar="MODE", help=_MODE_HELP),
+    click.option("--dtype", type=click.Choice(_DTYPES), help="Treat the floats of all domains as this dtype."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same report."),
+    click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of the report."),
+    click.option("--output", type=_FILE, metavar="FILE", help="Write the report there, not to stdout."),
+    click.option("--script", type=_FILE, metavar="FILE", help="Write a program that repeats the first failure."),
+    click.option("--traceback", is_flag=True, help="Show the whole traceback of an error."),
+)
+
+
+@whynan_command.command()
+@_options
+@click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time for the search, per mode.")
+@click.option("--strict", is_flag=True, help="Exit 1 for an undecided verdict too.")
+def check(target: str, strict: bool, budget: float | None, **options: Any) -> int:
+    """Can the loss TARGET, or a gradient of it, become NaN or Inf on these inputs?
+
+    TARGET is FILE.py:EXPR or package.module:EXPR, as in losses.py:focal_loss or losses.py:FocalLoss(gamma=0.5).
+    """
+    loaded = load_target(target)
+    with _progress(f"checking {target}"):
+        report = _api().check(loaded.callable, domains=_domains(loaded, options), budget=budget, **_passed(loaded, options))
+    _deliver(report, **options)
+    return exit_code(report, strict=strict)
+
+
+@whynan_command.command()
+@_options
+def explain(target: str, **options: Any) -> int:
+    """What happens, step by step, on one concrete input of the loss TARGET?
+
+    The input comes from --samples or from constants: -d "p=[1.0, 0.5]". TARGET may also be a recorded incident (a file or folder).
+    """
+    if Path(target).exists() and not target.endswith(".py"):
+        with _progress(f"reading {target}"):
+            report = _api().explain(Path(target))
+    else:
+        loaded = load_target(target)
+        values = _constants(_domains(loaded, options, stated=False))
+        with _progress(f"running {target}"):
+            report = _api().explain(loaded.callable, tensors=values, **_passed(loaded, options))
+    _deliver(report, **options)
+    return exit_code(report)
+
+
+def exit_code(report: Any, *, strict: bool = False) -> int:
+    """1 if the report has an error-level finding (with `strict`, also if the verdict is undecided), else 0."""
+    found = any(finding.severity == "error" for finding in report.findings)
+    return FOUND if found or (strict and report.verdict == "undecided") else 0
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def _api() -> Any:
+    from whynan import api  # imported late: `--help` and usage errors need none of it
+
+    return api
+
+
+def _passed(target: Target, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the api's verbs."""
+    modes = tuple(mode.strip() for text in options["modes"] for mode in text.split(",") if mode.strip())
+    return {
+        "name": target.name,
+        "framework": options["framework"] or target.framework,
+        "modes": modes or None,
+        "dtype": options["dtype"],
+        "seed": options["seed"],
+    }
+
+
+def _domains(target: Target, options: Mapping[str, Any], stated: bool = True) -> dict[str, Any]:
+    """Domains by argument: what is stated in pyproject.toml and by the decorator, the sample file, -d; later ones win."""
+    named = arguments_of(target.callable)
+    given = {**_samples(options["samples"], named), **parse_assignments(options["domains"])}
+    if not stated:
+        return given
+    start = target.file.parent if target.file else Path.cwd()
+    general = {name: domain for name, domain in project_domains(start, target.name).items() if name in named or not named}
+    return {**general, **declared_by(target.callable), **given}
+
+
+def _samples(file: Path | None, named: Mapping[str, bool]) -> dict[str, Any]:
+    """The arrays of a sample file that the loss has arguments for; it is an error if there are none."""
+    if file is None:
+        return {}
+    from whynan.samples import load_samples
+
+    arrays = load_samples(file)
+    used = {name: array for name, array in arrays.items() if name in named or not named}
+    if not used:
+        raise DomainError(f"{file} holds {', '.join(arrays)}, but the loss takes {', '.join(named)}.", "Save the arrays by those names.")
+    return used
+
+
+def _constants(domains: Mapping[str, Any]) -> dict[str, Any]:
+    """The concrete arrays that `explain` runs on; a domain that is no single value is an error."""
+    values = {name: getattr(domain, "value", domain) for name, domain in domains.items()}
+    vague = [name for name, value in values.items() if value is None]
+    if vague or not values:
+        which = f"{', '.join(vague)}: that is a domain, not a value." if vague else "there is no input to explain."
+        raise DomainError(which, 'Give one with --samples FILE or -d "p=[1.0, 0.5]".')
+    return values
+
+
+# ---------------------------------------------------------------- output
+
+
+def _deliver(report: Any, form: str, output: Path | None, script: Path | None, **_: Any) -> None:
+    """Write the report, and the program that repeats the first failure if one is asked for."""
+    if script is not None:
+        _write_script(report, script)
+    if output is not None:
+        output.write_text(_text(report, form, None), encoding="utf-8")
+    else:
+        sys.stdout.write(_text(report, form, sys.stdout))
+        sys.stdout.flush()
+
+
+def _text(report: Any, form: str, stream: TextIO | None) -> str:
+    """The report for a stream, in colour and of a terminal's width if the stream is one; for a file if there is none."""
+    if form == "json":
+        from whynan.report.json import dumps
+
+        return dumps(report).rstrip("\n") + "\n"
+    from rich.console import Console
+
+    from whynan.report.terminal import render
+
+    shown = render(report, color=False) if stream is None or not stream.isatty() else render(report, Console(file=stream))
+    return shown.rstrip("\n") + "\n"
+
+
+def _write_script(report: Any, file: Path) -> None:
+    witness = next((f.witness for f in report.findings if f.witness is not None and f.witness.script), None)
+    if witness is None:
+        click.echo(f"whynan: {file} is not written: no failure was found that a program could repeat.", err=True)
+    else:
+        file.write_text(witness.script, encoding="utf-8")
+
+
+@contextmanager
+def _progress(text: str, after: float = 2.0) -> Iterator[None]:
+    """A moving line on a terminal's stderr while the work takes longer than `after` seconds; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    status = Console(stderr=True).status(f"{text} …")
+    timer = threading.Timer(after, status.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()

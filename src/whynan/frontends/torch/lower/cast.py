@@ -1,0 +1,35 @@
+"""Changes of format, and copies that change nothing."""
+
+from whynan.frontends.torch.lower._kernel import Kernel, Value, kernel
+
+
+@kernel(
+    "_to_copy",
+    "to.dtype",
+    "to.dtype_layout",
+    "to.device",
+    "to.other",
+    "alias",
+    "detach",
+    "clone",
+    "contiguous",
+    "lift",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "alias_copy",
+    "detach_copy",
+    "positive",
+    "resolve_conj",
+    "resolve_neg",
+    "_neg_view",
+)
+def _same(k: Kernel) -> Value:
+    """The value itself; the result's own format says whether there is a cast."""
+    x: Value = k["self"]
+    return -x if k.aten.name.startswith("_neg_view") else x
+
+
+@kernel("copy")
+def _copy(k: Kernel) -> Value:
+    source: Value = k["src"]
+    return source

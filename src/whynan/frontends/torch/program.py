@@ -1,0 +1,274 @@
+"""A PyTorch loss as a program: run for real on NumPy arrays, or run once and recorded as a graph."""
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import Variable
+
+from whynan.errors import TargetError, WhynanError
+from whynan.frontends.torch.owned import Owned, owned_by
+from whynan.frontends.torch.recorder import Recorder
+from whynan.frontends.torch.tensors import FORMATS, flattened, floating, to_array, to_tensor
+from whynan.ir.dtype import FLOAT64, Array
+from whynan.ir.frontend import Run, Trace
+from whynan.ir.graph import Assumption, Builder, Graph, Node, Output, Place
+
+SEED = 0
+MODES = ("eager", "compile")
+
+Target = Callable[..., Any]
+
+
+class TorchProgram:
+    """A loss function of PyTorch, ready to be run and recorded. `load` makes one."""
+
+    framework = "torch"
+
+    def __init__(self, target: Target, name: str) -> None:
+        self.name = name
+        self.framework_version = str(torch.__version__)
+        self._target = _eager(target)
+        self._positional = _positional_only(self._target)
+        self._owned: Owned = owned_by(self._target)
+        self._compiled: Target | None = None
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """Trainable parameters that the target itself owns, by qualified name, with their present values."""
+        return {name: array for name, p in self._owned.parameters.items() if (array := to_array(p)) is not None}
+
+    def run(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "eager") -> Run:
+        """Run the loss and its gradients by `wrt`; never raises for what the loss itself raises."""
+        target = self._in_mode(mode)
+        with _session(), self._owned.lent(inputs):
+            tensors = self._tensors(inputs, wrt)
+            try:
+                result = _call(target, *self._arguments(tensors))
+                loss, parts = _loss(result)
+                gradients = _gradients(parts, self._leaves(tensors, wrt))
+            except Exception as error:
+                return Run(np.empty(0), {}, _first_line(error))
+            return Run(loss, {name: array for name, g in gradients.items() if (array := to_array(g)) is not None})
+
+    def capture(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "eager") -> Trace:
+        """Run once and record every op, forward and backward.
+
+        Raises TargetError if the loss raises, returns nothing that can be differentiated or looked at, or ignores its inputs.
+        """
+        if mode != "eager":
+            raise TargetError(f"PyTorch losses are recorded in eager mode only, not in {mode!r}.", "Use --mode eager.")
+        recorder = Recorder(_call.__code__, _gradients.__code__)
+        with _session(), self._owned.lent(inputs):
+            tensors = self._tensors(inputs, wrt)
+            leaves = {**{n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}, **self._owned.parameters}
+            nodes = {name: recorder.input(name, t, _array(t)) for name, t in leaves.items()}
+            try:
+                with recorder:
+                    result = _call(self._target, *self._arguments(tensors))
+                    parts = floating(result)
+                    loss = _loss_node(recorder, result, parts)
+                    gradients = _gradients(parts, self._leaves(tensors, wrt))
+            except WhynanError:
+                raise
+            except Exception as error:
+                what = _first_line(error).rstrip(".")
+                raise TargetError(f"the loss {self.name} raised {what}.", "Check the shapes, dtypes and values of its inputs.") from error
+            outputs = [Output("loss", "loss", loss)] + [Output("gradient", n, recorder.node(g)) for n, g in gradients.items()]
+        return _trace(recorder, nodes, tuple(outputs))
+
+    def _in_mode(self, mode: str) -> Target:
+        if mode == "eager":
+            return self._target
+        if mode != "compile":
+            raise TargetError(f"PyTorch has no mode {mode!r}.", f"Choose from {', '.join(MODES)}.")
+        if self._compiled is None:
+            self._compiled = torch.compile(self._target)
+        return self._compiled
+
+    def _tensors(self, inputs: Mapping[str, Any], wrt: tuple[str, ...]) -> dict[str, Any]:
+        """The arguments: arrays as tensors, those of `wrt` with gradients, everything else as it is."""
+        tensors: dict[str, Any] = {}
+        for name, value in inputs.items():
+            if name in self._owned.parameters:
+                continue
+            is_array = isinstance(value, (np.ndarray, np.generic))
+            tensors[name] = to_tensor(np.asarray(value)) if is_array else value
+            if is_array and name in wrt and tensors[name].is_floating_point():
+                tensors[name].requires_grad_()
+        return tensors
+
+    def _arguments(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        first = tuple(tensors[name] for name in self._positional if name in tensors)
+        return first, {name: t for name, t in tensors.items() if name not in self._positional}
+
+    def _leaves(self, tensors: Mapping[str, Any], wrt: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        found = {name: self._owned.parameters.get(name, tensors.get(name)) for name in wrt}
+        return {name: t for name, t in found.items() if isinstance(t, torch.Tensor) and t.requires_grad}
+
+
+def load(target: Target, name: str) -> TorchProgram:
+    """A program from a function, a method, a closure or a module; TargetError if it cannot be called."""
+    if not callable(target):
+        raise TargetError(f"{name} is a {type(target).__name__}, which cannot be called.", "Name a function or an nn.Module.")
+    return TorchProgram(target, name)
+
+
+# ---------------------------------------------------------------- running
+
+
+def _call(target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The one place from which a target is called: what lies above it on the stack is no part of the loss."""
+    return target(*args, **kwargs)
+
+
+def _gradients(parts: list[torch.Tensor], leaves: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Gradients of the sum of the parts by each leaf that it is connected to.
+
+    The engine is called directly: `torch.autograd.grad` would hide a user's own backward() from torch function modes.
+    """
+    roots = tuple(t for t in parts if t.requires_grad)
+    if not roots or not leaves:
+        return {}
+    seeds = tuple(torch.ones_like(t) for t in roots)
+    with torch.no_grad():
+        found = Variable._execution_engine.run_backward(roots, seeds, False, False, tuple(leaves.values()), True, accumulate_grad=False)
+    return {name: g for name, g in zip(leaves, found, strict=True) if g is not None}
+
+
+def _loss(result: Any) -> tuple[Array, list[torch.Tensor]]:
+    """The loss as one number, and the tensors that it is the sum of. Several elements are added in float64, where they fit."""
+    parts = floating(result)
+    if len(parts) == 1 and parts[0].numel() == 1:
+        return _array(parts[0]).reshape(()), parts
+    if parts:
+        return np.asarray(sum(float(_array(t).astype(np.float64).sum()) for t in parts)), parts
+    numbers = [leaf for leaf in flattened(result) if isinstance(leaf, (float, np.floating))]
+    if not numbers:
+        raise TypeError(_no_loss(result))
+    return np.asarray(sum(map(float, numbers))), parts
+
+
+def _no_loss(result: Any) -> str:
+    what = f"a tensor of {result.dtype}" if isinstance(result, torch.Tensor) else f"a {type(result).__name__}"
+    return f"the loss returned {what}, in which there is no floating tensor"
+
+
+def _array(t: torch.Tensor) -> Array:
+    array = to_array(t)
+    if array is None or t.dtype not in FORMATS:
+        raise TypeError(f"whynan has no number format for a tensor of {t.dtype}")
+    return array
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def _session() -> Iterator[None]:
+    """A fixed seed, gradients on, warnings off; afterwards the random state and torch's settings are as they were."""
+    generator = torch.default_generator
+    state, dtype, grad = generator.get_state(), torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            generator.manual_seed(SEED)
+            torch.set_grad_enabled(True)
+            if torch.is_inference_mode_enabled():
+                with torch.inference_mode(False):
+                    yield
+            else:
+                yield
+    finally:
+        generator.set_state(state)
+        torch.set_grad_enabled(grad)
+        if torch.get_default_dtype() is not dtype:
+            torch.set_default_dtype(dtype)
+
+
+def _eager(target: Target) -> Target:
+    """The function that torch.compile was given, if the target is a compiled one."""
+    original = getattr(target, "_torchdynamo_orig_callable", None) or getattr(target, "_orig_mod", None)
+    return target if original is None else _eager(original)
+
+
+def _positional_only(target: Target) -> tuple[str, ...]:
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        return ()
+    return tuple(p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_ONLY)
+
+
+# ---------------------------------------------------------------- recording
+
+
+def _loss_node(recorder: Recorder, result: Any, parts: list[torch.Tensor]) -> int:
+    """The node of the loss: the result itself, or the float64 sum of its elements."""
+    if not parts:
+        raise TargetError(f"{_no_loss(result)}.", "Return a tensor; .item() and float() cut it off from its gradients.")
+    nodes = [recorder.node(t) for t in parts]
+    if not any(recorder.varies(n) for n in nodes):
+        raise TargetError("the loss does not depend on any of its inputs.", "Check that it uses its arguments.")
+    builder = recorder.builder
+    builder.place = Place()
+    if len(parts) == 1 and parts[0].numel() == 1:
+        shape = builder.shape(nodes[0])
+        return nodes[0] if shape == () else builder.add("reshape", (nodes[0],), (), builder.format(nodes[0]))
+    recorder.notes[_summed(parts)] = None
+    return functools.reduce(lambda a, b: builder.add("add", (a, b), (), FLOAT64), [_sum(builder, n) for n in nodes])
+
+
+def _sum(builder: Builder, node: int) -> int:
+    shape = builder.shape(node)
+    if builder.format(node) is not FLOAT64:
+        node = builder.add("cast", (node,), shape, FLOAT64)
+    if shape == ():
+        return node
+    total = builder.add("sum", (node,), (1,) * len(shape), FLOAT64, dims=tuple(range(-len(shape), 0)))
+    return builder.add("reshape", (total,), (), FLOAT64)
+
+
+def _summed(parts: list[torch.Tensor]) -> str:
+    if len(parts) > 1:
+        return f"the output has {len(parts)} floating tensors: the sum of all their elements is checked"
+    shape = " x ".join(map(str, parts[0].shape))
+    if parts[0].ndim == 1:
+        return f"the output is a vector of {shape} elements: its sum is checked"
+    return f"the output is a tensor of {shape} elements: its sum is checked"
+
+
+def _trace(recorder: Recorder, inputs: Mapping[str, int], outputs: tuple[Output, ...]) -> Trace:
+    """The finished graph, without nodes that neither an output nor an assumption needs, and the values of the rest."""
+    nodes = recorder.builder.nodes
+    needed = {*inputs.values(), *(o.node for o in outputs), *(a.node for a in recorder.assumptions)}
+    for n in reversed(nodes):
+        if n.id in needed:
+            needed.update(n.inputs)
+    place = {old: new for new, old in enumerate(sorted(needed))}
+    graph = Graph(
+        tuple(_moved(nodes[old], place) for old in place),
+        {name: place[n] for name, n in inputs.items()},
+        tuple(Output(o.kind, o.name, place[o.node]) for o in outputs),
+        tuple(Assumption(place[a.node], a.low, a.high, a.what, a.site) for a in recorder.assumptions),
+        tuple(recorder.notes),
+    )
+    return Trace(graph, tuple(_value(recorder, nodes[old]) for old in place))
+
+
+def _moved(n: Node, place: Mapping[int, int]) -> Node:
+    inputs = tuple(place[i] for i in n.inputs)
+    return Node(place[n.id], n.op, inputs, n.attrs, n.shape, n.format, n.phase, n.site, n.source, n.spelling)
+
+
+def _value(recorder: Recorder, n: Node) -> Array | None:
+    if n.op == "const":
+        return np.broadcast_to(n.attrs["value"], n.shape)
+    return recorder.values.get(n.id)

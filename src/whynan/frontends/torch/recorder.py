@@ -1,0 +1,411 @@
+"""Recording: while a recorder is active, every aten op that runs becomes nodes of a graph, with the value the framework computed."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from sys import _getframe
+from types import CodeType, TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from whynan.frontends.torch.calls import EMPTY, SAME, SILENT, Schema, schema_of
+from whynan.frontends.torch.lower import Aten, Ref, lower
+from whynan.frontends.torch.places import Places
+from whynan.frontends.torch.storage import Memory, format_of, key_of, supported
+from whynan.frontends.torch.tensors import to_array
+from whynan.ir.dtype import BOOL, INT64, Array, Format, next_down, next_up
+from whynan.ir.graph import Assumption, Builder, Place, Shape
+
+# torch functions that read one number
+_LOOKS = {
+    "__bool__": "bool(tensor)",
+    "__float__": "float(tensor)",
+    "__int__": "int(tensor)",
+    "__index__": "int(tensor)",
+    "item": ".item()",
+}
+# torch functions that hand out the elements without an aten op
+_READS = {
+    torch.Tensor.numpy: ".numpy()",
+    torch.Tensor.tolist: ".tolist()",
+    torch.Tensor.__array__: "numpy.asarray(tensor)",
+    torch.Tensor.__dlpack__: "dlpack",
+}
+# torch functions that read values only to print them
+_PRINTS = frozenset({torch.Tensor.__repr__, torch.Tensor.__format__})
+
+# ops that overwrite a tensor with (a copy of) one argument
+_SOURCES = {"copy": "src", "fill": "value"}
+
+_Meta = tuple[Shape, Format]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One aten call, with `Ref`s for tensors. `inputs` are their nodes; `plain` says that whynan has formats for all of them."""
+
+    schema: Schema
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    inputs: tuple[int, ...]
+    plain: bool
+
+    def get(self, name: str) -> Any:
+        """The argument of that name, None if it was not given."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        position = self.schema.positions.index(name)
+        return self.args[position] if position < len(self.args) else None
+
+
+class Recorder:
+    """One capture: the graph so far, the value of each node, and what Python code looked at.
+
+    Use it as a context around the run. `floors` are the code objects of the functions that call the target and autograd.
+    """
+
+    def __init__(self, *floors: CodeType) -> None:
+        self.builder = Builder()
+        self.values: dict[int, Array] = {}
+        self.assumptions: list[Assumption] = []
+        self.notes: dict[str, None] = {}  # in order, each once
+        self._memory = Memory(self.builder)
+        self._places = Places(floors)
+        self._varies: list[bool] = []  # per node: whether its value depends on an input or on random numbers
+        self._source = -1
+        self._function: tuple[Any, tuple[Any, ...], Mapping[str, Any]] = (None, (), {})  # the torch function under way
+        self._paused = False
+        self._modes = ExitStack()
+
+    def __enter__(self) -> "Recorder":
+        self._modes.enter_context(_Functions(self))
+        self._modes.enter_context(_Ops(self))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._modes.close()
+
+    # ------------------------------------------------------------ the program's side
+
+    def input(self, name: str, t: torch.Tensor, value: Array) -> int:
+        """Make the tensor an input of the graph; returns its node."""
+        node = self.builder.add("input", (), tuple(t.shape), format_of(t), name=name)
+        self._memory.put(t, node)
+        return self._valued(node, value)
+
+    def node(self, t: torch.Tensor) -> int:
+        """The node of the tensor's present value."""
+        return self._memory.find(t)
+
+    def varies(self, node: int) -> bool:
+        """Whether the node's value depends on an input or on random numbers."""
+        for n in self.builder.nodes[len(self._varies) :]:
+            self._varies.append(any(self._varies[i] for i in n.inputs) if n.inputs else n.op != "const")
+        return self._varies[node]
+
+    # ------------------------------------------------------------ the modes' side
+
+    def op(self, op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run one aten op and record it."""
+        if self._paused:
+            return op(*args, **kwargs)
+        schema = schema_of(op)
+        self._enter(schema.spelling, 3)
+        written = _tensors_of(schema, schema.written, args, kwargs)
+        for t in written:
+            self._memory.prepare(t)
+        call = self._call(schema, args, kwargs)
+        same = self._memory.seen(written[0]) if written and _overwrites(schema) else None
+        result = op(*args, **kwargs)
+        results = [result] if isinstance(result, torch.Tensor) else list(_tensors(result))
+        self._look(call, args, result)
+        source = call.get(_SOURCES[schema.base]) if written and schema.base in _SOURCES else None
+        if not written:
+            self._compute(call, results)
+            if schema.base in SILENT and call.get("training"):
+                self._overwrite(call, _tensors_of(schema, SILENT[schema.base], args, kwargs))
+        elif isinstance(source, Ref):
+            self._copy(source.node, written[0], same)
+        else:
+            self._mutate(call, written, results)
+        return result
+
+    def function(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run one torch function or tensor method; the ops in it come to `op` by themselves."""
+        outer, paused = self._function, self._paused
+        self._function, self._paused = (function, args, kwargs), paused or function in _PRINTS
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            self._function, self._paused = outer, paused
+        self._places.returned()
+        what = _READS.get(function)
+        if what is not None and not self._paused:
+            self._enter(what, 3)
+            with torch._C.DisableTorchFunction():
+                self._assume_elements(args[0], what)
+        return result
+
+    # ------------------------------------------------------------ one call
+
+    def _enter(self, spelling: str, depth: int) -> None:
+        phase, site = self._places.here(_getframe(depth))
+        self._source += 1
+        self.builder.place = Place(phase, site, self._source, spelling)
+
+    def _call(self, schema: Schema, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call:
+        if schema.written:
+            skipped = schema.written if _overwrites(schema) else schema.outs
+            args = tuple(None if name in skipped else a for name, a in zip(schema.positions, args, strict=False))
+            kwargs = {name: a for name, a in kwargs.items() if name not in skipped}
+        tensors: list[torch.Tensor] = []
+        inputs: list[int] = []
+        ready = tuple([self._referred(a, tensors, inputs) for a in args])
+        named = {name: self._referred(a, tensors, inputs) for name, a in kwargs.items()}
+        return _Call(schema, ready, named, tuple(inputs), all(supported(t) for t in tensors))
+
+    def _referred(self, argument: Any, tensors: list[torch.Tensor], inputs: list[int]) -> Any:
+        """The argument with a `Ref` for each tensor; tensors and their nodes are appended to the lists."""
+        if isinstance(argument, torch.Tensor):
+            node = self._memory.find(argument)
+            tensors.append(argument)
+            inputs.append(node)
+            return Ref(node)
+        if isinstance(argument, (tuple, list)):
+            return type(argument)([self._referred(a, tensors, inputs) for a in argument])
+        return argument
+
+    def _compute(self, call: _Call, results: list[torch.Tensor]) -> None:
+        if all(self._memory.seen(t) is not None for t in results):
+            return  # another view of what is known, such as detach()
+        for t, node in zip(results, self._nodes(call, results), strict=True):
+            self._memory.put(t, node)
+
+    def _copy(self, source: int, t: torch.Tensor, before: int | None) -> None:
+        if source == before:
+            return  # `x[i] += y` ends in a copy of x[i] to itself
+        node = self._fitted(source, (tuple(t.shape), format_of(t)))
+        value = to_array(t) if node != source else None
+        self._memory.write(t, node if value is None else self._valued(node, value))
+
+    def _fitted(self, node: int, meta: _Meta) -> int:
+        shape, fmt = meta
+        if self.builder.format(node) != fmt:
+            node = self.builder.add("cast", (node,), self.builder.shape(node), fmt)
+        if self.builder.shape(node) != shape:
+            node = self.builder.add("expand", (node,), shape, fmt)
+        return node
+
+    def _mutate(self, call: _Call, written: list[torch.Tensor], results: list[torch.Tensor]) -> None:
+        keys = [key_of(t) for t in written]
+        if [key_of(t) for t in results] == keys:
+            nodes = self._nodes(call, results)
+        else:
+            fresh = [t for t in results if key_of(t) not in keys]
+            for t, node in zip(fresh, self._nodes(call, fresh), strict=True):
+                self._memory.put(t, node)
+            self._overwrite(call, written)
+            return
+        for t, node in zip(written, nodes, strict=True):
+            self._memory.write(t, node)
+
+    def _overwrite(self, call: _Call, written: list[torch.Tensor]) -> None:
+        for t, node in zip(written, self._unknown(call, [_meta(t) for t in written]), strict=True):
+            self._memory.write(t, node)
+
+    # ------------------------------------------------------------ the nodes of a call
+
+    def _nodes(self, call: _Call, results: list[torch.Tensor]) -> list[int]:
+        """One node per result, by the simplest sufficient way: the same value, a constant, the table, unknown."""
+        schema, metas = call.schema, [_meta(t) for t in results]
+        inputs = call.inputs
+        if schema.base in SAME and self._fits(inputs[:1], metas):
+            return [inputs[0]]
+        if schema.base in EMPTY:
+            return [self.builder.const(np.zeros(shape, fmt.numpy), fmt) for shape, fmt in metas]
+        arrays = [to_array(t) if supported(t) else None for t in results]
+        known = [a for a in arrays if a is not None]
+        if len(known) < len(arrays) or not call.plain:
+            return self._unknown(call, metas)
+        if not schema.random and not any(self.varies(i) for i in inputs) and not self._makes_nonfinite(inputs, known):
+            nodes = [self.builder.const(a, fmt) for a, (_, fmt) in zip(known, metas, strict=True)]
+        else:
+            nodes = self._lowered(call, metas, known)
+        if schema.random:
+            self.notes["random: run under seed 0"] = None
+        return [self._valued(node, a) for node, a in zip(nodes, known, strict=True)]
+
+    def _makes_nonfinite(self, inputs: tuple[int, ...], results: list[Array]) -> bool:
+        """Whether finite inputs gave a result that is not: a constant then, but the op is to blame."""
+        if not inputs or all(_finite(a) for a in results):
+            return False
+        return all(_finite(self.values.get(i, self.builder.nodes[i].attrs.get("value"))) for i in inputs)
+
+    def _lowered(self, call: _Call, metas: list[_Meta], arrays: list[Array]) -> list[int]:
+        start = len(self.builder.nodes)
+        try:
+            nodes = lower(self.builder, Aten(call.schema.name, call.args, call.kwargs, tuple(metas), tuple(arrays)))
+            found = [n for n in nodes if n is not None]
+            if self._fits(found, metas):
+                return found
+            reason = "its nodes do not have the shapes and formats of its results"
+        except Exception as error:  # a defect of a lowering must not end the check: the op is unknown then, and the report says so
+            reason = f"{type(error).__name__}: {error}"
+        self.notes[f"{call.schema.spelling} could not be translated ({reason})"] = None
+        del self.builder.nodes[start:], self._varies[start:]
+        return self._unknown(call, metas)
+
+    def _unknown(self, call: _Call, metas: list[_Meta]) -> list[int]:
+        inputs = call.inputs
+        return [self.builder.add(f"unknown:{call.schema.name}", inputs, shape, fmt) for shape, fmt in metas]
+
+    def _fits(self, nodes: Iterable[int], metas: list[_Meta]) -> bool:
+        return [(self.builder.shape(n), self.builder.format(n)) for n in nodes] == metas
+
+    def _valued(self, node: int, value: Array) -> int:
+        self.values.setdefault(node, value)
+        return node
+
+    # ------------------------------------------------------------ looks at values
+
+    def _look(self, call: _Call, args: tuple[Any, ...], result: Any) -> None:
+        base = call.schema.base
+        if base == "_local_scalar_dense":
+            self._look_at_number(call.args[0].node, result)
+        elif base == "equal" and args[0].shape == args[1].shape:
+            a, b = call.inputs
+            same = self.builder.add("eq", (a, b), self.builder.shape(a), BOOL)
+            everything = self.builder.add("all", (same,), (1,) * len(args[0].shape), BOOL, dims=_all_dims(args[0].ndim))
+            self._assume(everything, float(result), float(result), "torch.equal")
+        elif base == "masked_select":
+            self._assume_count(call.get("mask").node, args[call.schema.positions.index("mask")], "masked_select")
+        elif base == "nonzero":
+            self._assume_count(call.args[0].node, args[0], "nonzero")
+        elif base in ("index", "index_put", "_index_put_impl"):
+            self._look_at_masks(call, args)
+        elif call.schema.shaped_by_data:
+            for t in _tensors(args):
+                self._assume_elements(t, base)
+
+    def _look_at_masks(self, call: _Call, args: tuple[Any, ...]) -> None:
+        """`x[mask]` has as many elements as the mask has true ones; `x[mask] = y` needs that only if y has one for each."""
+        for ref, t in zip(call.args[1], args[1], strict=True):
+            is_mask = ref is not None and t.dtype in (torch.bool, torch.uint8)
+            if is_mask and (call.schema.base == "index" or args[2].ndim > args[0].ndim - t.ndim):
+                self._assume_count(ref.node, t, "boolean index")
+
+    def _look_at_number(self, node: int, seen: Any) -> None:
+        function, args, kwargs = self._function
+        name = getattr(function, "__name__", "")
+        what = _LOOKS.get(name, f"a check inside {name}" if name else "a look at a value")
+        fmt = self.builder.format(node)
+        low = high = float(seen)
+        if name == "one_hot":
+            classes = kwargs.get("num_classes", args[1] if len(args) > 1 else -1)
+            # with the number of classes given, one_hot only checks that the indices lie below it
+            low, high = (0.0, float(classes - 1)) if classes > 0 else (low, high)
+        elif name == "__bool__" and fmt is not BOOL and self.varies(node):
+            node, low, high = self._nonzero(node), float(bool(seen)), float(bool(seen))
+        elif name == "__int__" and fmt.is_float:
+            low, high = _truncated_alike(fmt, low)
+        self._assume(node, low, high, what)
+
+    def _nonzero(self, node: int) -> int:
+        b, fmt = self.builder, self.builder.format(node)
+        return node if fmt is BOOL else b.add("ne", (node, b.const(np.zeros((), fmt.numpy), fmt)), b.shape(node), BOOL)
+
+    def _assume_count(self, node: int, t: torch.Tensor, what: str) -> None:
+        if not self.varies(node):
+            return
+        b, shape = self.builder, self.builder.shape(node)
+        count = b.add("cast", (self._nonzero(node),), shape, INT64)
+        if shape:
+            count = b.add("sum", (count,), (1,) * len(shape), INT64, dims=_all_dims(len(shape)))
+        seen = float(torch.count_nonzero(t))
+        self._assume(count, seen, seen, what)
+
+    def _assume_elements(self, t: torch.Tensor, what: str) -> None:
+        """Each element keeps its value: what Python does with them is not known."""
+        node, value = self._memory.find(t), to_array(t)
+        if value is None or not value.size or not self.varies(node):
+            return
+        first = float(value.flat[0])
+        if (value == value.flat[0]).all():
+            self._assume(node, first, first, what)
+        else:
+            const = self.builder.const(value, self.builder.format(node))
+            self._assume(self.builder.add("eq", (node, const), value.shape, BOOL), 1.0, 1.0, what)
+
+    def _assume(self, node: int, low: float, high: float, what: str) -> None:
+        if self.varies(node):
+            self.assumptions.append(Assumption(node, low, high, what, self.builder.place.site))
+
+
+class _Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its __init_subclass__ without types
+    """Hands every aten op to the recorder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        self._recorder = recorder
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the wrapper that this avoids imports torch._dynamo (a second) and costs two frames per op
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        with torch._C.DisableTorchFunction():  # what the recorder itself calls is not the loss's
+            return self._recorder.op(func, args, kwargs or {})
+
+
+class _Functions(TorchFunctionMode):
+    """Hands every torch function that Python code calls to the recorder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return self._recorder.function(func, args, kwargs or {})
+
+
+def _overwrites(schema: Schema) -> bool:
+    return schema.base in ("copy", "zero", "fill") and not schema.outs
+
+
+def _tensors_of(schema: Schema, names: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The tensors among the arguments of those names."""
+    if not names:
+        return []
+    given = dict(zip(schema.positions, args, strict=False)) | dict(kwargs)
+    return [t for name in names for t in _tensors(given.get(name))]
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from _tensors(value)
+
+
+def _meta(t: torch.Tensor) -> _Meta:
+    return tuple(t.shape), format_of(t)
+
+
+def _all_dims(rank: int) -> tuple[int, ...]:
+    return tuple(range(-rank, 0))
+
+
+def _finite(value: Array | None) -> bool:
+    return value is None or value.dtype.kind in "iub" or bool(np.isfinite(value).all())
+
+
+def _truncated_alike(fmt: Format, x: float) -> tuple[float, float]:
+    """The smallest and the largest number of the format that int() takes to the same integer as x (which is finite)."""
+    whole = float(np.trunc(x))
+    below, above = float(next_up(fmt, whole - 1)), float(next_down(fmt, whole + 1))
+    return whole if whole > 0 else min(below, whole), whole if whole < 0 else max(above, whole)

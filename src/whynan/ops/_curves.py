@@ -1,0 +1,121 @@
+"""Bounds of functions that a library computes approximately: outward rounding, and curves with known turning points.
+
+The transfer functions built here have rounded already; their ops say `rounding="exact"`. Three facts make them tighter than
+rounding every end by the library's error: a result that is an exact zero stays one, inputs listed as exact give the exact result
+(exp(0) is 1 in every library), and half precision is computed in float32 and rounded once.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from whynan.domain.interval import Bounds, make
+from whynan.ir.dtype import FLOAT32, Float64, Format, nearest, next_down
+from whynan.ir.graph import Call
+from whynan.ops._opdef import Transfer
+from whynan.ops._parts import signs
+
+Function = Callable[[Any], Any]
+
+FINITE = float(np.finfo(np.float64).max)
+ULPS = 4  # SLEEF's and MKL's vector functions state 1 ulp, SVML (NumPy) 4; Eigen's and XLA's expansions err by about 2
+
+
+def working_format(fmt: Format) -> Format:
+    """The format in which a library computes a function whose result has format `fmt`: float32 for half precision."""
+    return FLOAT32 if fmt.is_float and fmt.numpy.itemsize == 2 else fmt
+
+
+def outward(
+    fmt: Format,
+    lo: npt.ArrayLike,
+    hi: npt.ArrayLike,
+    *,
+    ulps: int = ULPS,
+    slack: npt.ArrayLike = 0.0,
+    keep_lo: npt.ArrayLike = False,
+    keep_hi: npt.ArrayLike = False,
+    half_ulps: int = 0,
+    **flags: Any,
+) -> Bounds:
+    """Bounds of what a library returns for exact results between `lo` and `hi` (lo > hi: no result).
+
+    The library errs by `ulps` units in the last place plus `slack` (absolute), both in the working format, and in half
+    precision by `half_ulps` more; ends marked `keep` are exact. `flags` go to `make`: `pos_zero` and `neg_zero` say which
+    zeros an exact zero result can be (+0 alone by default); zeros by underflow are added here.
+    """
+    work = working_format(fmt)
+    lo, hi = np.asarray(lo, np.float64), np.asarray(hi, np.float64)
+    below, above = _below(work, lo, ulps, slack, keep_lo), -_below(work, -hi, ulps, slack, keep_hi)
+    empty = lo > hi
+    return _finished(fmt, np.where(empty, np.inf, below), np.where(empty, -np.inf, above), half_ulps, flags)
+
+
+def _below(work: Format, y: Float64, ulps: int, slack: npt.ArrayLike, keep: npt.ArrayLike) -> Float64:
+    """The least value that a library may return for an exact result y. Without slack it does not cross zero."""
+    start = np.where(np.asarray(slack) > 0, y - slack, y)
+    stepped = next_down(work, nearest(work, start), ulps)
+    stepped = np.where((y >= 0) & (np.asarray(slack) == 0), np.maximum(stepped, 0.0), stepped)
+    stepped = np.where((stepped > 0) & (stepped < work.tiny), 0.0, stepped)  # some libraries flush subnormal results
+    stepped = np.where(start > work.max * (1 + (ulps + 1) * work.eps), np.inf, stepped)
+    return np.where(keep, nearest(work, y), stepped)
+
+
+def _finished(fmt: Format, lo: Float64, hi: Float64, half_ulps: int, flags: dict[str, Any]) -> Bounds:
+    """Round ends from the working format to the result's, and add the zeros that underflow makes."""
+    lo, hi = _narrowed(fmt, lo, half_ulps), -_narrowed(fmt, -hi, half_ulps)
+    flags["pos_zero"] = flags.get("pos_zero", True) | (lo <= 0) & (hi > 0)
+    flags["neg_zero"] = flags.get("neg_zero", False) | (lo < 0) & (hi >= 0)
+    return make(lo, hi, fmt=fmt, **flags)
+
+
+def _narrowed(fmt: Format, lo: Float64, half_ulps: int) -> Float64:
+    lo = nearest(fmt, lo)
+    if half_ulps and fmt.numpy.itemsize == 2:
+        lo = np.where((lo == 0) | np.isinf(lo), lo, next_down(fmt, lo, half_ulps))
+    return np.where((lo > 0) & (lo < fmt.tiny), 0.0, lo) if fmt.flush else lo
+
+
+def curve(
+    f: Function,
+    *,
+    ulps: int = ULPS,
+    domain: tuple[float, float] = (-np.inf, np.inf),
+    turns: Iterable[float] = (),
+    exact: Iterable[float] = (),
+    odd: bool = False,
+    straight: bool = False,
+    low: float = -np.inf,
+    high: float = np.inf,
+    slack: Function | None = None,
+) -> Transfer:
+    """The transfer function of a continuous real function of one variable.
+
+    Between its `turns` (local extremes) f is monotone; outside of `domain` it is NaN. Results for inputs in `exact` and for
+    infinite inputs have no error, and none lies outside of `low` and `high`. `odd` says that the result has the sign of the
+    input, zeros included; `straight` that the slope at zero is 1, so that a subnormal input is its own result. `slack(x)` is
+    an absolute error in units of the format's eps.
+    """
+    turning = tuple(np.float64(t) for t in turns)
+    fixed = np.array([*exact, -np.inf, np.inf])
+
+    def transfer(call: Call, a: Bounds) -> Bounds:
+        work = working_format(call.format)
+        lo, hi = np.maximum(a.lo, domain[0]), np.minimum(a.hi, domain[1])
+        error = 0.0 if slack is None else work.eps * np.maximum(slack(lo), slack(hi))
+        below: Any = np.inf
+        above: Any = -np.inf
+        for x in (lo, hi, *turning):
+            there = (lo <= x) & (x <= hi)
+            y = np.asarray(f(np.where(there, x, 1.0)), np.float64)
+            keep = np.isin(x, fixed) | (straight & (np.abs(x) < work.tiny))
+            below = np.where(there, np.minimum(below, _below(work, y, ulps, error, keep)), below)
+            above = np.where(there, np.maximum(above, -_below(work, -y, ulps, error, keep)), above)
+        below, above = np.where(lo <= hi, np.maximum(below, low), below), np.where(lo <= hi, np.minimum(above, high), above)
+        zeros = dict(zip(("pos_zero", "neg_zero"), signs(a), strict=True)) if odd else {}
+        nan = ((a.lo < domain[0]) | (a.hi > domain[1])) & ~a.empty
+        return _finished(call.format, below, above, 0, {"nan": nan, **zeros})
+
+    return transfer

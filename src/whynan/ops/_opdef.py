@@ -1,0 +1,173 @@
+"""One record per operation: how it is run, what bounds it gives, what can go wrong in it, in words.
+
+The functions of a record see a `Call` (attributes, shapes, formats) and their inputs, never the graph around them.
+
+`evaluate(call, *arrays)` computes the result with NumPy in the arrays' own dtype. Arrays may have batch dimensions in front
+(all inputs the same ones), so axes are negative. `run` prepares the inputs: half precision is computed in float32 and
+rounded, as the frameworks do on a CPU; with `wide=True` every float is a float64.
+
+`transfer(call, *bounds)` gives bounds for the exact result on all arrays that the inputs' bounds stand for; `bound` then
+rounds them outward as `rounding` says:
+
+- `"nearest"`: the operation is correctly rounded (IEEE 754 says so for + - * / sqrt): ends move to the nearest value.
+- an integer n: the library's function errs by at most n ulps: ends move to the nearest value and n values outward.
+- `"exact"`: the result is representable as it stands, or the transfer function has rounded already.
+
+An elementwise op's transfer sees arrays that broadcast against each other and may have one more dimension in front (many boxes
+at once); it must be plain NumPy broadcasting. A strict op's result is NaN where an input is NaN: `bound` sees to that and
+to empty inputs, the transfer need not.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from whynan.domain.interval import NAN, Bounds, make, settle, top
+from whynan.errors import OpError
+from whynan.ir.dtype import Array, next_down, next_up
+from whynan.ir.graph import Call
+
+Evaluate = Callable[..., Any]
+Transfer = Callable[..., Bounds]
+
+
+@dataclass(frozen=True, slots=True)
+class Danger:
+    """A condition on one op's concrete inputs under which its result is NaN or infinite.
+
+    `when(call, *arrays)` is a mask over the result's elements (or one that broadcasts to it). `because` is a sentence for the user.
+    """
+
+    cause: str
+    when: Callable[..., Any]
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpDef:
+    """All facts about one operation. See the module's docstring for the functions' contracts.
+
+    `monotone` gives per input +1 (never decreasing), -1 (never increasing) or 0. `moves` says that each element of the result
+    is an element of the first input (shape operations).
+    """
+
+    name: str
+    text: str
+    evaluate: Evaluate
+    transfer: Transfer
+    dangers: tuple[Danger, ...] = ()
+    elementwise: bool = False
+    strict: bool = True
+    rounding: str | int = "exact"
+    monotone: tuple[int, ...] = ()
+    moves: bool = False
+    steep: str = ""
+    low: float = field(default=-np.inf)  # results never lie below or above these, whatever the library's error
+    high: float = field(default=np.inf)
+
+
+_OPS: dict[str, OpDef] = {}
+OPS = MappingProxyType(_OPS)
+
+
+def define_op(name: str, text: str, evaluate: Evaluate, transfer: Transfer, **facts: Any) -> OpDef:
+    """Register an op and return its record; a second record of the same name is an error."""
+    if name in _OPS:
+        raise OpError(f"the op {name!r} is defined twice.")
+    record = OpDef(name, text, evaluate, transfer, **facts)
+    if not isinstance(record.rounding, int) and record.rounding not in ("nearest", "exact"):
+        raise OpError(f"the op {name!r} has an unknown rounding {record.rounding!r}.")
+    _OPS[name] = record
+    return record
+
+
+def known(name: str) -> bool:
+    """Whether whynan has a record for the op."""
+    return name in _OPS
+
+
+def bound(call: Call, inputs: Iterable[Bounds]) -> Bounds:
+    """Bounds of a node's result from those of its inputs; anything at all if the op is unknown."""
+    op = _OPS.get(call.op)
+    inputs = tuple(inputs)
+    if op is None:
+        return top(call.format, len(call.shape))
+    with np.errstate(all="ignore"):
+        result = _rounded(op, call, op.transfer(call, *inputs))
+        return _strict(result, inputs) if op.strict and op.elementwise else result
+
+
+def _rounded(op: OpDef, call: Call, b: Bounds) -> Bounds:
+    if op.rounding == "exact" or not call.format.is_float:
+        return b
+    settled = settle(b, call.format)
+    if op.rounding == "nearest":
+        return settled
+    lo = np.maximum(next_down(call.format, settled.lo, int(op.rounding)), op.low)
+    hi = np.minimum(next_up(call.format, settled.hi, int(op.rounding)), op.high)
+    # a library may flush a subnormal result to zero
+    lo = np.where((lo > 0) & (lo < call.format.tiny), 0.0, lo)
+    hi = np.where((hi < 0) & (hi > -call.format.tiny), 0.0, hi)
+    lo, hi = np.where(settled.empty, np.inf, lo), np.where(settled.empty, -np.inf, hi)
+    return make(
+        lo,
+        hi,
+        nan=settled.may_nan,
+        pos_zero=settled.may_pos_zero | (lo == 0) | ((lo < 0) & (settled.lo >= 0)),
+        neg_zero=settled.may_neg_zero | (hi == 0) | ((hi > 0) & (settled.hi <= 0)),
+        fraction=True,
+    )
+
+
+def _strict(result: Bounds, inputs: tuple[Bounds, ...]) -> Bounds:
+    nan: Any = np.uint8(0)
+    empty: Any = np.False_
+    for b in inputs:
+        nan = nan | (b.flags & NAN)
+        empty = empty | b.empty
+    if not np.any(nan) and not np.any(empty):
+        return result
+    lo, hi, flags, nan, empty = np.broadcast_arrays(result.lo, result.hi, result.flags, nan, empty)
+    kept = np.where(empty, 0, flags)  # no number comes out where no number goes in
+    return Bounds(np.where(empty, np.inf, lo), np.where(empty, -np.inf, hi), np.asarray(kept | nan, np.uint8))
+
+
+def run(call: Call, arrays: Iterable[Array], *, wide: bool = False) -> Array:
+    """The op's result on concrete arrays, in the node's own format, or with every float in float64 (`wide`).
+
+    Raises OpError for an op without a record.
+    """
+    op = _OPS.get(call.op)
+    if op is None:
+        raise OpError(f"the op {call.op!r} is unknown and cannot be run.")
+    ready = [_prepared(a, wide) for a in arrays]
+    if op.elementwise:
+        ready = _aligned(ready, call)
+    with np.errstate(all="ignore"):
+        result = np.asarray(op.evaluate(call, *ready))
+        return result.astype(np.float64 if wide and call.format.is_float else call.format.numpy, copy=False)
+
+
+def _prepared(a: Array, wide: bool) -> Array:
+    if a.dtype == np.float32 or a.dtype == np.float64 or a.dtype.kind in "iub":
+        return a.astype(np.float64) if wide and a.dtype == np.float32 else a
+    return a.astype(np.float64 if wide else np.float32)
+
+
+def _aligned(arrays: list[Array], call: Call) -> list[Array]:
+    """Insert unit dimensions so that batched inputs of different rank broadcast element for element."""
+    rank = len(call.shape)
+    out = []
+    for a, shape in zip(arrays, call.shapes, strict=True):
+        batch = a.shape[: a.ndim - len(shape)]
+        out.append(a.reshape(batch + (1,) * (rank - len(shape)) + a.shape[len(batch) :]))
+    return out
+
+
+def mask(x: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """An array as booleans, for the `when` of a danger."""
+    return np.asarray(x, bool)

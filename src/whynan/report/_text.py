@@ -1,0 +1,296 @@
+"""Text that is safe to show, and arrays, domains and outcomes in words. Shared by all report formats; nothing here knows of one."""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Open, Report, Step, Witness
+from whynan.ir.dtype import Array
+from whynan.ir.graph import BACKWARD
+from whynan.ir.where import Site
+from whynan.report._source import shown_path
+from whynan.report.words import words
+
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_TINY = 4  # elements: always shown in full
+_SMALL = 8  # elements: shown in full unless a plain value and its exceptions say it shorter
+_LONGEST_NUMBER = 24  # characters
+_LONGEST_TEXT = 70
+_EXCEPTIONS = 4  # elements named one by one besides the plain value
+
+
+def visible(text: str, encoding: str = "utf-8") -> str:
+    """The text with control, bidirectional and unencodable characters written as escapes; newlines and tabs stay."""
+    shown = "".join(c if c in "\n\t" or unicodedata.category(c) not in _HIDDEN else _escaped(c) for c in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _escaped(c: str) -> str:
+    return c.encode("unicode_escape").decode("ascii")
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+# ---------------------------------------------------------------- numbers and arrays
+
+
+def number(value: Any) -> str:
+    """A NumPy or Python scalar in the fewest digits that name it in its own dtype."""
+    x = np.asarray(value)
+    if x.dtype.kind == "b":
+        return "true" if x else "false"
+    if x.dtype.kind in "iu":
+        return str(int(x))
+    if np.isnan(x.astype(np.float64)):
+        return "nan"
+    if x.dtype in (np.float16, np.float32, np.float64):
+        return str(x.dtype.type(x))
+    texts = (f"{float(x):.{digits}g}" for digits in range(1, 18))
+    return str(float(next(text for text in texts if x.dtype.type(float(text)) == x)))
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape as people write it: "8 x 1", "scalar"."""
+    return " x ".join(str(n) for n in shape) or "scalar"
+
+
+def array_text(value: Array) -> str:
+    """An array in few words: small ones in full, others as a plain value and its exceptions, else as a range."""
+    value = np.asarray(value)
+    if value.size == 0:
+        return "no elements"
+    if value.size <= _TINY:
+        return _nested(value)
+    plain, others = plain_value(value)
+    if not len(others):
+        return f"{number(plain)} everywhere"
+    if len(others) <= _EXCEPTIONS and len(others) * 2 <= value.size:
+        named = ", ".join(f"{_index(i)} = {number(value[i])}" for i in map(tuple, others))
+        return f"{number(plain)} everywhere but {named}"
+    return _nested(value) if value.size <= _SMALL else _range(value)
+
+
+def _nested(value: Array) -> str:
+    if value.ndim == 0:
+        return number(value[()])
+    return "[" + ", ".join(_nested(part) for part in value) + "]"
+
+
+def plain_value(value: Array) -> tuple[Any, Any]:
+    """The most frequent element (bit for bit) of a non-empty array and the indices, one row each, of all others."""
+    bits = np.ascontiguousarray(value).reshape(-1).view(f"u{value.dtype.itemsize}")
+    patterns, first, counts = np.unique(bits, return_index=True, return_counts=True)
+    most = int(np.argmax(counts))
+    others = np.argwhere((bits != patterns[most]).reshape(value.shape))
+    return value.reshape(-1)[first[most]], others
+
+
+def _index(i: Iterable[Any]) -> str:
+    return "[" + ", ".join(str(int(n)) for n in i) + "]"
+
+
+def _range(value: Array) -> str:
+    wide = value.astype(np.float64)
+    finite = value[np.isfinite(wide)]
+    parts = []
+    if finite.size:
+        ordered = finite[np.argsort(finite.astype(np.float64))]
+        parts.append(f"{value.size} values from {number(ordered[0])} to {number(ordered[-1])}")
+    parts += _nonfinite_counts(wide)
+    return ", ".join(parts)
+
+
+def _nonfinite_counts(wide: Array) -> list[str]:
+    kinds = (("NaN", np.isnan(wide)), ("inf", wide == np.inf), ("-inf", wide == -np.inf))
+    return [f"{int(where.sum())} {name}" for name, where in kinds if where.any()]
+
+
+def outcome_text(value: Array) -> str:
+    """What came out, the bad elements first: "nan", "1 NaN among 8 elements, at [3, 1]", "largest 1e+12 at [0]"."""
+    value = np.asarray(value)
+    if value.size <= 1:
+        return array_text(value)
+    wide = value.astype(np.float64)
+    bad = ~np.isfinite(wide)
+    if bad.any():
+        where = _index(tuple(np.argwhere(bad)[0]))
+        return f"{', '.join(_nonfinite_counts(wide))} among {value.size} elements, {'at' if bad.sum() == 1 else 'first at'} {where}"
+    if value.size <= _SMALL:
+        return array_text(value)
+    top = np.unravel_index(int(np.argmax(np.abs(wide))), wide.shape)
+    return f"finite, largest {number(value[top])} at {_index(top)}"
+
+
+# ---------------------------------------------------------------- domains
+
+_RANGED = ("real", "logit", "positive", "nonnegative")
+
+
+def domain_text(name: str, domain: Any) -> str:
+    """A domain in the user's own notation, with its range where the notation leaves that to a default."""
+    text = f"{name} = {domain}"
+    if domain.kind not in _RANGED or ("low=" in text and "high=" in text):
+        return text
+    return f"{text}, {'above 0, up to' if domain.kind == 'positive' and domain.low <= 0 else f'from {domain.low:g} to'} {domain.high:g}"
+
+
+def domains(report: Report, assumed: bool) -> list[str]:
+    """The domains that the user gave, or those that were assumed, a line each."""
+    return [domain_text(name, d) for name, d in report.domain.items() if d.assumed == assumed]
+
+
+# ---------------------------------------------------------------- the report's own sentences
+
+
+def target_name(report: Report) -> str:
+    """The expression part of the target: `focal_loss` of `losses.py:focal_loss`."""
+    return report.target.rpartition(":")[2] or report.target
+
+
+def step_text(step: Step) -> str:
+    """A chain step as `log(0.0) -> -inf`."""
+    return f"{step.op}({', '.join(step.inputs)}) -> {step.output}"
+
+
+def errors(report: Report) -> list[Finding]:
+    """The findings that make the target unsafe."""
+    return [f for f in report.findings if f.severity == ERROR]
+
+
+def ordered(report: Report) -> list[Finding]:
+    """All findings, errors first, otherwise in the report's order."""
+    return sorted(report.findings, key=lambda f: f.severity != ERROR)
+
+
+def becomes(witness: Witness | None) -> str:
+    """What a witness shows: "can become NaN", "has a gradient that can become infinite"."""
+    if witness is None:
+        return "can fail"
+    loss = np.asarray(witness.loss).astype(np.float64)
+    if not np.isfinite(loss).all():
+        return f"can become {_bad_kind(loss)}"
+    bad = [g for g in (np.asarray(g).astype(np.float64) for g in witness.gradients.values()) if not np.isfinite(g).all()]
+    if bad:
+        return f"has a gradient that can become {_bad_kind(np.concatenate([g.reshape(-1) for g in bad]))}"
+    return "can fail"
+
+
+def _bad_kind(wide: Array) -> str:
+    return "NaN" if np.isnan(wide).any() else "infinite"
+
+
+ASSUMED = "(not given, so inferred: say what these inputs really are if this is wrong)"
+TO_TRY = (
+    "Narrow the domain to what the loss really gets, or allow more search with a larger budget. An op that whynan does not know stays "
+    "open: bound what it gives, or write it in terms of others."
+)
+
+
+def headline(report: Report) -> str:
+    """The verdict in one sentence, without the verdict's own word."""
+    name = target_name(report)
+    if report.verdict == UNSAFE and errors(report):
+        return f"{name} {becomes(errors(report)[0].witness)}: {_culprit(errors(report)[0])}"
+    if report.verdict == SAFE:
+        also = f" ({count(len(report.findings), 'warning')})" if report.findings else ""
+        return f"{name}: the loss and its gradients are finite on the whole domain{also}"
+    left = report.sites.get("undecided", 0) or len(report.undecided)
+    if left:
+        of = f" of {report.sites['total']}" if report.sites.get("total") else ""
+        return f"{name}: {left}{of} sites {'is' if left == 1 else 'are'} left open, and no failing input was found"
+    return f"{name}: neither proven finite nor shown to fail"
+
+
+def _culprit(finding: Finding) -> str:
+    first = finding.chain[0] if finding.chain else None
+    call = _call(first) if first else ""
+    site, phase = (first.site, first.phase) if first and first.site and call else (finding.site, finding.phase)
+    what = call or words(finding.cause).title
+    if site is None:
+        return what
+    return f"{what} in {'the gradient of ' if phase == BACKWARD else ''}line {site.line}"
+
+
+def _call(step: Step) -> str:
+    """The step as `log(0.0)` if its inputs are plain numbers, else an empty string."""
+    plain = all(" " not in i and len(i) <= _LONGEST_NUMBER for i in step.inputs)
+    return f"{step.op}({', '.join(step.inputs)})" if plain and step.inputs else ""
+
+
+def gives(witness: Witness) -> list[tuple[str, str]]:
+    """What came out of the witness: ("loss", …) and ("gradient by NAME", …)."""
+    rows = [("loss", outcome_text(witness.loss))]
+    return rows + [(f"gradient by {name}", outcome_text(g)) for name, g in witness.gradients.items()]
+
+
+def inputs(witness: Witness) -> list[str]:
+    """The witness's inputs, a line each, with dtype and shape."""
+    return [f"{name} = {array_text(value)}  ({value.dtype}, {shape_text(value.shape)})" for name, value in witness.inputs.items()]
+
+
+def place(site: Site | None, home: Site | None) -> str:
+    """Where a step stands, seen from the finding's own site: "line 12", or with its file where that is another."""
+    if site is None:
+        return "no source line"
+    return f"line {site.line}" if home is not None and site.file == home.file else f"{shown_path(site.file)}:{site.line}"
+
+
+def location(finding: Finding, site: Site) -> str:
+    """File, line and function of a finding."""
+    inside = f" in {site.function}" if site.function else ""
+    return f"{shown_path(site.file)}:{site.line}{inside}{', in its gradient' if finding.phase == BACKWARD else ''}"
+
+
+def open_place(site: Open) -> tuple[str, str]:
+    """Where an undecided site stands: file and line, and its expression on one line."""
+    if site.site is None:
+        return "no source line", ""
+    text = one_line(site.site.text)
+    return f"{shown_path(site.site.file)}:{site.site.line}", text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
+
+
+def fix_text(fix: Any) -> str:
+    """A fix by title and applicability."""
+    return f"{getattr(fix, 'title', fix)} ({getattr(fix, 'applicability', 'advice')})"
+
+
+def count(n: int, what: str) -> str:
+    """A number of things: "1 site", "2 sites"."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def scope_text(report: Report) -> str:
+    """What the verdict is about besides the domain."""
+    return f"{report.dtype}, {', '.join(report.modes)}, for these shapes"
+
+
+def counts_text(report: Report) -> str:
+    """How many sites were proven: "12 of 14 sites proven finite, 2 undecided"."""
+    sites = report.sites
+    text = f"{sites.get('proven', 0)} of {sites.get('total', 0)} sites proven finite"
+    rest = [f"{sites[k]} {k}" for k in ("refuted", "undecided") if sites.get(k)]
+    return ", ".join([text, *rest])
+
+
+def search_text(report: Report) -> str:
+    """How much was searched, or an empty string if nothing was."""
+    n = int(report.search.get("evaluations", 0))
+    if not n:
+        return ""
+    return f"{count(n, 'input')} tried in {report.search.get('seconds', 0.0):.2f} s"
+
+
+def envelope_text(report: Report) -> list[str]:
+    """Up to which magnitude of one input everything is proven finite, a line per input and dtype."""
+    return [f"for |{name}| <= {limit:g} in {dtype}" for name, limits in report.envelope.items() for dtype, limit in limits.items()]
+
+
+def context_text(report: Report) -> str:
+    """Target, framework, modes, dtype and time on one line."""
+    framework = f"{report.framework} {report.framework_version}".strip()
+    return f"{report.target}, {framework} ({', '.join(report.modes)}), {report.dtype}, {report.seconds:.2f} s"

@@ -1,0 +1,136 @@
+"""What names say, and the shapes and kinds that are tried in turn."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from whynan.domain import names, spec
+from whynan.domain.spec import of_array
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("logits", "logit"),
+        ("pred_logits", "logit"),
+        ("score", "logit"),
+        ("logvar", "logit"),
+        ("log_var", "logit"),
+        ("log_sigma", "logit"),
+        ("logVar", "logit"),
+        ("log_probs", "logprob"),
+        ("logp", "logprob"),
+        ("p", "prob"),
+        ("probs", "prob"),
+        ("p1", "prob"),
+        ("mask", "mask"),
+        ("attn_mask", "mask"),
+        ("sigma", "positive"),
+        ("var", "positive"),
+        ("temperature", "positive"),
+        ("class_weight", "nonnegative"),
+        ("mu", "real"),
+        ("x", "real"),
+        ("anchor", "real"),
+        ("positive", "real"),
+        ("y_pred", "real"),
+    ],
+)
+def test_kinds(name, kind):
+    assert names.kind_of(name) == kind
+
+
+def test_a_loss_of_probabilities_takes_predictions_for_probabilities():
+    assert names.kind_of("input", "binary_cross_entropy") == "prob"
+    assert names.kind_of("y_pred", "dice_loss") == "prob"
+    assert names.kind_of("input", "binary_cross_entropy_with_logits") == "logit"
+    assert names.kind_of("input", "cross_entropy") == "logit"
+    assert names.kind_of("input", "mse_loss") == "real"
+
+
+def test_targets():
+    assert all(names.is_target(n) for n in ("y_true", "target", "targets", "t", "labels", "gt", "y", "yTrue", "depth_gt"))
+    assert not any(names.is_target(n) for n in ("y_pred", "x", "p", "target_logits", "predicted_labels", "positive"))
+    assert not names.is_target("y", ["x", "y"])
+
+
+def test_targets_lose_their_gradient_unless_told():
+    made = names.with_grad_by_name({"p": spec.prob(3), "t": spec.prob(3), "labels": spec.real(3, grad=True)})
+    assert {n: d.grad for n, d in made.items()} == {"p": True, "t": False, "labels": True}
+
+
+def first(wanted, given=None, function=""):
+    return {n: str(d) for n, d in next(iter(names.candidates(wanted, given, function))).items()}
+
+
+def test_first_candidates():
+    assert first(["logits", "target"]) == {"logits": "logit(4, 3)", "target": "classes(3, 4)"}
+    assert first(["anchor", "positive", "negative"]) == dict.fromkeys(["anchor", "positive", "negative"], "real(4, 3)")
+    assert first(["x", "temperature"]) == {"x": "real(4)", "temperature": "positive()"}
+    assert first(["mu", "logvar"]) == {"mu": "real(4)", "logvar": "logit(4)"}
+
+
+def made_of(wanted, given=None):
+    return [tuple(str(d) for d in c.values()) for c in names.candidates(wanted, given)]
+
+
+def test_later_candidates_hold_the_other_readings():
+    made = made_of(["p", "t"])
+    for expected in (("prob(4)", "binary(4)"), ("prob(4, 3)", "binary(4, 3)"), ("prob(2, 3, 8, 8)", "classes(3, 2, 8, 8)"), ("prob()", "binary()")):
+        assert expected in made
+    assert ("real(4)", "real(4)") in made_of(["pred", "target"])
+    assert ("real(4)", "mask(4)") in made_of(["x", "mask"])
+    assert ("real(4)", "binary(4)") in made_of(["x", "mask"])
+
+
+def test_given_domains_stay_and_lead():
+    made = next(iter(names.candidates(["logits", "target"], {"logits": spec.logit(5, 7, low=-3, high=3)})))
+    assert str(made["logits"]) == "logit(5, 7, low=-3, high=3)"
+    assert str(made["target"]) == "classes(7, 5)"
+    assert (made["logits"].assumed, made["target"].assumed) == (False, True)
+    scores = next(iter(names.candidates(["scores", "labels"], {"labels": spec.classes(4, 6)})))
+    assert str(scores["scores"]) == "logit(6, 4)"
+
+
+def test_nothing_to_infer_is_one_candidate():
+    given = {"p": spec.prob(3), "t": spec.binary(3)}
+    assert [{n: str(d) for n, d in c.items()} for c in names.candidates(["p", "t"], given)] == [{"p": "prob(3)", "t": "binary(3)"}]
+
+
+@pytest.mark.parametrize("wanted", [["p", "t", "mask"], ["y_true", "y_pred"], ["a", "b", "y"], []])
+def test_candidates_are_few_and_distinct(wanted):
+    made = made_of(wanted)
+    assert len(made) == len(set(made)) <= 70
+    assert made
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("p", np.float32([0.2, 1.0]), "prob(2)"),
+        ("x", np.float32([0.2, 1.0]), "real(2)"),
+        ("x", np.float64([0.2, 3e5]), "real(2, low=-300000, high=300000, dtype='float64')"),
+        ("logits", np.float32([2, -300]), "logit(2, low=-300, high=300)"),
+        ("t", np.float32([0, 1]), "binary(2)"),
+        ("t", np.float32([0, 0.5]), "real(2)"),
+        ("labels", np.int64([0, 4]), "classes(5, 2)"),
+        ("count", np.int32([2, 4]), "integers(2, 4, 2, dtype='int32')"),
+        ("mask", np.array([True]), "mask(1)"),
+        ("sigma", np.float32([0.5]), "positive(1)"),
+        ("x", np.float32([np.nan]), "const([nan])"),
+    ],
+)
+def test_arrays_by_name_and_value(name, value, meant):
+    assert str(of_array(value, name)) == meant
+
+
+def test_array_domains_hold_the_array():
+    from whynan.domain.sample import contains
+
+    rng = np.random.default_rng(0)
+    scales = (1e-3, 1.0, 1e3, 1e6)
+    for name, scale in itertools.product(("p", "t", "x", "logits", "var", "logp", "mask", "weight", "attn"), scales):
+        array = (scale * rng.normal(size=(3, 4))).astype(np.float32)
+        assert contains(of_array(array, name), array), name
+        assert contains(of_array(np.abs(array), name), np.abs(array)), name

@@ -1,0 +1,162 @@
+"""What the terminal shows: goldens, and the properties that must hold for any text and any width."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from whynan.analysis.finding import Witness
+from whynan.ir.where import Site
+from whynan.report.terminal import render, render_findings
+
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def test_plain(name, example, matches_golden):
+    matches_golden(f"terminal/{name}-100.txt", render(example, width=100, color=False))
+
+
+def test_narrow(name, example, matches_golden):
+    matches_golden(f"terminal/{name}-40.txt", render(example, width=40, color=False))
+
+
+def test_colour(name, example, matches_golden):
+    matches_golden(f"terminal/{name}-colour.txt", render(example, width=100, color=True))
+
+
+@pytest.mark.parametrize("width", [30, 33, 40, 59, 60, 80, 120])
+def test_no_line_is_wider_than_the_page(name, example, width):
+    assert [line for line in render(example, width=width, color=False).split("\n") if cell_len(line) > width] == []
+
+
+def test_colour_changes_nothing_but_colour(name, example):
+    assert ESCAPE.sub("", render(example, width=70, color=True)) == render(example, width=70, color=False)
+
+
+def test_no_control_character_reaches_the_terminal(name, example):
+    shown = ESCAPE.sub("", render(example, width=100, color=True))
+    assert [c for c in shown if not c.isprintable() and c != "\n"] == []
+
+
+def test_furniture_is_ascii(examples):
+    assert render(examples["epsilon-rounds-away"](), width=100, color=False).isascii()
+
+
+def test_a_console_that_is_no_terminal_gets_plain_text(examples):
+    shown = render(examples["where-trap"](), console=Console(file=io.StringIO(), width=77))
+    assert "\x1b" not in shown
+    assert max(map(len, shown.split("\n"))) <= 77
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_colour_where_the_user_wants_none(examples, environment):
+    console = Console(file=io.StringIO(), force_terminal=True, _environ=environment)
+    assert "\x1b" not in render(examples["where-trap"](), console=console)
+
+
+def test_colour_on_a_terminal(examples):
+    console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm-256color"})
+    assert "\x1b[1;31m" in render(examples["where-trap"](), console=console)
+
+
+def test_text_that_the_encoding_lacks_is_escaped(examples):
+    latin = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    shown = render(examples["hostile"](), console=Console(file=latin, width=100))
+    assert "\\xe9\\u6f22" in shown
+    assert shown.isascii()
+
+
+def carets(shown: str) -> list[str]:
+    """The source text above each line of carets."""
+    lines = shown.split("\n")
+    pairs = [(lines[i - 1], line) for i, line in enumerate(lines) if re.fullmatch(r" *\| +\^+", line)]
+    return [above[below.index("^") : below.rindex("^") + 1] for above, below in pairs]
+
+
+def test_carets_stand_under_the_expression(examples):
+    assert carets(render(examples["epsilon-rounds-away"](), width=100, color=False)) == ["torch.log(1 - p)"]
+    assert carets(render(examples["epsilon-rounds-away"](), width=40, color=False)) == ["torch.log(1 - p)"]
+
+
+def test_carets_under_every_line_of_a_span(examples):
+    marked = carets(render(examples["where-trap"](), width=100, color=False))
+    assert marked == ["torch.where(", "y > 0,", "torch.sqrt(y),", "torch.zeros_like(y),", ")"]
+
+
+def test_columns_are_bytes_and_tabs_and_wide_characters_take_their_columns(tmp_path, make_report, make_finding, find_site):
+    file = tmp_path / "wide.py"
+    file.write_text("def f(x):\n\treturn '漢é', log(x)\n", encoding="utf-8")
+    found = make_finding(site=find_site("log(x)", "f", str(file)))
+    lines = render(make_report(verdict="unsafe", findings=(found,)), width=100, color=False).split("\n")
+    i = next(i for i, line in enumerate(lines) if "^" in line)
+    assert lines[i - 1] == "2 |     return '漢é', log(x)"
+    assert cell_len(lines[i - 1][: lines[i - 1].index("log")]) == lines[i].index("^")
+    assert lines[i].count("^") == len("log(x)")
+
+
+def test_a_file_that_has_changed_is_not_quoted(tmp_path, make_report, make_finding):
+    file = tmp_path / "changed.py"
+    file.write_text("something else\n" * 9)
+    found = make_finding(site=Site(str(file), 3, 4, 4, 9, "log(\n  x)", "f"))
+    shown = render(make_report(verdict="unsafe", findings=(found,)), width=100, color=False)
+    assert "something else" not in shown
+    assert carets(shown) == ["log(", "x)"]
+
+
+def test_a_long_span_is_shortened(tmp_path, make_report, make_finding, find_site):
+    file = tmp_path / "long.py"
+    text = "log(\n" + "".join(f"  {i},\n" for i in range(50)) + ")"
+    file.write_text("y = " + text + "\n")
+    shown = render(make_report(verdict="unsafe", findings=(make_finding(site=find_site(text, "f", str(file))),)), width=100, color=False)
+    assert carets(shown) == ["log(", "0,", "1,", "49,", ")"]
+    assert " | ...\n" in shown
+
+
+def test_the_marked_part_of_a_long_line_stays_in_view(tmp_path, make_report, make_finding, find_site):
+    file = tmp_path / "long.py"
+    file.write_text("y = " + "a + " * 50 + "log(x)" + " + b" * 50 + "\n")
+    shown = render(make_report(verdict="unsafe", findings=(make_finding(site=find_site("log(x)", "f", str(file))),)), width=40, color=False)
+    assert carets(shown) == ["log(x)"]
+    assert re.search(r"\| \.\.\..*log\(x\).*\.\.\.\n", shown)
+
+
+def test_errors_stand_before_warnings(make_report, make_finding):
+    warning = make_finding(severity="warning", kind="dead-gradient", cause="clamp-kills-gradient")
+    shown = render(make_report(verdict="unsafe", findings=(warning, make_finding())), width=100, color=False)
+    assert shown.index("error[log-of-zero]") < shown.index("warning[clamp-kills-gradient]")
+
+
+def headline(report) -> str:
+    return render(report, width=120, color=False).split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "says"),
+    [
+        (np.nan, np.nan, "can become NaN"),
+        (np.inf, np.nan, "can become infinite"),
+        (1.0, np.nan, "has a gradient that can become NaN"),
+        (1.0, -np.inf, "has a gradient that can become infinite"),
+    ],
+)
+def test_the_headline_says_what_goes_wrong(make_report, make_finding, loss, gradient, says):
+    witness = Witness({}, np.float32(loss), {"x": np.float32([0, gradient])})
+    assert says in headline(make_report(verdict="unsafe", findings=(make_finding(witness=witness),)))
+
+
+def test_many_open_sites_are_counted_not_listed(make_report, examples):
+    one = examples["undecided-op"]().undecided[0]
+    shown = render(make_report(verdict="undecided", undecided=(one,) * 25), width=100, color=False)
+    assert shown.count("  - acme.spline") == 10
+    assert "... and 15 more" in shown
+
+
+def test_findings_alone(examples):
+    findings = [f for name in ("where-trap", "exploding-gradient") for f in examples[name]().findings]
+    shown = render_findings(findings, width=100, color=False)
+    assert shown.startswith("error[masked-branch-gradient]")
+    assert shown.endswith("1 error, 1 warning\n")
+    assert render_findings([], width=100, color=False) == "Nothing found.\n"
