@@ -20,7 +20,7 @@ $(STAMP):
 	touch $@
 
 demo: $(STAMP) ## check every loss of the gallery and print the summary
-	$(BIN)/python gallery/run.py
+	$(BIN)/python examples/gallery/summary.py
 
 test: lint ## lint, types, import rules and all tests
 	$(BIN)/python -m pytest -n $(JOBS)

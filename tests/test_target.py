@@ -47,6 +47,18 @@ def make(scale):
 """
 
 
+DATACLASS = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Loss:
+    g: float = 1.0
+    def __call__(self, x):
+        return x * self.g
+"""
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     (tmp_path / "losses.py").write_text(LOSSES)
@@ -111,7 +123,7 @@ def test_a_file_named_like_a_standard_module_does_no_harm(folder):
 
 
 def test_dataclasses_and_pickled_names_find_their_module(folder):
-    (folder / "data.py").write_text("from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Loss:\n    g: float = 1.0\n    def __call__(self, x):\n        return x * self.g\n")
+    (folder / "data.py").write_text(DATACLASS)
     assert load_target("data.py:Loss(2.0)").callable(3) == 6
 
 
@@ -242,7 +254,8 @@ def probe(tmp_path, expression):
     code = f"from whynan.target import load_target; print(load_target('uses.py:{expression}').framework)"
     source = Path(__file__).parents[1] / "src"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(source)])}
-    return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(

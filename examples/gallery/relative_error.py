@@ -3,8 +3,9 @@
 What people write: the error divided by the prediction, then `+ 1e-7` when it turns NaN.
 What they ask: "why is my loss NaN although I added an epsilon?"
 Published: an epsilon in the denominator makes the division safe.
-Measured: bare, p = 0 gives an infinite loss and a NaN gradient (t is at least 1 here; with t = 0 it would be 0/0).
-With 1e-7 the loss is finite in float32 and bfloat16, but a gradient reaches 1e17 at p = 0: one such step ends a run. In float16 1e-7 is a subnormal number, and the quotient overflows.
+Measured: bare, p = 0 gives an infinite loss and a NaN gradient (t is at least 1 here; with t = 0 it would be 0/0). With 1e-7 the
+loss is finite in float32 and bfloat16, but a gradient reaches 1e17 at p = 0: one such step ends a run. In float16 1e-7 is a
+subnormal number, and the quotient overflows.
 """
 
 import torch

@@ -34,9 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Errors are one line on stderr; with --traceback they show where they arose."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return int(whynan_command.main(arguments, prog_name="whynan", standalone_mode=False) or 0)
+        # not `whynan_command.main`, which writes to stderr on Ctrl-C and ends the process on a closed pipe
+        with whynan_command.make_context("whynan", arguments) as context:
+            code = int(whynan_command.invoke(context) or 0)
+        sys.stdout.flush()
+        return code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except click.ClickException as error:
         return _fail(f"{error.format_message()}{_usage(error)}")
     except BrokenPipeError:
@@ -219,11 +225,11 @@ def _text(report: Any, form: str, stream: TextIO | None) -> str:
 
 
 def _write_script(report: Any, file: Path) -> None:
-    witness = next((f.witness for f in report.findings if f.witness is not None and f.witness.script), None)
-    if witness is None:
-        click.echo(f"whynan: {file} is not written: no failure was found that a program could repeat.", err=True)
+    text = next((text for f in report.findings if f.witness is not None and (text := f.witness.script())), "")
+    if text:
+        file.write_text(text, encoding="utf-8")
     else:
-        file.write_text(witness.script, encoding="utf-8")
+        click.echo(f"whynan: {file} is not written: no failure was found that a program could repeat.", err=True)
 
 
 @contextmanager

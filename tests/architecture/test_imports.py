@@ -12,7 +12,8 @@ LIGHT = ("whynan", "whynan.domain.parse", "whynan.domain.names", "whynan.domain.
 
 
 def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n{code}"], check=True, capture_output=True, text=True).stdout
+    whole = f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n{code}"
+    return subprocess.run([sys.executable, "-c", whole], check=True, capture_output=True, text=True).stdout
 
 
 def frameworks_after(code: str) -> list[str]:

@@ -38,7 +38,7 @@ def test_defaults(made, low, high, dtype, grad):
 def test_ends_move_inward_to_the_dtype(name):
     domain = spec.real(3, low=-0.1, high=0.3, dtype=name)
     kind = FLOATS[name]
-    assert -0.1 <= domain.low
+    assert domain.low >= -0.1
     assert domain.high <= 0.3
     # the very next value outward would leave the bounds
     assert float(np.nextafter(kind(domain.low), kind(-1))) < -0.1

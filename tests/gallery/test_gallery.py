@@ -146,6 +146,7 @@ def report_on(answers, stem, function, dtype):
     return answers[key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stem", "function", "dtype"), cases())
 def test_whynan_reaches_the_expected_answer(answers, stem, function, dtype):
     report = report_on(answers, stem, function, dtype)
@@ -153,6 +154,7 @@ def test_whynan_reaches_the_expected_answer(answers, stem, function, dtype):
     assert (report.verdict, causes[0] if causes else None) == MODULES[stem].EXPECTED[function][dtype]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stem", "function", "dtype"), cases("safe"))
 def test_whynan_gives_the_expected_warnings(answers, stem, function, dtype):
     report = report_on(answers, stem, function, dtype)
@@ -160,6 +162,7 @@ def test_whynan_gives_the_expected_warnings(answers, stem, function, dtype):
     assert set(expected) <= {f.cause for f in report.findings if f.severity != "error"}
 
 
+@pytest.mark.slow
 def test_the_table_of_the_readme_is_current(answers):
     table = []
     for stem, module in MODULES.items():

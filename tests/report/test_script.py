@@ -68,6 +68,26 @@ def test_a_large_uniform_array_is_short():
     assert len(witness_script("m:f", {"x": np.ones((1000, 1000), np.float32)}, ())) < 5000
 
 
+@pytest.fixture(autouse=True)
+def imports_undone(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name in ("losses", "owners"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def played(capsys):
+    """Run a script here, which is faster than a new process: exit code and what it printed."""
+
+    def play(script):
+        names = {"__name__": "script"}
+        exec(script, names)
+        return names["main"](), capsys.readouterr().out
+
+    return play
+
+
 def run(script, folder, **options):
     """Run a script in a folder without whynan on its path; exit code and what it printed."""
     file = folder / "witness.py"
@@ -89,31 +109,31 @@ def test_the_program_fails_as_the_gradient_did(dtype, tmp_path):
     assert "1 not finite, the first at [3, 0]" in printed
 
 
-def test_the_program_fails_as_the_loss_did(tmp_path):
+def test_the_program_fails_as_the_loss_did(played):
     one = np.ones(1, np.float32)
-    code, printed = run(witness_script(f"{LOSSES}:bce", {"p": one, "t": one}, ("p",)), tmp_path)
+    code, printed = played(witness_script(f"{LOSSES}:bce", {"p": one, "t": one}, ("p",)))
     assert code == 1, printed
     assert "loss = nan" in printed
 
 
-def test_the_program_passes_where_the_loss_does(tmp_path):
+def test_the_program_passes_where_the_loss_does(played):
     half = np.full((2, 1), 0.5, np.float32)
-    code, printed = run(witness_script(f"{LOSSES}:bce", {"p": half, "t": half}, ("p",)), tmp_path)
+    code, printed = played(witness_script(f"{LOSSES}:bce", {"p": half, "t": half}, ("p",)))
     assert (code, "not finite" in printed) == (0, False)
     assert "gradient by p = tensor([[" in printed
 
 
-def test_a_module_gets_the_recorded_parameters(tmp_path):
+def test_a_module_gets_the_recorded_parameters(played):
     scale = np.array([np.inf, 1], np.float32)
     x = np.array([0.5, 0.25], np.float32)
     script = witness_script(f"{LOSSES}:Scaled(gamma=2.0)", {"x": x}, ("x", "scale"), parameters={"scale": scale})
-    code, printed = run(script, tmp_path)
+    code, printed = played(script)
     assert code == 1, printed
     assert "gradient by scale = tensor(" in printed
 
 
-def test_a_class_is_instantiated(tmp_path):
-    code, printed = run(witness_script(f"{LOSSES}:Scaled", {"x": np.zeros(2, np.float32)}, ("x",)), tmp_path)
+def test_a_class_is_instantiated(played):
+    code, printed = played(witness_script(f"{LOSSES}:Scaled", {"x": np.zeros(2, np.float32)}, ("x",)))
     assert code == 1, printed
     assert "loss = -inf" in printed
 
@@ -130,9 +150,67 @@ def test_module_targets_and_positional_inputs(tmp_path):
         assert "loss = inf" in printed
 
 
+OWNERS = """
+import dataclasses, functools, torch
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False))
+    def forward(self, x, weight=None):
+        return self.layers(x).sum()
+    def method(self, x):
+        return self(x)
+
+@dataclasses.dataclass
+class Output:
+    loss: torch.Tensor
+    steps: int = 3
+
+own = Own()
+scale = torch.nn.Parameter(torch.ones(()))
+def uses_global(x):
+    return {"out": Output(own(x))}
+def closes_over(inner):
+    return lambda x: (inner(x), scale * 1)
+def half_sums(x):
+    return x * 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("expression", "parameter"),
+    [
+        ("own", "layers.0.weight"),
+        ("own", "self.layers.0.weight"),
+        ("own.method", "self.layers.0.weight"),
+        ("uses_global", "own.layers.0.weight"),
+        ("closes_over(own)", "inner.layers.0.weight"),
+        ("functools.partial(own)", "layers.0.weight"),
+    ],
+)
+def test_parameters_are_found_where_the_front_end_found_them(tmp_path, expression, parameter):
+    (tmp_path / "owners.py").write_text(OWNERS)
+    inputs = {"x": np.ones((2, 1), np.float32)}
+    parameters = {parameter: np.array([[np.inf]], np.float32)}
+    names = {"__name__": "script"}
+    exec(witness_script(f"{tmp_path / 'owners.py'}:{expression}", inputs, ("x", parameter), parameters=parameters), names)
+    assert {name: value.sum().item() for name, value in names["run"](names["load_loss"]()).items()} == {
+        "loss": np.inf,
+        "gradient by x": np.inf,
+        f"gradient by {parameter}": 2.0,
+    }
+
+
+def test_several_elements_are_added_in_double_precision(tmp_path):
+    (tmp_path / "owners.py").write_text(OWNERS)
+    names = {"__name__": "script"}
+    exec(witness_script(f"{tmp_path / 'owners.py'}:half_sums", {"x": np.full(4, 30000, np.float16)}, ("x",)), names)
+    assert names["run"](names["load_loss"]())["loss"].item() == 240000
+
+
 def test_a_loss_that_cannot_be_run_is_exit_code_two(tmp_path):
     inputs = {"x": np.zeros(1, np.float32)}
-    assert run(witness_script("nowhere.py:f", inputs, ()), tmp_path)[0] == 2
     code, printed = run(witness_script("", inputs, ()), tmp_path)
     assert code == 2
     assert "load_loss() must return the loss" in printed

@@ -2,13 +2,15 @@
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from whynan.analysis.finding import Witness
+from whynan.analysis.finding import Step, Witness
+from whynan.domain.spec import const
 from whynan.ir.where import Site
 from whynan.report.terminal import render, render_findings
 
@@ -160,3 +162,35 @@ def test_findings_alone(examples):
     assert shown.startswith("error[masked-branch-gradient]")
     assert shown.endswith("1 error, 1 warning\n")
     assert render_findings([], width=100, color=False) == "Nothing found.\n"
+
+
+def test_a_concrete_input_is_not_called_a_domain(make_report):
+    shown = render(make_report(domain={"x": const(np.zeros(3))}), width=100, color=False)
+    assert "finite on this input" in shown
+    assert "Proven" not in shown
+
+
+def test_hundreds_of_parameters_are_counted(make_report, make_finding):
+    inputs = {f"w{i}": np.zeros(1) for i in range(300)}
+    bad = {**inputs, "w299": np.array([np.nan])}
+    found = make_finding(witness=Witness(inputs, np.float64(np.nan), bad))
+    shown = render(make_report(verdict="unsafe", findings=(found,)), width=100, color=False)
+    assert shown.count("... and 29") == 2
+    assert "gradient by w299: nan" in shown or "gradient by w299: [nan]" in shown
+
+
+def test_a_target_is_shown_from_here(make_report):
+    file = Path.cwd() / "losses.py"
+    lines = render(make_report(target=f"{file}:f(lambda x: x)"), width=100, color=False).split("\n")
+    assert lines[0].startswith("SAFE  f(lambda x: x): ")
+    assert lines[1].strip().startswith("losses.py:f(lambda x: x), ")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [(("1.0", "0.0"), "div(1.0, 0.0) in line"), (("1.0, 0.0",), "div(1.0, 0.0) in line"), (("?",), "division by zero in line")],
+)
+def test_the_headline_names_the_first_step_if_it_is_about_numbers(make_report, make_finding, find_site, inputs, says):
+    site = find_site("torch.log(1 - p)")
+    found = make_finding(cause="div-by-zero", op="div", site=site, chain=(Step("div", site, "forward", inputs, "inf"),))
+    assert says in headline(make_report(verdict="unsafe", findings=(found,)))

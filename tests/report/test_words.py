@@ -2,9 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
 import whynan.ops
+from whynan.ir.dtype import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FLOATS
 from whynan.ops._opdef import OPS
 from whynan.report.words import WORDS, words
 
@@ -81,3 +83,24 @@ def test_every_danger_of_every_op_has_words():
 def test_an_unknown_cause_is_an_error():
     with pytest.raises(KeyError):
         words("bad-luck")
+
+
+@pytest.mark.parametrize("fmt", FLOATS, ids=str)
+def test_an_epsilon_of_eps_does_what_its_hint_says(fmt):
+    one, eps = fmt.numpy.type(1), fmt.numpy.type(fmt.eps)
+    assert one - (one - eps) > 0
+    assert (one + eps) - one > 0
+    assert (one + eps / fmt.numpy.type(2)) - one == 0
+
+
+@pytest.mark.parametrize(("fmt", "largest", "overflows"), [(FLOAT32, 88.7, 88.8), (FLOAT16, 11.09, 11.1), (FLOAT64, 709.7, 709.8)], ids=str)
+def test_the_limits_of_exp(fmt, largest, overflows):
+    assert f"{largest} in {fmt}" in words("exp-overflow").why
+    with np.errstate(over="ignore"):
+        exact = np.exp(np.array([largest, overflows], np.float64))
+        assert np.isfinite(exact.astype(fmt.numpy)).tolist() == [True, False]
+
+
+def test_the_spacings_named_are_those_of_the_formats():
+    for fmt in (FLOAT32, FLOAT16, BFLOAT16):
+        assert f"{fmt.eps:.1e} in {fmt}" in words("epsilon-rounds-away").why

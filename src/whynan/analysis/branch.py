@@ -156,7 +156,7 @@ class _Search:
             return box
         box = dict(box)
         for a, b, slack, absolute in self.order:
-            ceiling = _slackened(box[b].hi, slack)
+            ceiling = _ceiling(box[b], slack)
             least = _least(box[a], slack, absolute)
             low = np.maximum(box[a].lo, -ceiling) if absolute else box[a].lo
             box[a], box[b] = (
@@ -220,11 +220,15 @@ def _constraints(facts: Relations, leaves: Sequence[Vertex]) -> list[tuple[Verte
     return out
 
 
-def _slackened(x: np.ndarray, slack: Slack) -> np.ndarray:
+def _ceiling(b: Bounds, slack: Slack) -> np.ndarray:
+    """The largest that a can be, given a <= b up to slack."""
     if slack.relative == 0 and slack.absolute == 0:
-        return x
+        return b.hi
     with np.errstate(all="ignore"):
-        return np.nextafter(x + np.abs(x) * slack.relative + slack.absolute, np.inf)
+        most = np.nextafter(b.hi + np.abs(b.hi) * slack.relative + slack.absolute, np.inf)
+        if slack.positive < np.inf:
+            most = np.where((b.lo > 0) & ~b.empty, np.minimum(most, np.nextafter(b.hi * (1 + slack.positive), np.inf)), most)
+    return np.asarray(most)
 
 
 def _point(b: Bounds, at: np.ndarray, fmt: Format) -> Bounds:

@@ -14,7 +14,7 @@ from whynan.analysis.descent import proposals
 from whynan.analysis.finding import ERROR, SAFE, UNDECIDED, UNSAFE, Finding, Open, Report, Witness
 from whynan.analysis.health import Patient, warnings
 from whynan.analysis.propagate import Proof, propagate
-from whynan.analysis.search import Failure, Hint, Inputs, Searched, search, signature
+from whynan.analysis.search import Failure, Hint, Inputs, Searched, fingerprint, search, signature
 from whynan.analysis.shrink import shrink
 from whynan.config import Settings
 from whynan.domain import sample
@@ -24,7 +24,7 @@ from whynan.errors import TargetError
 from whynan.ir.frontend import Program, Run, Trace
 from whynan.ir.graph import Graph
 
-MOST_BLAMED = 16
+MOST_BLAMED = 20
 STARTS = 12  # inputs tried until the loss runs without raising
 
 ScriptOf = Callable[[Inputs, str], str]
@@ -171,10 +171,10 @@ def _key(why: Blame) -> tuple[object, ...]:
 
 
 def _varied(failures: Sequence[Failure]) -> list[Failure]:
-    """Failures in turn from each combination of failing outputs, so that different defects are looked at early."""
-    groups: dict[tuple[str, ...], list[Failure]] = {}
+    """Failures in turn from each way of failing, so that different defects are looked at early."""
+    groups: dict[object, list[Failure]] = {}
     for f in failures:
-        groups.setdefault(f.signature, []).append(f)
+        groups.setdefault(fingerprint(f.run), []).append(f)
     rows = list(groups.values())
     return [row[k] for k in range(max((len(r) for r in rows), default=0)) for row in rows if k < len(row)]
 

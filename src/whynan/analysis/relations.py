@@ -20,10 +20,14 @@ DEPTH = 8
 
 @dataclass(frozen=True, slots=True)
 class Slack:
-    """By how much rounding can break a relation: a <= b * (1 + relative) + absolute."""
+    """By how much rounding can break a relation: a <= b * (1 + relative) + absolute.
+
+    `positive` is a relative slack that holds alone, without the absolute one, wherever b is not 0 (inf if there is none).
+    """
 
     relative: float = 0.0
     absolute: float = 0.0
+    positive: float = float("inf")
 
     def __add__(self, other: "Slack") -> "Slack":
         return Slack(self.relative + other.relative + self.relative * other.relative, self.absolute + other.absolute)
@@ -116,23 +120,28 @@ def _larger_right(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | N
     """b is at least b' (a clamp from below, b' + something non-negative, a maximum): a <= b' suffices."""
     view, node = facts.view, facts.view.node(b)
     if node.op == "clamp" and node.attrs.get("high") is None or node.op == "relu":
-        return facts._prove(a, view.inputs(b)[0], depth - 1)
+        return _of_smaller(facts._prove(a, view.inputs(b)[0], depth - 1))
     if node.op == "maximum":
-        return _first(facts._prove(a, side, depth - 1) for side in view.inputs(b))
+        return _of_smaller(_first(facts._prove(a, side, depth - 1) for side in view.inputs(b)))
     if node.op in ("add", "sub"):
         x, y = view.inputs(b)
         if (facts.low(y) >= 0) if node.op == "add" else (facts.high(y) <= 0):
             found = facts._prove(a, x, depth - 1)
             if found is not None:
-                return found
+                return _of_smaller(found)
         if node.op == "add" and facts.low(x) >= 0:
-            return facts._prove(a, y, depth - 1)
+            return _of_smaller(facts._prove(a, y, depth - 1))
     if node.op == "mul":
         x, y = view.inputs(b)
         for factor, rest in ((x, y), (y, x)):
             if facts.low(factor) >= 1 and facts.low(rest) >= 0:
-                return facts._prove(a, rest, depth - 1)
+                return _of_smaller(facts._prove(a, rest, depth - 1))
     return None
+
+
+def _of_smaller(slack: Slack | None) -> Slack | None:
+    """The slack of a <= b' as one of a <= b for a larger b: that b is not 0 says nothing of b'."""
+    return None if slack is None else Slack(slack.relative, slack.absolute)
 
 
 def _smaller_left(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
@@ -207,7 +216,7 @@ def _reduction(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None
         return facts._prove(a, inner, depth - 1)
     if node.op == "norm" and a.kind != "square" and node.attrs["ord"] >= 1:
         below = EXACT if _even(facts, a.vertex) == _even(facts, inner) else facts._prove(Term("abs", a.vertex), inner, depth - 1)
-        return None if below is None else below + _norm_slack(node.format)
+        return None if below is None else _norm_slack(node.format) if below == EXACT else below + _norm_slack(node.format)
     return None
 
 
@@ -244,8 +253,12 @@ def _sums(facts: Relations, a: Vertex, b: Vertex, depth: int) -> Slack | None:
 
 
 def _norm_slack(fmt: Format) -> Slack:
-    """Rounding in sum(x^2) and its root, and entries whose squares underflow."""
-    return Slack(16 * fmt.eps, 4 * float(np.sqrt(fmt.tiny)))
+    """Rounding in sum(x^2) and its root, and entries whose squares underflow.
+
+    A square that underflows errs by at most half the smallest number s (by all of `tiny` if subnormals are flushed), while a
+    norm that is not 0 is the root of at least s (`tiny`): then |x| <= norm * sqrt(2) even so.
+    """
+    return Slack(16 * fmt.eps, 4 * float(np.sqrt(fmt.tiny)), 0.5)
 
 
 def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
@@ -253,7 +266,8 @@ def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     if facts.view.op(b) != "sqrt" or a.kind == "square":
         return None
     below = facts._prove(Term("square", a.vertex), facts.view.inputs(b)[0], depth - 1)
-    return None if below is None else below + _norm_slack(facts.view.node(b).format)
+    slack = _norm_slack(facts.view.node(b).format)
+    return None if below is None else slack if below == EXACT else below + slack
 
 
 def _first(attempts: Iterable[Slack | None]) -> Slack | None:

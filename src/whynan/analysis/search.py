@@ -20,7 +20,7 @@ Inputs = Mapping[str, Array]
 Hint = Mapping[str, tuple[float, float]]  # input name -> range in which an element may make trouble
 Signature = tuple[str, ...]
 
-PER_SIGNATURE = 6
+PER_FINGERPRINT = 5
 WHOLE_FILLS = 24  # how many special values are tried as the value of a whole input
 
 
@@ -62,6 +62,13 @@ def signature(run: Run) -> Signature:
     return (*bad, *(name for name, g in run.gradients.items() if not finite(g)))
 
 
+def fingerprint(run: Run) -> object:
+    """How each output failed: with NaN, +inf, -inf or not. Different defects tend to differ here."""
+    outputs = {"loss": run.loss, **run.gradients}
+    wide = {name: v.astype(np.float64) for name, v in outputs.items()}
+    return tuple((n, bool(np.isnan(v).any()), bool((v == np.inf).any()), bool((v == -np.inf).any())) for n, v in wide.items())
+
+
 def search(
     execute: Callable[[Inputs], Run],
     domains: Mapping[str, Domain],
@@ -94,7 +101,7 @@ class _Log:
     def __init__(self) -> None:
         self.start = time.perf_counter()
         self.count = 0
-        self.kept: dict[Signature, list[Failure]] = {}
+        self.kept: dict[object, list[Failure]] = {}
         self.steepest: Seen | None = None
         self.fewest: Seen | None = None
         self.most_gradients = 0
@@ -111,8 +118,8 @@ class _Log:
             return
         failed = signature(run)
         if failed:
-            group = self.kept.setdefault(failed, [])
-            if len(group) < PER_SIGNATURE:
+            group = self.kept.setdefault(fingerprint(run), [])
+            if len(group) < PER_FINGERPRINT:
                 group.append(Failure(inputs, run, failed))
             return
         size = max((float(np.abs(g.astype(np.float64)).max(initial=0.0)) for g in run.gradients.values()), default=0.0)
@@ -129,10 +136,10 @@ class _Log:
         return Searched(failures, self.count, self.elapsed, self.steepest, detached)
 
 
-def _enough(kept: Mapping[Signature, Sequence[Failure]], count: int) -> bool:
+def _enough(kept: Mapping[object, Sequence[Failure]], count: int) -> bool:
     """Chance adds little once both a failing loss and a failing gradient alone were seen."""
-    forward = any("loss" in s for s in kept)
-    backward = any("loss" not in s for s in kept)
+    forward = any("loss" in group[0].signature for group in kept.values())
+    backward = any("loss" not in group[0].signature for group in kept.values())
     return (forward and backward and count > 150) or ((forward or backward) and count > 350)
 
 

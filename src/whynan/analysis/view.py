@@ -11,8 +11,11 @@ from functools import cached_property
 import numpy as np
 
 from whynan.domain.interval import Bounds
+from whynan.ir.dtype import Format
 from whynan.ir.graph import Call, Graph, Node, call_of
 from whynan.ops._opdef import OPS
+
+TRANSPARENT = frozenset({"reshape", "permute", "expand", "cast"})
 
 Axes = tuple[int, ...]
 Vertex = tuple[int, Axes]
@@ -33,14 +36,15 @@ class View:
 
     @cached_property
     def live(self) -> list[bool]:
-        """Whether a node can reach an output."""
+        """Whether a node can reach an output or something that Python looked at (or computes the same as one that can)."""
         alive = [False] * len(self.nodes)
-        for output in self.graph.outputs:
-            alive[output.node] = True
+        for i in (*(o.node for o in self.graph.outputs), *(a.node for a in self.graph.assumptions)):
+            alive[i] = True
         for node in reversed(self.nodes):
             if alive[node.id]:
+                alive[self.representative[node.id]] = True
                 for i in node.inputs:
-                    alive[i] = True
+                    alive[i] = alive[self.representative[i]] = True
         return alive
 
     def root(self, node: int) -> Vertex:
@@ -49,10 +53,10 @@ class View:
         return self.resolve(node, tuple(d if n > 1 else -1 for d, n in enumerate(shape)))
 
     def resolve(self, node: int, axes: Axes) -> Vertex:
-        """Go through operations that only rearrange dimensions, to the value they show."""
+        """Go through operations that only rearrange dimensions or widen the format, to the value they show."""
         while True:
             n = self.nodes[node]
-            step = _source_axes(n, self.nodes[n.inputs[0]].shape, axes) if n.inputs and n.op in ("reshape", "permute", "expand") else None
+            step = _source_axes(n, self.nodes[n.inputs[0]], axes) if n.inputs and n.op in TRANSPARENT else None
             if step is None:
                 return self.representative[node], axes
             node, axes = n.inputs[0], step
@@ -100,8 +104,11 @@ def _operand_axes(shape: tuple[int, ...], axes: Axes) -> Axes:
     return tuple(a if n > 1 else -1 for a, n in zip(tail, shape, strict=True))
 
 
-def _source_axes(node: Node, shape: tuple[int, ...], axes: Axes) -> Axes | None:
-    """Axes of the operand of a rearranging op, or None if elements of different places meet."""
+def _source_axes(node: Node, source: Node, axes: Axes) -> Axes | None:
+    """Axes of the operand of a transparent op, or None if elements of different places meet or values change."""
+    shape = source.shape
+    if node.op == "cast":
+        return axes if _widens(source.format, node.format) else None
     if node.op == "permute":
         out = [-1] * len(shape)
         rank = len(shape)
@@ -115,6 +122,11 @@ def _source_axes(node: Node, shape: tuple[int, ...], axes: Axes) -> Axes | None:
         return None
     walk: Iterator[int] = iter(kept)
     return tuple(next(walk) if n != 1 else -1 for n in shape)
+
+
+def _widens(narrow: Format, wide: Format) -> bool:
+    """Whether each value of one float format is a value of the other."""
+    return narrow.is_float and wide.is_float and narrow.max <= wide.max and narrow.eps >= wide.eps and narrow.smallest >= wide.smallest
 
 
 def align(b: Bounds, axes: Axes, rank: int) -> Bounds:

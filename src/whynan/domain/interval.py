@@ -97,10 +97,10 @@ def make(
     lo: npt.ArrayLike,
     hi: npt.ArrayLike,
     *,
-    nan: npt.ArrayLike = False,
-    pos_zero: npt.ArrayLike = True,
-    neg_zero: npt.ArrayLike = True,
-    fraction: npt.ArrayLike = True,
+    nan: Any = False,
+    pos_zero: Any = True,
+    neg_zero: Any = True,
+    fraction: Any = True,
     fmt: Format | None = None,
 ) -> Bounds:
     """Bounds from arrays, normalised.

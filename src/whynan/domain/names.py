@@ -40,27 +40,16 @@ _KINDS: dict[str, str] = {
     "positive": "var variance sigma sigmas std stdev stddev scale temperature temp tau bandwidth rate concentration precision kappa",
     "nonnegative": "weight weights distance distances dist length area count counts duration time depth margin gamma",
     "index": "idx index indices ids",
+    "small": "eps epsilon smooth smoothing",
 }
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
 _TARGETS = frozenset(_TARGET.split())
-_PREDICTIONS = frozenset(
-    {
-        "pred", "preds", "prediction", "predictions", "predicted", "output", "outputs", "out", "input", "inputs", "hat", "yhat",
-        "estimate", "estimates",
-    }
-)
+_PREDICTIONS = frozenset("pred preds prediction predictions predicted output outputs out input inputs hat yhat estimate estimates".split())
 _EMBEDDINGS = frozenset(
-    {
-        "anchor", "anchors", "positive", "positives", "negative", "negatives", "emb", "embs", "embedding", "embeddings",
-        "feature", "features", "feat", "query", "key", "z", "u", "v", "vec",
-    }
+    "anchor anchors positive positives negative negatives emb embs embedding embeddings feature features feat query key z u v vec".split()
 )
-_HYPERPARAMETERS = frozenset(
-    {
-        "temperature", "temp", "tau", "margin", "alpha", "beta", "gamma", "delta", "eps", "epsilon", "lam", "lambda", "smoothing",
-        "reg",
-    }
-)
+_HYPERPARAMETERS = frozenset("temperature temp tau margin alpha beta gamma delta eps epsilon lam lambda smooth smoothing reg".split())
+_FIXED = _HYPERPARAMETERS - {"temperature", "temp", "tau"}  # temperatures are often learned
 _WEIGHTS = frozenset({"weight", "weights", "mask", "masks"})
 
 _SHAPES: tuple[Shape, ...] = ((4,), (4, 3), (2, 3, 4), (), (2, 3, 8, 8), (8, 1))
@@ -125,11 +114,13 @@ def domain_for(name: str, shape: Shape, function: str = "") -> Domain:
             domain = positive(*shape)
         case "nonnegative":
             domain = nonnegative(*shape, high=100)
+        case "small":
+            domain = positive(*shape, high=1)
         case "index":
             domain = integers(0, max(shape[0] - 1, 0) if shape else 0, *shape)
         case _:
             domain = real(*shape)
-    return domain.but(assumed=True, grad=domain.grad and not _WEIGHTS & {*words_of(name)})
+    return domain.but(assumed=True, grad=domain.grad and not (_WEIGHTS | _FIXED) & {*words_of(name)})
 
 
 def with_grad_by_name(domains: Mapping[str, Domain]) -> dict[str, Domain]:

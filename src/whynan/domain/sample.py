@@ -53,7 +53,8 @@ def _interesting(fmt: Format, domain: Domain) -> list[float]:
     sizes += [fmt.tiny, fmt.smallest, math.sqrt(fmt.tiny), math.sqrt(fmt.smallest), math.sqrt(fmt.max), fmt.max, math.pi / 2, math.pi]
     limits = [math.log(fmt.max), -math.log(fmt.tiny), -math.log(fmt.smallest), -math.log(fmt.eps), math.log(fmt.max) / 2]
     sizes += limits + [x * 1.01 for x in limits]
-    return [0.0, -0.0, *ends, *(s for x in sizes for s in (x, -x))]
+    zeros = [0.0, -0.0] if domain.low < 0 else [0.0]  # a domain such as [0, 1] holds -0.0 too, but nobody expects to read it in a witness
+    return [*zeros, *ends, *(s for x in sizes for s in (x, -x))]
 
 
 def _inside(domain: Domain, values: Iterable[float]) -> list[float]:

@@ -20,6 +20,7 @@ from whynan.ops._parts import signs
 Function = Callable[[Any], Any]
 
 FINITE = float(np.finfo(np.float64).max)
+_UNDERFLOW = float(np.finfo(np.float64).smallest_subnormal)
 ULPS = 4  # SLEEF's and MKL's vector functions state 1 ulp, SVML (NumPy) 4; Eigen's and XLA's expansions err by about 2
 
 
@@ -78,44 +79,60 @@ def _narrowed(fmt: Format, lo: Float64, half_ulps: int) -> Float64:
     return np.where((lo > 0) & (lo < fmt.tiny), 0.0, lo) if fmt.flush else lo
 
 
+def _one_of(*values: float) -> Function:
+    return lambda x: np.isin(x, values)
+
+
 def curve(
     f: Function,
     *,
     ulps: int = ULPS,
     domain: tuple[float, float] = (-np.inf, np.inf),
     turns: Iterable[float] = (),
-    exact: Iterable[float] = (),
+    exact: Iterable[float] | Function = (),
     odd: bool = False,
     straight: bool = False,
     low: float = -np.inf,
     high: float = np.inf,
-    slack: Function | None = None,
+    slack: Callable[[Any, Format], Any] | None = None,
+    half_ulps: int = 0,
+    early: float = 1.0,
+    either_zero: bool = False,
 ) -> Transfer:
     """The transfer function of a continuous real function of one variable.
 
-    Between its `turns` (local extremes) f is monotone; outside of `domain` it is NaN. Results for inputs in `exact` and for
+    Between its `turns` (local extremes) f is monotone; outside of `domain` it is NaN. Results for inputs in `exact` (or where it says so) and for
     infinite inputs have no error, and none lies outside of `low` and `high`. `odd` says that the result has the sign of the
-    input, zeros included; `straight` that the slope at zero is 1, so that a subnormal input is its own result. `slack(x)` is
-    an absolute error in units of the format's eps.
+    input, zeros included; `straight` that the slope at zero is 1, so that a subnormal input is its own result. `slack(x, format)`
+    is an absolute error beside the relative one. Kernels that round half precision at each step err by `half_ulps` more; those
+    that overflow on the way do so beyond `early` times the largest number; `either_zero` says that a zero may lose its minus sign
+    (or if f is not odd, have either).
     """
     turning = tuple(np.float64(t) for t in turns)
-    fixed = np.array([*exact, -np.inf, np.inf])
+    known = exact if callable(exact) else _one_of(*exact)
 
     def transfer(call: Call, a: Bounds) -> Bounds:
         work = working_format(call.format)
         lo, hi = np.maximum(a.lo, domain[0]), np.minimum(a.hi, domain[1])
-        error = 0.0 if slack is None else work.eps * np.maximum(slack(lo), slack(hi))
+        error = 0.0 if slack is None else np.maximum(slack(lo, call.format), slack(hi, call.format))
         below: Any = np.inf
         above: Any = -np.inf
         for x in (lo, hi, *turning):
             there = (lo <= x) & (x <= hi)
             y = np.asarray(f(np.where(there, x, 1.0)), np.float64)
-            keep = np.isin(x, fixed) | (straight & (np.abs(x) < work.tiny))
+            if odd:
+                y = np.where((y == 0) & (x != 0) & np.isfinite(x), np.copysign(_UNDERFLOW, x), y)
+            keep = known(x) | np.isinf(x) | (straight & (np.abs(x) < work.tiny))
             below = np.where(there, np.minimum(below, _below(work, y, ulps, error, keep)), below)
             above = np.where(there, np.maximum(above, -_below(work, -y, ulps, error, keep)), above)
         below, above = np.where(lo <= hi, np.maximum(below, low), below), np.where(lo <= hi, np.minimum(above, high), above)
-        zeros = dict(zip(("pos_zero", "neg_zero"), signs(a), strict=True)) if odd else {}
+        if early < 1:
+            below = np.where((below < -work.max * early) & (lo <= hi), -np.inf, below)
+            above = np.where((above > work.max * early) & (lo <= hi), np.inf, above)
+        zeros: dict[str, Any] = dict(zip(("pos_zero", "neg_zero"), signs(a), strict=True)) if odd else {}
+        if either_zero:
+            zeros = {"neg_zero": True} | zeros | {"pos_zero": True}
         nan = ((a.lo < domain[0]) | (a.hi > domain[1])) & ~a.empty
-        return _finished(call.format, below, above, 0, {"nan": nan, **zeros})
+        return _finished(call.format, below, above, half_ulps, {"nan": nan, **zeros})
 
     return transfer

@@ -122,7 +122,7 @@ def _bessel_e(x: Float64, order: int) -> Float64:
     for k in range(1, 25):
         term = term * -(4 * order**2 - (2 * k - 1) ** 2) / (8 * k * large)
         far = far + term
-    return np.asarray(np.where(x <= 30, near * np.exp(-small), far / np.sqrt(2 * np.pi * large)))
+    return np.asarray(np.where(x <= 30, near * np.exp(-small), far / np.sqrt(2 * np.pi) / np.sqrt(large)))
 
 
 @_in_float64

@@ -93,7 +93,9 @@ def summed(fmt: Format, b: Bounds, fold: Fold, *, accumulator: Format | None = N
 def _end(fmt: Format, x: Float64, largest: Float64, fold: Fold, slack: Any, *, exact: bool) -> Float64:
     """One end of the sum: sum(x) + slack * sum|x|, or sum(x) itself where no order of summation rounds."""
     total, size = fold.add(x), fold.add(np.abs(x))
-    total = np.where(np.isnan(total), np.sign(slack) * np.inf, total)
+    # in float64 the sum itself may overflow on the way, whatever it comes to in the end
+    lost = np.isnan(total) | np.isinf(size) & ~fold.any(np.isinf(x))
+    total = np.where(lost, np.sign(slack) * np.inf, total)
     # t - s|t| grows with t only while s <= 1; beyond that every term counts with the error of its largest magnitude
     error = slack * np.where(np.abs(slack) <= 1, size, fold.add(largest))
     widened = np.where(np.isfinite(size), total + error, total)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from whynan.domain.interval import Bounds, join, make, settle, with_nan
-from whynan.ir.dtype import nearest
+from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Call
 from whynan.ops import _special
 from whynan.ops._curves import FINITE, curve, working_format
@@ -46,7 +46,16 @@ def _softplus_bounds(call: Call, a: Bounds) -> Bounds:
     if not np.isfinite(edge):
         bent = straight = (-np.inf, np.inf)
     low, high = (0.0, np.inf) if beta > 0 else (-np.inf, 0.0)
-    curved = curve(lambda x: np.logaddexp(0.0, x * beta) / beta, low=low, high=high)(call, part(a, *bent))
+
+    def exact(x: Any) -> Any:
+        return np.logaddexp(0.0, x * beta) / beta
+
+    def blurred(x: Any, fmt: Format) -> Any:
+        """The exponential magnifies the rounding of x*beta."""
+        scaled = np.minimum(np.abs(x * beta), 1000.0)
+        return np.where(x * beta < 0, working_format(fmt).eps * scaled * np.abs(exact(x)), 0.0)
+
+    curved = curve(exact, low=low, high=high, slack=blurred)(call, part(a, *bent))
     curved = make(curved.lo, curved.hi, neg_zero=beta < 0)  # a function of one sign: zeros come from underflow
     return join(curved, part(a, *straight))
 
@@ -71,14 +80,19 @@ def _mish(x: Any) -> Any:
     return x * np.tanh(np.logaddexp(np.asarray(0, np.asarray(x).dtype), x))
 
 
-def _cancelled(x: Any) -> Any:
+def _cancelled(x: Any, fmt: Format) -> Any:
     """1 + erf and 1 + tanh cancel far below zero: the error is that of 1, times x."""
-    return 2 * np.minimum(np.abs(x), 40.0)
+    return np.where(x < 0, 2 * working_format(fmt).eps * np.minimum(np.abs(x), 40.0), 0.0)
+
+
+def _closed(x: Any, fmt: Format) -> Any:
+    """The gate of an x far below zero is flushed to zero, or its exponential overflows."""
+    return np.where(x < 0, working_format(fmt).tiny * np.minimum(np.abs(x), 1000.0), 0.0)
 
 
 _GELU = {
-    "none": curve(_gelu, domain=(-FINITE, np.inf), turns=(-0.7517915246935645,), odd=True, slack=_cancelled),
-    "tanh": curve(_gelu_tanh, domain=(-FINITE, np.inf), turns=(-0.7524614220710163,), odd=True, slack=_cancelled),
+    "none": curve(_gelu, domain=(-FINITE, np.inf), turns=(-0.7517915246935645,), odd=True, slack=_cancelled, early=0.25),
+    "tanh": curve(_gelu_tanh, domain=(-FINITE, np.inf), turns=(-0.7524614220710163,), odd=True, slack=_cancelled, early=0.25),
 }
 
 
@@ -102,7 +116,7 @@ def _coefficients(call: Call) -> tuple[float, float, float]:
 
 def _elu(call: Call, x: Any) -> Any:
     negative, positive, inner = (np.asarray(c, x.dtype) for c in _coefficients(call))
-    return np.where(x > 0, x * positive, np.expm1(np.minimum(x, 0) * inner) * negative)
+    return np.where(x > 0, x * positive, np.expm1(np.where(x > 0, 0, x) * inner) * negative)
 
 
 def _elu_bounds(call: Call, a: Bounds) -> Bounds:
@@ -144,7 +158,7 @@ define_op(
     "logsigmoid",
     "the logarithm of sigmoid(x)",
     lambda call, x: logsigmoid(x),
-    curve(logsigmoid, high=0.0),
+    curve(logsigmoid, high=0.0, either_zero=True),
     elementwise=True,
     monotone=(1,),
     high=0.0,
@@ -171,7 +185,7 @@ define_op(
     "silu",
     "x times sigmoid(x)",
     lambda call, x: _silu(x),
-    curve(_silu, domain=(-FINITE, np.inf), turns=(-1.278464542761074,), odd=True),
+    curve(_silu, domain=(-FINITE, np.inf), turns=(-1.278464542761074,), odd=True, slack=_closed),
     dangers=(_GATE_AT_MINUS_INF,),
     elementwise=True,
 )
@@ -180,7 +194,7 @@ define_op(
     "mish",
     "x times tanh(softplus(x))",
     lambda call, x: _mish(x),
-    curve(_mish, domain=(-FINITE, np.inf), turns=(-1.192431214515495,), odd=True),
+    curve(_mish, domain=(-FINITE, np.inf), turns=(-1.192431214515495,), odd=True, slack=_closed),
     dangers=(_GATE_AT_MINUS_INF,),
     elementwise=True,
 )

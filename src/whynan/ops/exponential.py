@@ -48,7 +48,7 @@ def _times_log(log: Callable[[Any], Any], least: float, one: float) -> Transfer:
         lo, hi = np.where(x.may_zero, np.minimum(lo, 0.0), lo), np.where(x.may_zero, np.maximum(hi, 0.0), hi)
         nonzero = (x.lo < 0) | (x.hi > 0)
         nan = nonzero & (y.lo < least) & ~y.empty | x.may_inf & (y.lo <= one) & (y.hi >= one)
-        return outward(call.format, lo, hi, ulps=ULPS + 2, nan=nan, neg_zero=nonzero)
+        return outward(call.format, lo, hi, ulps=ULPS + 2, half_ulps=2, nan=nan, neg_zero=nonzero)
 
     return transfer
 
@@ -62,7 +62,7 @@ def _entropy(x: Any) -> Any:
     return np.where(x > 0, inside, np.where(x == 0, 0.0, np.where(np.isnan(x), x, -np.inf))).astype(np.asarray(x).dtype)
 
 
-_ENTROPY = curve(_entropy, domain=(0.0, np.inf), turns=(np.exp(-1.0),), exact=(0.0, 1.0), ulps=ULPS + 2)
+_ENTROPY = curve(_entropy, domain=(0.0, np.inf), turns=(np.exp(-1.0),), exact=(0.0, 1.0), ulps=ULPS + 2, half_ulps=2)
 
 
 def _entr(call: Call, a: Bounds) -> Bounds:
@@ -115,7 +115,7 @@ def _logarithm(name: str, text: str, f: Callable[[Any], Any], edge: float, **fac
 _logarithm("log", "the natural logarithm", np.log, 0.0, exact=(0.0, 1.0))
 _logarithm("log2", "the logarithm to base 2", np.log2, 0.0, exact=(0.0, 1.0))
 _logarithm("log10", "the logarithm to base 10", np.log10, 0.0, exact=(0.0, 1.0))
-_logarithm("log1p", "log(1 + x)", np.log1p, -1.0, exact=(-1.0, 0.0), odd=True, straight=True)
+_logarithm("log1p", "log(1 + x)", np.log1p, -1.0, exact=(-1.0, 0.0), odd=True, either_zero=True)
 
 define_op(
     "logaddexp",

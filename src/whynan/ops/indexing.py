@@ -14,7 +14,7 @@ from whynan.domain.interval import Bounds, apply, join, join_axes, make, settle
 from whynan.errors import OpError
 from whynan.ir.dtype import Array, nearest
 from whynan.ir.graph import Call, Shape
-from whynan.ops._groups import SPREAD_LIMIT, aligned, batch_rank, merged, point, spread_all, spread_axes, uniform
+from whynan.ops._groups import SPREAD_LIMIT, aligned, merged, point, spread_all, uniform
 from whynan.ops._opdef import Danger, define_op
 from whynan.ops._sums import UNIT64, Fold, fitted, summed, unit
 from whynan.ops.reduction import product
@@ -93,7 +93,7 @@ def _layout(call: Call) -> tuple[int, int, Shape]:
 
 def _indexed(x: Array, indices: list[Array], axes: list[int]) -> Array:
     """x[..., i0, i1, ..., ...] with the result's index dimensions in place of the adjacent axes; no batch in front of the indices."""
-    where = (..., *indices) + (slice(None),) * (-max(axes) - 1)
+    where: Any = (..., *indices, *((slice(None),) * (-max(axes) - 1)))
     return np.asarray(x[where])
 
 
@@ -101,7 +101,7 @@ def _index(call: Call, x: Array, *indices: Array) -> Array:
     axes = list(call.attrs["axes"])
     lead = front(call, x)
     order = np.argsort(axes)
-    first, last, common = _layout(call)
+    first, _last, common = _layout(call)
     rank = len(call.shapes[0])
     flat = x.reshape((prod(lead), *call.shapes[0]))
     ready = [

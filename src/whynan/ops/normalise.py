@@ -56,7 +56,9 @@ def _power_norm(fmt: Format, size: Bounds, fold: Fold, p: float) -> Bounds:
     lost = fold.terms * 2 * acc.tiny  # a power below `tiny` may be flushed or rounded away
     kept = np.maximum(sum_low * (1 - slack), fold.over(np.maximum, _power(low, p)) * (1 - power * u)) - lost
     lo = np.where(kept > 0, _root(np.maximum(kept, 0.0), p) * (1 - _root_error(kept, p, u)), 0.0)
-    lo, hi = np.maximum(lo, 0.0), np.where(over, np.inf, np.maximum(hi, fold.over(np.maximum, high)))
+    # float64 itself may overflow where a library scales, or takes the magnitude of a single element
+    lo = np.where(np.isfinite(sum_low), np.maximum(lo, 0.0), fold.over(np.maximum, low) * (1 - 8 * u))
+    lo, hi = np.where(np.isnan(lo), 0.0, lo), np.where(over, np.inf, np.maximum(hi, fold.over(np.maximum, high)))
     lo, hi = blank(nearest(fmt, lo), nearest(fmt, hi), fold.any(size.empty))
     return make(lo, hi, nan=fold.any(size.may_nan), neg_zero=False, fmt=fmt)
 
@@ -89,7 +91,7 @@ def _run_norm(call: Call, x: Array) -> Array:
     if p in (np.inf, -np.inf):
         return np.asarray((np.max if p > 0 else np.min)(size, axis=axes, keepdims=True))
     if p == 0:
-        return np.sum(size != 0, axis=axes, keepdims=True).astype(x.dtype)
+        return np.asarray(np.sum(size != 0, axis=axes, keepdims=True)).astype(x.dtype)
     if p == 1:
         return np.asarray(np.sum(size, axis=axes, keepdims=True))
     if p == 2:
@@ -122,9 +124,10 @@ def _scaled(fmt: Format, b: Bounds, axis: int, n: int) -> tuple[Float64, Float64
     low = np.where(alone, 0.0, np.where(lo == -np.inf, -np.inf, -np.logaddexp(0.0, above + error)))
     high = np.where(hi == -np.inf, -np.inf, -np.logaddexp(0.0, below - error))
     low = np.minimum(low, high)
-    row = {"axis": axis, "keepdims": True}
-    nan = np.any(b.may_nan | (b.hi == np.inf), **row) | np.all(b.lo == -np.inf, **row)
-    never = np.any(b.empty | (b.lo == np.inf), **row) | np.all(b.hi == -np.inf, **row)
+    masked = np.logical_and.reduce(b.lo == -np.inf, axis=axis, keepdims=True)
+    nan = np.logical_or.reduce(b.may_nan | (b.hi == np.inf), axis=axis, keepdims=True) | masked
+    never = np.logical_or.reduce(b.empty | (b.lo == np.inf) , axis=axis, keepdims=True)
+    never = never | np.logical_and.reduce(b.hi == -np.inf, axis=axis, keepdims=True)
     return low, high, nan, never
 
 

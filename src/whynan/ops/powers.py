@@ -15,10 +15,20 @@ from whynan.ops.arithmetic import absolute, negated
 # ---------------------------------------------------------------- roots
 
 
+
+def _perfect_square(x: Any) -> Any:
+    """Where the root is a number of few digits: every library finds it."""
+    root = np.asarray(np.sqrt(x), np.float32).astype(np.float64)
+    return root * root == x
+
+
+# MKL, which PyTorch calls for long arrays, errs by a little more than half an ulp
+_SQRT = curve(np.sqrt, ulps=1, domain=(0.0, np.inf), exact=_perfect_square)
+
+
 def _sqrt(call: Call, a: Bounds) -> Bounds:
-    lo = np.where(a.hi < 0, np.inf, np.sqrt(np.maximum(a.lo, 0.0)))
-    hi = np.where(a.hi < 0, -np.inf, np.sqrt(np.maximum(a.hi, 0.0)))
-    return make(lo, hi, nan=a.lo < 0, pos_zero=a.may_pos_zero, neg_zero=a.may_neg_zero, fmt=call.format)
+    b = _SQRT(call, a)
+    return make(b.lo, b.hi, nan=b.may_nan, pos_zero=a.may_pos_zero, neg_zero=a.may_neg_zero, fmt=call.format)
 
 
 def _rsqrt(call: Call, a: Bounds) -> Bounds:
@@ -30,6 +40,7 @@ def _rsqrt(call: Call, a: Bounds) -> Bounds:
         ulps=2,  # two roundings on a CPU, 2 ulps on a GPU
         keep_lo=np.isin(positive.hi, (1.0, np.inf)),
         keep_hi=positive.lo == 1,
+        half_ulps=1,
     )
     infinite = make(np.where(a.may_neg_zero, -np.inf, np.inf), np.where(a.may_pos_zero, np.inf, -np.inf), nan=a.lo < 0)
     return join(numbers, infinite)
@@ -87,7 +98,7 @@ def _one_point(b: Bounds) -> Mask:
 
 
 def _may_be_odd(y: Bounds) -> Mask:
-    return np.asarray(~_one_point(y) | (np.fmod(y.lo, 2) != 0) & (np.floor(y.lo) == y.lo))
+    return np.asarray(~_one_point(y) | (np.abs(np.fmod(y.lo, 2)) == 1))
 
 
 def _may_be_broken(y: Bounds) -> Mask:
@@ -147,7 +158,6 @@ define_op(
     _sqrt,
     dangers=(Danger("sqrt-of-negative", lambda call, a: a < 0, "the square root of a negative number is not real."),),
     elementwise=True,
-    rounding="nearest",
     monotone=(1,),
 )
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from whynan.domain.interval import Bounds, join_axes, make
-from whynan.ir.dtype import FLOAT32, Array, Float64, Format, nearest
+from whynan.ir.dtype import Array, Float64, Format, nearest
 from whynan.ir.graph import Call
 from whynan.ops._groups import aligned, blank, copies, magnitudes, span, uniform
 from whynan.ops._opdef import Danger, define_op
@@ -45,6 +45,14 @@ def _sum(call: Call, b: Bounds) -> Bounds:
     return fitted(call.format, summed(call.format, b, fold_of(call, b, axes)))
 
 
+def _run_sum(call: Call, x: Array) -> Array:
+    return np.asarray(np.sum(x, axis=dims(call), keepdims=True) + (0.0 if x.dtype.kind == "f" else 0)).astype(_total_type(x), copy=False)
+
+
+def _total_type(x: Array) -> Any:
+    return x.dtype if x.dtype.kind == "f" else np.int64
+
+
 def divided(fmt: Format, total: Bounds, n: float) -> Bounds:
     """Bounds of a sum divided by a positive number, or multiplied by its rounded reciprocal, in the format or in a wider one."""
     lows, highs = [], []
@@ -74,7 +82,7 @@ def _mean(call: Call, b: Bounds) -> Bounds:
 
 def _run_mean(call: Call, x: Array) -> Array:
     n = span(call.shapes[0], dims(call))
-    return (np.sum(x, axis=dims(call), keepdims=True) + 0.0) / np.asarray(n, x.dtype)
+    return np.asarray((np.sum(x, axis=dims(call), keepdims=True) + 0.0) / np.asarray(n, x.dtype))
 
 
 def _var(call: Call, b: Bounds) -> Bounds:
@@ -144,7 +152,8 @@ def product(fmt: Format, b: Bounds, fold: Fold) -> Bounds:
     # a partial product that rounds up among the subnormals may be multiplied by all the large factors
     high = np.where(under, high + fmt.smallest * times(np.maximum(large, 1.0)) * slack, high)
     high = np.where(below & fmt.is_float, np.minimum(high, 1.0), high)
-    high, low = np.where(over, np.inf, high), np.where(zero | under, 0.0, low)
+    # a product that overflows on the way may come to anything in the end
+    high, low = np.where(over, np.inf, high), np.where(zero | under | np.isinf(low), 0.0, low)
     positive = fold.all(b.lo >= 0) & ~fold.any(b.may_neg_zero)
     fixed = fold.all((b.lo > 0) | (b.hi < 0))
     odd = fold.over(np.logical_xor, (b.hi < 0) & (fold.copies % 2 == 1))
@@ -248,8 +257,6 @@ def _count(call: Call, b: Bounds) -> Bounds:
 
 # ---------------------------------------------------------------- the records
 
-MAX, MIN = np.inf, -np.inf
-
 
 def some(test: Any) -> Any:
     """A danger's condition from a test of the input's elements: true where any of the reduced ones passes."""
@@ -258,14 +265,13 @@ def some(test: Any) -> Any:
 
 def _both_infinities(call: Call, x: Array) -> Array:
     axes = dims(call)
-    return np.any(x == np.inf, axis=axes, keepdims=True) & np.any(x == -np.inf, axis=axes, keepdims=True)
+    return np.asarray(np.any(x == np.inf, axis=axes, keepdims=True) & np.any(x == -np.inf, axis=axes, keepdims=True))
 
 
 def _finite_sum_overflows(call: Call, x: Array) -> Array:
     axes = dims(call)
     finite = np.all(np.isfinite(x), axis=axes, keepdims=True)
-    limit = FLOAT32.max if call.format is FLOAT32 else call.format.max
-    return finite & ~(np.sum(np.abs(x.astype(np.float64)), axis=axes, keepdims=True) <= limit)
+    return np.asarray(finite & ~(np.sum(np.abs(x.astype(np.float64)), axis=axes, keepdims=True) <= call.format.max))
 
 
 def _nothing(call: Call, *arrays: Array) -> Any:
@@ -284,7 +290,7 @@ EMPTY = Danger("empty-reduction", _nothing, "there is no element to reduce: 0 / 
 define_op(
     "sum",
     "the sum of the elements",
-    lambda call, x: np.sum(x, axis=dims(call), keepdims=True) + x.dtype.type(0) if x.dtype != bool else np.sum(x, axis=dims(call), keepdims=True),
+    _run_sum,
     _sum,
     dangers=(INF_MINUS_INF, SUM_OVERFLOW),
     monotone=(1,),

@@ -207,7 +207,7 @@ _seen_inf = _before(np.logical_or, np.isinf)
 define_op(
     "cumsum",
     "the sum of each element and those before it",
-    lambda call, x: _accumulated(np.add)(call, x) + 0 if x.dtype == bool else _accumulated(np.add)(call, x) + x.dtype.type(0),
+    lambda call, x: _accumulated(np.add)(call, x) + (0.0 if x.dtype.kind == "f" else 0),
     _scan(_cumsum, True),
     dangers=(
         Danger("inf-minus-inf", lambda call, x: _seen_plus(call, x) & _seen_minus(call, x), "+inf and -inf among the terms have no sum."),

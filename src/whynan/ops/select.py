@@ -95,7 +95,9 @@ def _heaviside(call: Call, a: Bounds, b: Bounds) -> Bounds:
         neg_zero=False,
         fraction=False,
     )
-    return join(step, part(b, where=a.may_zero))
+    # the step at NaN is 0 in PyTorch, NaN elsewhere
+    of_nan = make(np.where(a.may_nan, 0.0, np.inf), np.where(a.may_nan, 0.0, -np.inf), fraction=False)
+    return join(step, of_nan, part(b, where=a.may_zero))
 
 
 def _copysign(call: Call, a: Bounds, b: Bounds) -> Bounds:

@@ -150,9 +150,9 @@ def _pads(call: Call) -> list[tuple[int, int]]:
 
 def _padded(x: Array, pads: list[tuple[int, int]], value: Any) -> Array:
     lead = x.ndim - len(pads)
-    cut = tuple(slice(max(-p, 0), n - max(-q, 0)) for (p, q), n in zip(pads, x.shape[lead:], strict=True))
+    cut: Any = (..., *(slice(max(-p, 0), n - max(-q, 0)) for (p, q), n in zip(pads, x.shape[lead:], strict=True)))
     widths = [(0, 0)] * lead + [(max(p, 0), max(q, 0)) for p, q in pads]
-    return np.pad(x[(..., *cut)], widths, constant_values=value)
+    return np.pad(x[cut], widths, constant_values=value)
 
 
 def _pad(call: Call, x: Array) -> Array:
@@ -235,7 +235,7 @@ def _diagonal(call: Call, x: Array) -> Array:
 
 
 def _one_hot(call: Call, x: Array) -> Array:
-    return (x[..., None] == np.arange(call.attrs["classes"])).astype(call.format.numpy)
+    return np.asarray(x[..., None] == np.arange(call.attrs["classes"])).astype(call.format.numpy)
 
 
 def _one_hot_bounds(call: Call, b: Bounds) -> Bounds:

@@ -6,15 +6,28 @@ from typing import Any
 import numpy as np
 
 from whynan.domain.interval import Bounds, make, with_nan
+from whynan.ir.dtype import Format
 from whynan.ir.graph import Call
 from whynan.ops import _special
 from whynan.ops._curves import FINITE, ULPS, curve, outward, working_format
 from whynan.ops._opdef import Danger, Transfer, define_op
 from whynan.ops._parts import at, outside, overflow
 
+
+def _rough_in_half(x: Any, fmt: Format) -> Any:
+    """PyTorch's erf of half precision is a polynomial with an absolute error, near zero as well."""
+    return np.where(x != 0, 1e-6 if fmt.numpy.itemsize == 2 else 0.0, 0.0)
+
+
 # ---------------------------------------------------------------- gamma functions
 
-_LGAMMA = curve(_special.lgamma, domain=(0.0, np.inf), turns=(1.4616321449683623,), slack=lambda x: np.full_like(x, ULPS))
+
+
+def _near_its_roots(x: Any, fmt: Format) -> Any:
+    return np.full_like(x, ULPS * working_format(fmt).eps)
+
+
+_LGAMMA = curve(_special.lgamma, domain=(0.0, np.inf), turns=(1.4616321449683623,), slack=_near_its_roots)
 
 
 def _pole(a: Bounds) -> Any:
@@ -49,15 +62,25 @@ def _digamma(call: Call, a: Bounds) -> Bounds:
     slack = 16 * working_format(call.format).eps * (np.maximum(scale, 1.0) + 10 * steep)
     lo, hi = np.where(a.empty, np.inf, lo), np.where(a.empty, -np.inf, hi)
     keep_lo, keep_hi = np.isinf(lo), np.isinf(hi)
-    return outward(call.format, lo, hi, slack=slack, keep_lo=keep_lo, keep_hi=keep_hi, nan=(a.lo < 0) & pole | (a.lo == -np.inf), neg_zero=True)
+    nan = (a.lo < 0) & pole | (a.lo == -np.inf)
+    return outward(call.format, lo, hi, slack=slack, keep_lo=keep_lo, keep_hi=keep_hi, nan=nan, neg_zero=True)
+
+
+# PyTorch's series ends early: its error is 1e-9 in float64 too
+def _truncated(x: Any, fmt: Format) -> Any:
+    y = _special.trigamma(x)
+    return 2e-9 * np.where(np.isfinite(y), np.abs(y), 0.0)
+
+
+_TRIGAMMA = curve(_special.trigamma, domain=(0.0, np.inf), low=0.0, ulps=16, slack=_truncated)
 
 
 def _trigamma(call: Call, a: Bounds) -> Bounds:
     """Falling right of zero; left of it convex between poles at +inf and above 8, but for rounding near the poles."""
-    right = curve(_special.trigamma, domain=(0.0, np.inf), low=0.0, ulps=16)(call, a)
+    right = _TRIGAMMA(call, a)
     negative = (a.lo < 0) & ~a.empty
     lo, hi = np.where(negative, np.minimum(right.lo, 1.0), right.lo), np.where(negative, np.inf, right.hi)
-    return make(lo, hi, nan=a.lo == -np.inf)
+    return make(lo, hi, nan=a.lo < -working_format(call.format).max / 4)  # pi x overflows
 
 
 # ---------------------------------------------------------------- waves and Bessel functions
@@ -74,8 +97,14 @@ def _sinc(call: Call, a: Bounds) -> Bounds:
     slack = 2 * working_format(call.format).eps  # pi x is rounded before its sine is taken
     there = (a.lo <= FINITE) & (a.hi >= -FINITE) & ~a.empty
     top, bottom = np.where(there, top, -np.inf), np.where(there, bottom, np.inf)
-    b = outward(call.format, bottom, top, slack=slack, keep_hi=inner == 0, nan=a.may_inf, neg_zero=True)
+    nan = a.magnitude > working_format(call.format).max / 4  # pi x overflows
+    b = outward(call.format, bottom, top, slack=slack, keep_hi=inner == 0, nan=nan, neg_zero=True)
     return make(b.lo, np.minimum(b.hi, 1.0), nan=b.may_nan, pos_zero=b.may_pos_zero, neg_zero=b.may_neg_zero)
+
+
+def _evaluate_sinc(x: Any) -> Any:
+    angle = x * np.asarray(np.pi, x.dtype)
+    return np.where(x == 0, np.ones((), x.dtype), np.sin(angle) / angle)
 
 
 def _undefined_at_inf(f: Callable[[Any], Any], **facts: Any) -> Transfer:
@@ -90,7 +119,8 @@ def _undefined_at_inf(f: Callable[[Any], Any], **facts: Any) -> Transfer:
 
 # ---------------------------------------------------------------- the records
 
-_BESSEL_ULPS = 64  # Cephes' Chebyshev series, evaluated in the format itself
+# Cephes' Chebyshev series, evaluated in the format itself
+_CEPHES: dict[str, Any] = {"ulps": 64, "half_ulps": 4}
 _INFINITE = at("inf-over-inf", "the function is computed as exp(|x|) over a root, which has no value at infinity.", np.inf, -np.inf)
 _BEYOND = overflow("exp-overflow", "the function grows as the exponential does, beyond the largest number of the format.")
 
@@ -99,7 +129,7 @@ def _record(name: str, text: str, f: Callable[[Any], Any], transfer: Transfer, *
     define_op(name, text, lambda call, x: f(x), transfer, dangers=dangers, elementwise=True, **facts)
 
 
-_record("erf", "the error function", _special.erf, curve(_special.erf, odd=True, low=-1.0, high=1.0), monotone=(1,), low=-1.0, high=1.0)
+_record("erf", "the error function", _special.erf, curve(_special.erf, odd=True, low=-1.0, high=1.0, slack=_rough_in_half), monotone=(1,), low=-1.0, high=1.0)
 _record(
     "erfc",
     "1 - erf(x)",
@@ -147,16 +177,17 @@ _record(
 _record(
     "sinc",
     "sin(pi x) / (pi x), 1 at zero",
-    _special.sinc,
+    _evaluate_sinc,
     _sinc,
     at("other-domain-error", "an infinite angle has no sine.", np.inf, -np.inf),
+    overflow("product-overflow", "pi times the number is larger than the largest number of the format."),
     high=1.0,
 )
 _record(
     "i0",
     "the modified Bessel function of order 0",
     _special.i0,
-    _undefined_at_inf(_special.i0, turns=(0.0,), ulps=_BESSEL_ULPS),
+    _undefined_at_inf(_special.i0, turns=(0.0,), **_CEPHES, early=0.01),
     _INFINITE,
     _BEYOND,
 )
@@ -164,14 +195,14 @@ _record(
     "i0e",
     "the modified Bessel function of order 0, times exp(-|x|)",
     _special.i0e,
-    curve(_special.i0e, turns=(0.0,), low=0.0, ulps=_BESSEL_ULPS),
+    curve(_special.i0e, turns=(0.0,), low=0.0, **_CEPHES),
     low=0.0,
 )
 _record(
     "i1",
     "the modified Bessel function of order 1",
     _special.i1,
-    _undefined_at_inf(_special.i1, odd=True, ulps=_BESSEL_ULPS),
+    _undefined_at_inf(_special.i1, odd=True, either_zero=True, **_CEPHES, early=0.01),
     _INFINITE,
     _BEYOND,
     monotone=(1,),
@@ -180,5 +211,5 @@ _record(
     "i1e",
     "the modified Bessel function of order 1, times exp(-|x|)",
     _special.i1e,
-    curve(_special.i1e, turns=(-1.5451272579925427, 1.5451272579925427), odd=True, ulps=_BESSEL_ULPS),
+    curve(_special.i1e, turns=(-1.5451272579925427, 1.5451272579925427), odd=True, either_zero=True, **_CEPHES),
 )

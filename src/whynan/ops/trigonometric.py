@@ -103,8 +103,8 @@ _record("acos", "the angle of a cosine", np.arccos, curve(np.arccos, domain=(-1,
 _record("atan", "the angle of a tangent", np.arctan, curve(np.arctan, **_UP), monotone=(1,))
 _record("atan2", "the angle of a point (y, x)", np.arctan2, _atan2)
 
-_record("sinh", "the hyperbolic sine", np.sinh, curve(np.sinh, **_UP), _BEYOND, monotone=(1,))
-_record("cosh", "the hyperbolic cosine", np.cosh, curve(np.cosh, turns=(0.0,), exact=(0.0,), low=1.0), _BEYOND, low=1.0)
+_record("sinh", "the hyperbolic sine", np.sinh, curve(np.sinh, early=0.25, **_UP), _BEYOND, monotone=(1,))
+_record("cosh", "the hyperbolic cosine", np.cosh, curve(np.cosh, early=0.25, turns=(0.0,), exact=(0.0,), low=1.0), _BEYOND, low=1.0)
 _record("tanh", "the hyperbolic tangent", np.tanh, curve(np.tanh, low=-1.0, high=1.0, **_UP), monotone=(1,), low=-1.0, high=1.0)
 
 _record("asinh", "the inverse of the hyperbolic sine", np.arcsinh, curve(np.arcsinh, **_UP), monotone=(1,))

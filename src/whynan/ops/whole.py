@@ -8,6 +8,7 @@ import numpy as np
 from whynan.domain.interval import Bounds, make
 from whynan.ir.dtype import nearest
 from whynan.ir.graph import Call
+from whynan.ops._curves import working_format
 from whynan.ops._opdef import Danger, Transfer, define_op
 from whynan.ops._parts import at, in_range, overflow, part, signs
 from whynan.ops.arithmetic import absolute, quotient
@@ -32,6 +33,13 @@ def _frac(call: Call, a: Bounds) -> Bounds:
     return make(lo, hi, nan=a.may_inf, neg_zero=a.may_neg_zero | (a.lo < 0))
 
 
+def _lost(call: Call, a: Bounds, b: Bounds) -> Any:
+    """Where the remainder is NaN: an infinite dividend, a zero divisor, or (in PyTorch's kernels) a quotient that overflows."""
+    least = np.where((b.lo <= 0) & (b.hi >= 0), call.format.smallest, np.minimum(np.abs(b.lo), np.abs(b.hi)))
+    overflows = call.format.is_float & (a.magnitude / least > working_format(call.format).max / 2)
+    return b.may_zero | a.may_inf | overflows
+
+
 def _fmod(call: Call, a: Bounds, b: Bounds) -> Bounds:
     """The result has the sign of the dividend and is smaller than the divisor; a dividend that is smaller already stays."""
     size = np.where(b.empty, 0.0, b.magnitude)
@@ -40,7 +48,7 @@ def _fmod(call: Call, a: Bounds, b: Bounds) -> Bounds:
     lo = np.where(stays, a.lo, np.where(a.lo < 0, np.maximum(a.lo, -size), 0.0))
     hi = np.where(stays, a.hi, np.where(a.hi > 0, np.minimum(a.hi, size), 0.0))
     pos, neg = signs(a)
-    nan = b.may_zero | a.may_inf
+    nan = _lost(call, a, b)
     return in_range(call, make(lo, hi, nan=nan, pos_zero=pos, neg_zero=neg, fraction=~(a.integral & b.integral)))
 
 
@@ -51,17 +59,18 @@ def _remainder(call: Call, a: Bounds, b: Bounds) -> Bounds:
     hi = np.where(for_up.empty, 0.0, b.hi)
     stays = (a.lo >= 0) & (a.hi < b.lo) | (a.hi <= 0) & (a.lo > b.hi)
     lo, hi = np.where(stays, a.lo, lo), np.where(stays, a.hi, hi)
-    nan = b.may_zero | a.may_inf
+    nan = _lost(call, a, b)
     return in_range(call, make(lo, hi, nan=nan, fraction=~(a.integral & b.integral)))
 
 
 def _floor_divide(call: Call, a: Bounds, b: Bounds) -> Bounds:
     smallest = call.formats[1].smallest if call.formats[1].is_float else 1.0
     q = quotient(a, b, smallest)
-    # the quotient's end may have been rounded up to a whole number
-    lo = nearest(call.format, np.floor(np.nextafter(q.lo, -np.inf)))
-    hi = nearest(call.format, np.floor(q.hi))
-    lo, hi = np.where(q.empty, np.inf, np.where(np.isinf(q.lo), q.lo, lo)), np.where(q.empty, -np.inf, hi)
+    # PyTorch divides, rounds down and corrects in the format itself, half precision included: it may take the neighbour
+    eps = 2 * call.format.eps if call.format.is_float else 0.0
+    lo, hi = np.floor(q.lo - eps * np.abs(q.lo)), np.floor(q.hi + eps * np.abs(q.hi))
+    lo = np.where((q.lo == 0) & q.may_neg_zero, -1.0, lo)
+    lo, hi = np.where(np.isinf(q.lo), q.lo, nearest(call.format, lo)), np.where(np.isinf(q.hi), q.hi, nearest(call.format, hi))
     return in_range(call, make(lo, hi, nan=q.may_nan | a.may_inf, fraction=False))
 
 

@@ -16,8 +16,8 @@ from whynan.report.words import words
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 _TINY = 4  # elements: always shown in full
 _SMALL = 8  # elements: shown in full unless a plain value and its exceptions say it shorter
-_LONGEST_NUMBER = 24  # characters
-_LONGEST_TEXT = 70
+_LONGEST_TEXT = 70  # characters
+_MOST_LINES = 10
 _EXCEPTIONS = 4  # elements named one by one besides the plain value
 
 
@@ -136,20 +136,33 @@ def domain_text(name: str, domain: Any) -> str:
     text = f"{name} = {domain}"
     if domain.kind not in _RANGED or ("low=" in text and "high=" in text):
         return text
-    return f"{text}, {'above 0, up to' if domain.kind == 'positive' and domain.low <= 0 else f'from {domain.low:g} to'} {domain.high:g}"
+    above_zero = domain.kind == "positive" and domain.low <= domain.format.smallest
+    return f"{text}, {'above 0, up to' if above_zero else f'from {domain.low:g} to'} {domain.high:g}"
 
 
 def domains(report: Report, assumed: bool) -> list[str]:
     """The domains that the user gave, or those that were assumed, a line each."""
-    return [domain_text(name, d) for name, d in report.domain.items() if d.assumed == assumed]
+    return some([domain_text(name, d) for name, d in report.domain.items() if d.assumed == assumed])
 
 
 # ---------------------------------------------------------------- the report's own sentences
 
 
+def split_target(target: str) -> tuple[str, str]:
+    """File or module and expression of a target; the first is empty where the target is only a name.
+
+    The colon after ".py" decides, so that a drive letter or a colon in the expression does no harm.
+    """
+    file, found, expression = target.partition(".py:")
+    if found:
+        return file + ".py", expression
+    module, found, expression = target.partition(":")
+    return (module, expression) if found else ("", target)
+
+
 def target_name(report: Report) -> str:
     """The expression part of the target: `focal_loss` of `losses.py:focal_loss`."""
-    return report.target.rpartition(":")[2] or report.target
+    return split_target(report.target)[1] or report.target
 
 
 def step_text(step: Step) -> str:
@@ -198,7 +211,8 @@ def headline(report: Report) -> str:
         return f"{name} {becomes(errors(report)[0].witness)}: {_culprit(errors(report)[0])}"
     if report.verdict == SAFE:
         also = f" ({count(len(report.findings), 'warning')})" if report.findings else ""
-        return f"{name}: the loss and its gradients are finite on the whole domain{also}"
+        concrete = report.domain and all(d.kind == "const" for d in report.domain.values())
+        return f"{name}: the loss and its gradients are finite on {'this input' if concrete else 'the whole domain'}{also}"
     left = report.sites.get("undecided", 0) or len(report.undecided)
     if left:
         of = f" of {report.sites['total']}" if report.sites.get("total") else ""
@@ -218,19 +232,28 @@ def _culprit(finding: Finding) -> str:
 
 def _call(step: Step) -> str:
     """The step as `log(0.0)` if its inputs are plain numbers, else an empty string."""
-    plain = all(" " not in i and len(i) <= _LONGEST_NUMBER for i in step.inputs)
-    return f"{step.op}({', '.join(step.inputs)})" if plain and step.inputs else ""
+    inputs = ", ".join(step.inputs)
+    return f"{step.op}({inputs})" if inputs and all(map(_is_number, inputs.split(", "))) else ""
 
 
-def gives(witness: Witness) -> list[tuple[str, str]]:
-    """What came out of the witness: ("loss", …) and ("gradient by NAME", …)."""
-    rows = [("loss", outcome_text(witness.loss))]
-    return rows + [(f"gradient by {name}", outcome_text(g)) for name, g in witness.gradients.items()]
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def gives(witness: Witness) -> list[str]:
+    """What came out of the witness, a line each: the loss and the gradients, those that are not finite first."""
+    gradients = sorted(witness.gradients.items(), key=lambda item: bool(np.isfinite(np.asarray(item[1], np.float64)).all()))
+    rows = [("loss", witness.loss), *((f"gradient by {name}", g) for name, g in gradients)]
+    return some([f"{name}: {outcome_text(value)}" for name, value in rows])
 
 
 def inputs(witness: Witness) -> list[str]:
     """The witness's inputs, a line each, with dtype and shape."""
-    return [f"{name} = {array_text(value)}  ({value.dtype}, {shape_text(value.shape)})" for name, value in witness.inputs.items()]
+    return some([f"{name} = {array_text(value)}  ({value.dtype}, {shape_text(value.shape)})" for name, value in witness.inputs.items()])
 
 
 def place(site: Site | None, home: Site | None) -> str:
@@ -249,7 +272,7 @@ def location(finding: Finding, site: Site) -> str:
 def open_place(site: Open) -> tuple[str, str]:
     """Where an undecided site stands: file and line, and its expression on one line."""
     if site.site is None:
-        return "no source line", ""
+        return "", ""
     text = one_line(site.site.text)
     return f"{shown_path(site.site.file)}:{site.site.line}", text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
 
@@ -257,6 +280,11 @@ def open_place(site: Open) -> tuple[str, str]:
 def fix_text(fix: Any) -> str:
     """A fix by title and applicability."""
     return f"{getattr(fix, 'title', fix)} ({getattr(fix, 'applicability', 'advice')})"
+
+
+def some(lines: list[str]) -> list[str]:
+    """The first lines of many, and how many were left out: a module may have hundreds of parameters."""
+    return lines if len(lines) <= _MOST_LINES else [*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} more"]
 
 
 def count(n: int, what: str) -> str:
@@ -267,6 +295,11 @@ def count(n: int, what: str) -> str:
 def scope_text(report: Report) -> str:
     """What the verdict is about besides the domain."""
     return f"{report.dtype}, {', '.join(report.modes)}, for these shapes"
+
+
+def proof_title(report: Report) -> str:
+    """The heading of what the report covers."""
+    return "Proven" if report.verdict == SAFE and report.sites.get("proven") else "Checked"
 
 
 def counts_text(report: Report) -> str:
@@ -293,4 +326,6 @@ def envelope_text(report: Report) -> list[str]:
 def context_text(report: Report) -> str:
     """Target, framework, modes, dtype and time on one line."""
     framework = f"{report.framework} {report.framework_version}".strip()
-    return f"{report.target}, {framework} ({', '.join(report.modes)}), {report.dtype}, {report.seconds:.2f} s"
+    place, expression = split_target(report.target)
+    target = f"{shown_path(place)}:{expression}" if place else expression
+    return f"{target}, {framework} ({', '.join(report.modes)}), {report.dtype}, {report.seconds:.2f} s"

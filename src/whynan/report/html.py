@@ -6,7 +6,7 @@ All text from the user's files is escaped.
 import html
 from collections.abc import Iterable
 
-from whynan.analysis.finding import SAFE, Finding, Report, Witness
+from whynan.analysis.finding import Finding, Report, Witness
 from whynan.ir.graph import BACKWARD
 from whynan.ir.where import Site
 from whynan.report import _text
@@ -83,7 +83,7 @@ def _finding(finding: Finding) -> str:
         ("why", _escape(text.why) if text.why not in finding.message else ""),
         ("related", _escape(", ".join(finding.related))),
         ("input", _list(_text.inputs(witness), code=True) if witness else ""),
-        ("gives", _list((f"{name}: {value}" for name, value in _text.gives(witness)), code=True) if witness else ""),
+        ("gives", _list(_text.gives(witness), code=True) if witness else ""),
         ("how", _chain(finding)),
         ("modes", _escape(", ".join(finding.modes))),
         ("to do", _escape(text.hint)),
@@ -143,9 +143,9 @@ def _open_sites(report: Report) -> str:
     items = []
     for site in report.undecided:
         place, text = _text.open_place(site)
-        side = " (gradient)" if site.phase == BACKWARD else ""
-        where = f"{_escape(place)} <code>{_escape(text)}</code>" if text else _escape(place)
-        items.append(f"<li><code>{_escape(site.op)}</code>{side}, {where}: {_escape(site.reason)}</li>")
+        side = "(gradient)" if site.phase == BACKWARD else ""
+        parts = (f"<code>{_escape(site.op)}</code>", side, _escape(place), f"<code>{_escape(text)}</code>" if text else "")
+        items.append(f"<li>{' '.join(part for part in parts if part)}: {_escape(site.reason)}</li>")
     return (
         f'<section>\n<h2 class="undecided">Undecided: {_text.count(len(items), "site")}</h2>\n'
         f'<ul>{"".join(items)}</ul>\n<p class="note">{_escape(_text.TO_TRY)}</p>\n</section>\n'
@@ -155,7 +155,7 @@ def _open_sites(report: Report) -> str:
 def _proof(report: Report) -> str:
     assumed = _text.domains(report, assumed=True)
     rows = [
-        ("sites", _escape(_text.counts_text(report))),
+        ("sites", _escape(_text.counts_text(report)) if report.sites.get("total") else ""),
         ("for all", _list(_text.domains(report, assumed=False), code=True)),
         ("assumed", _list(assumed, code=True) + f'<span class="note">{_escape(_text.ASSUMED)}</span>' if assumed else ""),
         ("scope", _escape(_text.scope_text(report))),
@@ -163,4 +163,4 @@ def _proof(report: Report) -> str:
         ("search", _escape(_text.search_text(report))),
         ("notes", _list(report.notes)),
     ]
-    return f"<section>\n<h2>{'Proven' if report.verdict == SAFE else 'Checked'}</h2>\n{_rows(rows)}</section>\n"
+    return f"<section>\n<h2>{_text.proof_title(report)}</h2>\n{_rows(rows)}</section>\n"

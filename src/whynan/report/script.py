@@ -40,35 +40,49 @@ class Dialect:
 
 
 _TORCH_RUN = """
-def prepared(loss):
-    \"\"\"The loss as a function of its inputs: a class is instantiated, a module gets the recorded parameters.\"\"\"
-    if isinstance(loss, type):
-        loss = loss()
-    own = dict(loss.named_parameters()) if isinstance(loss, torch.nn.Module) else {}
-    for name, value in PARAMETERS.items():
-        own[name].data = value
-    return loss, {name: own[name] for name in PARAMETERS}
+def parameter(loss, name):
+    \"\"\"The parameter of that name: a module's own, or one of an object that the loss is bound to or refers to.\"\"\"
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    if isinstance(loss, torch.nn.Module):
+        return loss.get_parameter(name if name in dict(loss.named_parameters()) else name.removeprefix("self."))
+    function = inspect.unwrap(getattr(loss, "__func__", loss))
+    seen = inspect.getclosurevars(function) if inspect.isfunction(function) else None
+    known = {**seen.globals, **seen.nonlocals} if seen else {}
+    known.setdefault("self", getattr(loss, "__self__", loss))
+    first, *rest = name.split(".")
+    value = known[first] if first in known else getattr(loss, first)
+    for part in rest:
+        value = getattr(value, part)
+    return value
 
 
-def tensors(value):
-    \"\"\"All floating tensors of a result, however it is nested.\"\"\"
-    if isinstance(value, torch.Tensor):
-        return [value] if value.is_floating_point() else []
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return [tensor for part in parts for tensor in tensors(part)]
+def leaves(value):
+    \"\"\"What a result consists of, however it is nested.\"\"\"
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else None
+    return [value] if parts is None else [leaf for part in parts for leaf in leaves(part)]
 
 
 def run(loss):
-    \"\"\"The loss, summed to a scalar, and its gradients.\"\"\"
+    \"\"\"The loss (several elements are added up) and its gradients, by name.\"\"\"
+    if isinstance(loss, type):
+        loss = loss()
+    own = {name: parameter(loss, name) for name in PARAMETERS}
+    for name, value in PARAMETERS.items():
+        own[name].data = value
+    variables = {name: {**INPUTS, **own}[name] for name in GRADIENTS_BY}
+    variables = {name: value.requires_grad_() for name, value in variables.items() if value.is_floating_point()}
     torch.manual_seed(SEED)
-    loss, own = prepared(loss)
-    loss = compiled(loss)
-    variables = [{**INPUTS, **own}[name].requires_grad_() for name in GRADIENTS_BY]
-    result = loss(*[INPUTS[name] for name in POSITIONAL], **{name: INPUTS[name] for name in INPUTS if name not in POSITIONAL})
-    total = sum(part.sum() for part in tensors(result))
-    gradients = torch.autograd.grad(total, variables, allow_unused=True) if variables else []
-    named = {f"gradient by {name}": g for name, g in zip(GRADIENTS_BY, gradients) if g is not None}
-    return {"loss": total.detach(), **named}
+    result = compiled(loss)(*[INPUTS[name] for name in POSITIONAL], **{name: INPUTS[name] for name in INPUTS if name not in POSITIONAL})
+    parts = [leaf for leaf in leaves(result) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+    parts = parts or [torch.tensor(leaf) for leaf in leaves(result) if isinstance(leaf, float)]
+    total = parts[0].detach() if len(parts) == 1 and parts[0].numel() == 1 else sum(part.detach().double().sum() for part in parts)
+    roots = [part for part in parts if part.requires_grad]
+    ones = [torch.ones_like(root) for root in roots]
+    gradients = torch.autograd.grad(roots, list(variables.values()), ones, allow_unused=True) if roots and variables else []
+    return {"loss": total, **{f"gradient by {name}": g for name, g in zip(variables, gradients) if g is not None}}
 
 
 def wrong(value):
@@ -130,8 +144,11 @@ Exit code: 1 if the loss or a gradient is not finite, 0 if all are finite, 2 if 
 \"\"\"
 
 import base64
+import dataclasses
+import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import pathlib
 import sys
@@ -198,16 +215,10 @@ def load_loss():
 
 
 def _loader(target: str) -> str:
-    place, colon, expression = _split(target)
-    if not colon:
+    place, expression = _text.split_target(target)
+    if not place:
         return _LOAD_NOTHING
     return (_LOAD_FILE if place.endswith(".py") else _LOAD_MODULE).format(place=place, expression=expression)
-
-
-def _split(target: str) -> tuple[str, str, str]:
-    """Place and expression; the colon after ".py" decides, so that a drive letter or a slice in the expression does no harm."""
-    place, suffix, rest = target.partition(".py:")
-    return (place + ".py", ":", rest) if suffix else target.partition(":")
 
 
 def _docstring(text: str) -> str:

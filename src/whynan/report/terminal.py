@@ -160,7 +160,7 @@ def _finding(page: _Page, finding: Finding) -> None:
     page.field("related", [", ".join(finding.related)] if finding.related else [])
     if finding.witness is not None:
         page.field("input", _text.inputs(finding.witness))
-        page.field("gives", [f"{name}: {value}" for name, value in _text.gives(finding.witness)])
+        page.field("gives", _text.gives(finding.witness))
     page.field("how", _chain(finding))
     page.field("modes", [", ".join(finding.modes)] if finding.modes else [])
     page.field("to do", [text.hint])
@@ -181,7 +181,7 @@ def _open_sites(page: _Page, sites: tuple[Open, ...]) -> None:
     for site in sites[:_OPEN_SHOWN]:
         place, text = _text.open_place(site)
         side = "gradient of " if site.phase == BACKWARD else ""
-        page.prose(f"{site.op} at {place}: {side}{text}" if text else f"{site.op}, {place}", indent=4, first=("  - ", ""))
+        page.prose(f"{site.op} at {place}: {side}{text}" if text else f"{site.op} {place}".rstrip(), indent=4, first=("  - ", ""))
         page.prose(site.reason, indent=4)
     if len(sites) > _OPEN_SHOWN:
         page.prose(f"... and {len(sites) - _OPEN_SHOWN} more, in the JSON report", indent=2)
@@ -190,8 +190,8 @@ def _open_sites(page: _Page, sites: tuple[Open, ...]) -> None:
 
 def _proof(page: _Page, report: Report) -> None:
     page.line()
-    page.prose("Proven" if report.verdict == SAFE else "Checked", "bold")
-    page.field("sites", [_text.counts_text(report)])
+    page.prose(_text.proof_title(report), "bold")
+    page.field("sites", [_text.counts_text(report)] if report.sites.get("total") else [])
     page.field("for all", _text.domains(report, assumed=False))
     assumed = _text.domains(report, assumed=True)
     page.field("assumed", [*assumed, _text.ASSUMED] if assumed else [])

@@ -7,8 +7,10 @@ target itself is a library function) the library's outermost frame takes its pla
 import ast
 import linecache
 import os
+import re
 import site as site_packages
 import sysconfig
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice
 from types import CodeType, FrameType
@@ -22,6 +24,8 @@ from whynan.ir.graph import BACKWARD, FORWARD
 from whynan.ir.where import Site, source_text
 
 USER, LIBRARY, PLUMBING = range(3)
+
+_Span = tuple[int, int, int, int]  # line, column, end line, end column
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _WHYNAN = os.path.dirname(os.path.dirname(_HERE)) + os.sep
@@ -72,32 +76,36 @@ class Places:
         self._sites: dict[tuple[int, int, int, int], Site] = {}
         self._files: set[str] = set()  # whose text is up to date
         self._codes: list[CodeType] = []  # kept alive: `_sites` knows them by id
-        self._forward: dict[int, Site | None] = {}  # sequence number of an autograd node -> the forward expression
+        self._forward: dict[int, tuple[Site | None, int]] = {}  # sequence number of an autograd node -> the forward expression and call
         self._next = sequence_number()
-        self._last: Site | None = None
+        self._last: tuple[Site | None, int] = (None, -1)
 
-    def here(self, frame: FrameType | None) -> tuple[str, Site | None]:
-        """Phase and site of the op that is being called below that frame."""
-        node = torch._C._current_autograd_node()
+    def here(self, frame: FrameType | None, source: int) -> tuple[str, Site | None, int]:
+        """Phase and site of the op that is being called below that frame as call number `source`.
+
+        Third, for a backward op, the number of the forward call whose derivative it computes, else -1.
+        """
+        node, derives = torch._C._current_autograd_node(), -1
         if node is None:
             phase, site = FORWARD, self._on_stack(frame, in_engine=False)
         else:
+            forward, derives = self._forward.get(node._sequence_nr(), (None, -1))
             site = self._on_stack(frame, in_engine=True)
             # code of the user that autograd calls: a recomputed forward part (checkpoint) or a backward() of their own
             phase = FORWARD if site is not None and torch.is_grad_enabled() else BACKWARD
-            site = site or self._forward.get(node._sequence_nr())
-        self._assign(site)
-        self._last = site
-        return phase, site
+            site, derives = site or forward, derives if phase == BACKWARD else -1
+        self._last = site, source
+        self._assign()
+        return phase, site, derives
 
     def returned(self) -> None:
         """A torch function has returned to Python: autograd nodes made since the last op belong to that op."""
-        self._assign(self._last)
+        self._assign()
 
-    def _assign(self, site: Site | None) -> None:
+    def _assign(self) -> None:
         now = sequence_number()
         for number in range(self._next, now):
-            self._forward[number] = site
+            self._forward[number] = self._last
         self._next = now
 
     def _on_stack(self, frame: FrameType | None, *, in_engine: bool) -> Site | None:
@@ -138,12 +146,12 @@ def site_at(code: CodeType, lasti: int, detail: str = "") -> Site:
     """The expression that the instruction at that offset belongs to."""
     line, end_line, column, end_column = _position(code, lasti)
     file, function = code.co_filename, code.co_qualname
-    if line is None:
-        line = code.co_firstlineno
-    if end_line is None or column is None or end_column is None:
+    if line is None or end_line is None or column is None or end_column is None:
+        line = line or code.co_firstlineno
         text = linecache.getline(file, line).rstrip("\n")
         return Site(file, line, line, 0, len(text.encode()), text.strip(), function, detail)
-    line, column = _whole_call(file, line, column, end_line, end_column)
+    span = _expression(file, (line, column, end_line, end_column))
+    line, column, end_line, end_column = span
     return Site(file, line, end_line, column, end_column, source_text(file, line, end_line, column, end_column), function, detail)
 
 
@@ -153,24 +161,45 @@ def _position(code: CodeType, lasti: int) -> tuple[int | None, int | None, int |
     return next(islice(code.co_positions(), lasti // 2, None), (None, None, None, None))
 
 
-def _whole_call(file: str, line: int, column: int, end_line: int, end_column: int) -> tuple[int, int]:
-    """Where an expression starts: CPython lets a method call on a later line of its chain begin at the method's name."""
+def _expression(file: str, span: _Span) -> _Span:
+    """The span that a person would point at, where CPython's is another.
+
+    CPython lets a method call on a later line of its chain begin at the method's name, and a branch be all of its `if` statement.
+    """
+    line, column, end_line, end_column = span
+    text = source_text(file, line, end_line, column, end_column)
     before = linecache.getline(file, line).encode()[:column].rstrip()
-    if not before.endswith(b"."):
-        return line, column
-    starts = _starts(tuple(linecache.getlines(file))).get((end_line, end_column), ())
-    return max((s for s in starts if s < (line, column)), default=(line, column))
+    if before.endswith(b"."):
+        starts = _tree(tuple(linecache.getlines(file))).starts.get((end_line, end_column), ())
+        return (*max((s for s in starts if s < (line, column)), default=(line, column)), end_line, end_column)
+    if re.match(r"(if|elif|while|assert)\b", text) or " if " in text:
+        return _tree(tuple(linecache.getlines(file))).conditions.get(span, span)
+    return span
 
 
-@cache
-def _starts(lines: tuple[str, ...]) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """For each end of an expression in the source, where the expressions that end there start."""
-    out: dict[tuple[int, int], list[tuple[int, int]]] = {}
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """Of one source text: where the expressions that have a given end start, and the span of each branching construct's condition."""
+
+    starts: dict[tuple[int, int], list[tuple[int, int]]]
+    conditions: dict[_Span, _Span]
+
+
+@lru_cache(maxsize=64)
+def _tree(lines: tuple[str, ...]) -> _Tree:
+    found = _Tree({}, {})
     try:
-        tree = ast.parse("".join(lines))
+        nodes = list(ast.walk(ast.parse("".join(lines))))
     except SyntaxError:
-        return out
-    for node in ast.walk(tree):
-        if isinstance(node, ast.expr) and node.end_lineno is not None and node.end_col_offset is not None:
-            out.setdefault((node.end_lineno, node.end_col_offset), []).append((node.lineno, node.col_offset))
-    return out
+        return found
+    for node in nodes:
+        if isinstance(node, ast.expr):
+            start, end = _span(node)[:2], _span(node)[2:]
+            found.starts.setdefault(end, []).append(start)
+        if isinstance(node, (ast.If, ast.While, ast.Assert, ast.IfExp)):
+            found.conditions[_span(node)] = _span(node.test)
+    return found
+
+
+def _span(node: ast.expr | ast.stmt) -> _Span:
+    return node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or node.col_offset

@@ -265,7 +265,7 @@ def _trace(recorder: Recorder, inputs: Mapping[str, int], outputs: tuple[Output,
 
 def _moved(n: Node, place: Mapping[int, int]) -> Node:
     inputs = tuple(place[i] for i in n.inputs)
-    return Node(place[n.id], n.op, inputs, n.attrs, n.shape, n.format, n.phase, n.site, n.source, n.spelling)
+    return Node(place[n.id], n.op, inputs, n.attrs, n.shape, n.format, n.phase, n.site, n.source, n.spelling, n.derives)
 
 
 def _value(recorder: Recorder, n: Node) -> Array | None:

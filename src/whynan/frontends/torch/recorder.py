@@ -76,6 +76,7 @@ class Recorder:
         self._memory = Memory(self.builder)
         self._places = Places(floors)
         self._varies: list[bool] = []  # per node: whether its value depends on an input or on random numbers
+        self._counted: set[int] = set()  # masks whose number of true elements is assumed already
         self._source = -1
         self._function: tuple[Any, tuple[Any, ...], Mapping[str, Any]] = (None, (), {})  # the torch function under way
         self._paused = False
@@ -153,9 +154,9 @@ class Recorder:
     # ------------------------------------------------------------ one call
 
     def _enter(self, spelling: str, depth: int) -> None:
-        phase, site = self._places.here(_getframe(depth))
         self._source += 1
-        self.builder.place = Place(phase, site, self._source, spelling)
+        phase, site, derives = self._places.here(_getframe(depth), self._source)
+        self.builder.place = Place(phase, site, self._source, spelling, derives)
 
     def _call(self, schema: Schema, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call:
         if schema.written:
@@ -319,8 +320,9 @@ class Recorder:
         return node if fmt is BOOL else b.add("ne", (node, b.const(np.zeros((), fmt.numpy), fmt)), b.shape(node), BOOL)
 
     def _assume_count(self, node: int, t: torch.Tensor, what: str) -> None:
-        if not self.varies(node):
+        if not self.varies(node) or node in self._counted:
             return
+        self._counted.add(node)
         b, shape = self.builder, self.builder.shape(node)
         count = b.add("cast", (self._nonzero(node),), shape, INT64)
         if shape:

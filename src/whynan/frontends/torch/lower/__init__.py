@@ -12,9 +12,10 @@ from whynan.frontends.torch.lower import (
     reduction,
     select,
     shape,
+    window,
 )
 from whynan.frontends.torch.lower._table import SPELLINGS, Aten, Ref, lower
 
-FAMILIES = (arithmetic, cast, create, exponential, indexing, linalg, loss, normalisation, reduction, select, shape)
+FAMILIES = (arithmetic, cast, create, exponential, indexing, linalg, loss, normalisation, reduction, select, shape, window)
 
 __all__ = ["FAMILIES", "SPELLINGS", "Aten", "Ref", "lower"]

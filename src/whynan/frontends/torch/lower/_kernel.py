@@ -6,6 +6,7 @@ Its results are cast, reshaped or expanded to what the framework returned.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -18,7 +19,24 @@ from whynan.ir.graph import Builder, Shape
 
 Number = float | int | bool
 PREDICATES = frozenset(
-    "eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite signbit any all".split()
+    [
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "logical_not",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "signbit",
+        "any",
+        "all",
+    ]
 )
 
 
@@ -163,6 +181,12 @@ class Kernel:
     def __getitem__(self, name: str) -> Any:
         return self._value(arg(self.aten, name))
 
+    def tensor(self, name: str) -> Value:
+        """The tensor argument of that name."""
+        value = self[name]
+        assert isinstance(value, Value), f"{name} of {self.aten.name} is no tensor"
+        return value
+
     def _value(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
             return Value(self.builder, argument.node)
@@ -241,14 +265,18 @@ def dtype_of(fmt: Format) -> torch.dtype:
 
 def promoted(*operands: Value | Number) -> Format:
     """The format in which torch combines operands: tensors with dimensions win over those without, those over Python numbers."""
-    samples = [torch.empty((1,) * v.ndim, dtype=dtype_of(v.format), device="meta") if isinstance(v, Value) else v for v in operands]
-    result: Any = samples[0]
-    if len(samples) == 1:
-        return format_of_dtype(result.dtype)
-    state = torch.result_type(samples[0], samples[1])
-    for sample in samples[2:]:
-        state = torch.promote_types(state, torch.result_type(sample, sample))
-    return format_of_dtype(state)
+    if len(operands) == 1 and isinstance(operands[0], Value):
+        return operands[0].format
+    first, second, *others = (_sample(v.ndim, v.format) if isinstance(v, Value) else v for v in operands)
+    dtype = torch.result_type(first, second)
+    for other in others:
+        dtype = torch.promote_types(dtype, torch.result_type(other, other))
+    return format_of_dtype(dtype)
+
+
+@cache
+def _sample(ndim: int, fmt: Format) -> torch.Tensor:
+    return torch.empty((1,) * ndim, dtype=dtype_of(fmt), device="meta")
 
 
 # ---------------------------------------------------------------- nodes

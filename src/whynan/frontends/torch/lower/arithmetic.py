@@ -122,7 +122,7 @@ def _power(x: Value, exponent: float) -> Value:
 
 @kernel("pow.Tensor_Scalar")
 def _pow_scalar(k: Kernel) -> Value:
-    x, exponent = k["self"].cast(k.format), k["exponent"]
+    x, exponent = k.tensor("self").cast(k.format), k["exponent"]
     if exponent == 0:
         return k.const(np.ones(k.shape))
     if exponent == 1:
@@ -132,7 +132,7 @@ def _pow_scalar(k: Kernel) -> Value:
 
 @kernel("pow.Tensor_Tensor")
 def _pow_tensor(k: Kernel) -> Value:
-    return apply("pow", k["self"].cast(k.format), k["exponent"].cast(k.format))
+    return apply("pow", k.tensor("self").cast(k.format), k["exponent"].cast(k.format))
 
 
 @kernel("pow.Scalar", "float_power.Scalar")
@@ -145,22 +145,28 @@ def _pow_of_scalar(k: Kernel) -> Value:
 def _unary(op: str, *names: str) -> None:
     @kernel(*names)
     def lowering(k: Kernel) -> Value:
-        return apply(op, k["self"].cast(k.format))
+        return apply(op, k.tensor("self").cast(k.format))
 
 
 for _name in ("neg", "abs", "sqrt", "rsqrt", "reciprocal", "square", "floor", "ceil", "trunc", "frac", "relu"):
     _unary(_name, _name)
-_unary("sign", "sign", "sgn")
 _unary("trunc", "fix")
+
+
+@kernel("sign", "sgn")
+def _sign(k: Kernel) -> Value:
+    x = k.tensor("self")
+    sign = apply("sign", x)
+    return where(apply("isnan", x), 0, sign) if x.format.is_float else sign
 
 
 @kernel("round", "round.decimals")
 def _round(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     decimals = k["decimals"] if k.aten.name.endswith("decimals") else 0
     if decimals == 0:
         return apply("round", x)
-    scale = 10.0 ** abs(decimals)
+    scale = float(10.0 ** abs(decimals))
     return apply("round", x * scale) / scale if decimals > 0 else apply("round", x / scale) * scale
 
 
@@ -175,7 +181,7 @@ def _fmin(k: Kernel) -> Value:
 
 
 def _ignoring_nan(k: Kernel, op: str) -> Value:
-    a, b = k["self"].cast(k.format), k["other"].cast(k.format)
+    a, b = k.tensor("self").cast(k.format), k["other"].cast(k.format)
     return where(apply("isnan", a), b, where(apply("isnan", b), a, apply(op, a, b)))
 
 
@@ -199,46 +205,46 @@ def _nearest(x: Value, number: Any) -> float | None:
 @kernel("clamp", "clamp.Tensor", "clip", "clip.Tensor")
 def _clamp(k: Kernel) -> Value:
     low, high = (v.cast(k.format) if isinstance(v, Value) else v for v in (k["min"], k["max"]))
-    return limited(k["self"].cast(k.format), low, high)
+    return limited(k.tensor("self").cast(k.format), low, high)
 
 
 @kernel("clamp_min", "clamp_min.Tensor")
 def _clamp_min(k: Kernel) -> Value:
     low = k["min"]
-    return limited(k["self"].cast(k.format), low.cast(k.format) if isinstance(low, Value) else low, None)
+    return limited(k.tensor("self").cast(k.format), low.cast(k.format) if isinstance(low, Value) else low, None)
 
 
 @kernel("clamp_max", "clamp_max.Tensor")
 def _clamp_max(k: Kernel) -> Value:
     high = k["max"]
-    return limited(k["self"].cast(k.format), None, high.cast(k.format) if isinstance(high, Value) else high)
+    return limited(k.tensor("self").cast(k.format), None, high.cast(k.format) if isinstance(high, Value) else high)
 
 
 @kernel("hardtanh")
 def _hardtanh(k: Kernel) -> Value:
-    return limited(k["self"], k["min_val"], k["max_val"])
+    return limited(k.tensor("self"), k["min_val"], k["max_val"])
 
 
 @kernel("relu6")
 def _relu6(k: Kernel) -> Value:
-    return limited(k["self"], 0, 6)
+    return limited(k.tensor("self"), 0, 6)
 
 
 @kernel("addcmul")
 def _addcmul(k: Kernel) -> Value:
-    x, a, b = (k[name].cast(k.format).up() for name in ("self", "tensor1", "tensor2"))
+    x, a, b = (k.tensor(name).cast(k.format).up() for name in ("self", "tensor1", "tensor2"))
     return x + (product(a, b) if k["value"] == 1 else a * k["value"] * b)
 
 
 @kernel("addcdiv")
 def _addcdiv(k: Kernel) -> Value:
-    x, a, b = (k[name].cast(k.format).up() for name in ("self", "tensor1", "tensor2"))
+    x, a, b = (k.tensor(name).cast(k.format).up() for name in ("self", "tensor1", "tensor2"))
     return x + (a if k["value"] == 1 else a * k["value"]) / b
 
 
 @kernel("lerp.Scalar", "lerp.Tensor")
 def _lerp(k: Kernel) -> Value:
-    start, end, weight = k["self"].up(), k["end"].up(), k["weight"]
+    start, end, weight = k.tensor("self").up(), k.tensor("end").up(), k["weight"]
     if not isinstance(weight, Value):
         return start + (end - start) * weight if abs(weight) < 0.5 else end - (end - start) * (1 - weight)
     weight = weight.up()
@@ -248,9 +254,9 @@ def _lerp(k: Kernel) -> Value:
 
 @kernel("deg2rad")
 def _deg2rad(k: Kernel) -> Value:
-    return k["self"].cast(k.format).up() * (np.pi / 180)
+    return k.tensor("self").cast(k.format).up() * (np.pi / 180)
 
 
 @kernel("rad2deg")
 def _rad2deg(k: Kernel) -> Value:
-    return k["self"].cast(k.format).up() * (180 / np.pi)
+    return k.tensor("self").cast(k.format).up() * (180 / np.pi)

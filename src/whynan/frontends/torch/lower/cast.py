@@ -25,11 +25,11 @@ from whynan.frontends.torch.lower._kernel import Kernel, Value, kernel
 )
 def _same(k: Kernel) -> Value:
     """The value itself; the result's own format says whether there is a cast."""
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     return -x if k.aten.name.startswith("_neg_view") else x
 
 
 @kernel("copy")
 def _copy(k: Kernel) -> Value:
-    source: Value = k["src"]
+    source: Value = k.tensor("src")
     return source

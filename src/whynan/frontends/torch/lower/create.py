@@ -99,12 +99,12 @@ def _randperm(k: Kernel) -> Value:
 
 @kernel("multinomial")
 def _multinomial(k: Kernel) -> Value:
-    return random(k, 0.0, float(k["self"].shape[-1]) - 1)
+    return random(k, 0.0, float(k.tensor("self").shape[-1]) - 1)
 
 
 @kernel("native_dropout")
 def _native_dropout(k: Kernel) -> tuple[Value, Value]:
-    x, p = k["input"], k["p"]
+    x, p = k.tensor("input"), k["p"]
     if not k["train"] or p == 0:
         return x, x.const(np.ones(x.shape), BOOL)
     kept = Value(k.builder, k.builder.add("random", (), x.shape, BOOL, low=0.0, high=1.0))
@@ -115,5 +115,6 @@ def _native_dropout(k: Kernel) -> tuple[Value, Value]:
 
 @kernel("native_dropout_backward")
 def _native_dropout_backward(k: Kernel) -> Value:
-    g = k["grad_output"]
-    return k["mask"].cast(g.format) * g * k["scale"]
+    g = k.tensor("grad_output")
+    scale: float = k["scale"]
+    return k.tensor("mask").cast(g.format) * g * scale

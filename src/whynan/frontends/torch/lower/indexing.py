@@ -1,6 +1,7 @@
 """Reading and writing at positions given by integer or boolean tensors."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -14,7 +15,7 @@ from whynan.ir.graph import Shape
 
 @kernel("gather")
 def _gather(k: Kernel) -> Value:
-    x, index = k["self"], k["index"]
+    x, index = k.tensor("self"), k["index"]
     return gather(x, axis(k["dim"], x.ndim), index)
 
 
@@ -59,27 +60,27 @@ def _source(k: Kernel, x: Value, index: Value, name: str = "src") -> Value:
 
 @kernel("scatter.src", "scatter.value")
 def _scatter(k: Kernel) -> Value:
-    x, index = k["self"], k["index"]
+    x, index = k.tensor("self"), k["index"]
     src = _source(k, x, index, "value" if k.aten.name.endswith("value") else "src")
     return _scattered("scatter", x, axis(k["dim"], x.ndim), index, src)
 
 
 @kernel("scatter_add")
 def _scatter_add(k: Kernel) -> Value:
-    x, index = k["self"], k["index"]
+    x, index = k.tensor("self"), k["index"]
     return _scattered("scatter_add", x, axis(k["dim"], x.ndim), index, _source(k, x, index))
 
 
 @kernel("scatter_reduce.two")
 def _scatter_reduce(k: Kernel) -> Value:
-    x, index = k["self"], k["index"]
+    x, index = k.tensor("self"), k["index"]
     attrs = {"reduce": k["reduce"], "include_self": bool(k["include_self"])}
     return _scattered("scatter_reduce", x, axis(k["dim"], x.ndim), index, _source(k, x, index), **attrs)
 
 
 @kernel("scatter.reduce", "scatter.value_reduce")
 def _scatter_reduced(k: Kernel) -> Value:
-    x, index = k["self"], k["index"]
+    x, index = k.tensor("self"), k["index"]
     src = _source(k, x, index, "value" if "value" in k.aten.name else "src")
     kind = "sum" if k["reduce"] == "add" else "prod"
     return _scattered("scatter_reduce", x, axis(k["dim"], x.ndim), index, src, reduce=kind, include_self=True)
@@ -103,7 +104,7 @@ def take_rows(x: Value, dim: int, index: Value) -> Value:
 
 @kernel("index_select")
 def _index_select(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     return take_rows(x, axis(k["dim"], x.ndim), k["index"])
 
 
@@ -117,20 +118,20 @@ def _put_rows(x: Value, dim: int, index: Value, rows: Value, accumulate: bool) -
 
 @kernel("index_add")
 def _index_add(k: Kernel) -> Value:
-    x, rows = k["self"], k["source"]
+    x, rows = k.tensor("self"), k["source"]
     rows = rows if k["alpha"] == 1 else rows * k["alpha"]
     return _put_rows(x, axis(k["dim"], x.ndim), k["index"], rows, True)
 
 
 @kernel("index_copy")
 def _index_copy(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     return _put_rows(x, axis(k["dim"], x.ndim), k["index"], k["source"], False)
 
 
 @kernel("index_fill.int_Scalar", "index_fill.int_Tensor")
 def _index_fill(k: Kernel) -> Value:
-    x, value = k["self"], k["value"]
+    x, value = k.tensor("self"), k["value"]
     row = value if isinstance(value, Value) else x.const(value)
     return _put_rows(x, axis(k["dim"], x.ndim), k["index"], row, False)
 
@@ -143,7 +144,7 @@ def _embedding(k: Kernel) -> Value:
 
 @kernel("embedding_dense_backward")
 def _embedding_backward(k: Kernel) -> Value:
-    g, index = k["grad_output"], k["indices"]
+    g, index = k.tensor("grad_output"), k["indices"]
     if k["scale_grad_by_freq"]:
         return k.unknown(0, g, index)
     total = zeros(g, k.shape).add("index_put", g, index.cast(INT64), axes=(-2,), accumulate=True)
@@ -155,15 +156,17 @@ def _embedding_backward(k: Kernel) -> Value:
 
 @kernel("take")
 def _take(k: Kernel) -> Value:
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     return x.add("take_flat", k["index"].cast(INT64), shape=k.shape)
 
 
 @kernel("put")
 def _put(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     flat = x.reshape(x.size)
-    return flat.add("index_put", k["source"].reshape(k["source"].size), _as_vector(k["index"]), axes=(-1,), accumulate=bool(k["accumulate"]))
+    return flat.add(
+        "index_put", k["source"].reshape(k["source"].size), _as_vector(k["index"]), axes=(-1,), accumulate=bool(k["accumulate"])
+    )
 
 
 # ---------------------------------------------------------------- masks
@@ -175,20 +178,20 @@ def _spread(mask: Value, shape: Shape) -> Value:
 
 @kernel("masked_select")
 def _masked_select(k: Kernel) -> Value:
-    x, mask = k["self"], k["mask"]
+    x, mask = k.tensor("self"), k.tensor("mask")
     shape = np.broadcast_shapes(x.shape, mask.shape)
     return x.expand(shape).add("masked_select", mask.expand(shape), shape=k.shape)
 
 
 @kernel("masked_scatter")
 def _masked_scatter(k: Kernel) -> Value:
-    x: Value = k["self"].expand(k.shape)
-    return x.add("masked_scatter", k["mask"].expand(k.shape), k["source"])
+    x: Value = k.tensor("self").expand(k.shape)
+    return x.add("masked_scatter", k.tensor("mask").expand(k.shape), k["source"])
 
 
 @kernel("nonzero")
 def _nonzero(k: Kernel) -> Value:
-    mask = k["self"].cast(BOOL)
+    mask = k.tensor("self").cast(BOOL)
     indices: Value = mask.add("masked_indices", shape=k.shape, fmt=INT64)
     return indices
 
@@ -198,7 +201,7 @@ def _nonzero(k: Kernel) -> Value:
 
 @kernel("index.Tensor", "_unsafe_index.Tensor")
 def _index(k: Kernel) -> Value:
-    x, given = k["self"], k["indices"]
+    x, given = k.tensor("self"), k["indices"]
     mask = _full_mask(x, given)
     if mask is not None:
         picked: Value = x.add("masked_select", mask, shape=(k.shape[0],))
@@ -243,7 +246,7 @@ def _integer_indices(x: Value, given: Sequence[Value | None], count: int) -> dic
 
 
 def _adjacent(axes: Sequence[int]) -> bool:
-    return all(b - a == 1 for a, b in zip(axes, axes[1:], strict=False))
+    return all(b - a == 1 for a, b in pairwise(axes))
 
 
 def _to_front(x: Value, axes: Sequence[int]) -> tuple[Value, tuple[int, ...]]:
@@ -267,7 +270,7 @@ def advanced_index(x: Value, indices: dict[int, Value]) -> Value:
 
 @kernel("index_put", "_unsafe_index_put", "_index_put_impl")
 def _index_put(k: Kernel) -> Value:
-    x, given, values, accumulate = k["self"], k["indices"], k["values"].cast(k.format), bool(k["accumulate"])
+    x, given, values, accumulate = k.tensor("self"), k["indices"], k["values"].cast(k.format), bool(k["accumulate"])
     masks = [v for v in given if v is not None and v.format is BOOL]
     if masks and len(given) == 1 and (values.size == 1 or values.shape[:1] == (1,)):
         mask = _spread(masks[0], x.shape)
@@ -296,4 +299,3 @@ def _put_at(x: Value, indices: dict[int, Value], values: Value, accumulate: bool
         return written
     order = [*original, *(a for a in x.axes if a not in original)]
     return permuted(written, [order.index(a) - x.ndim for a in x.axes])
-

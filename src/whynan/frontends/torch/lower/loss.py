@@ -27,7 +27,7 @@ def _share(k: Kernel, x: Value, factor: float = 1.0) -> float:
 
 @kernel("binary_cross_entropy")
 def _bce(k: Kernel) -> Value:
-    x, t, weight = k["self"], k["target"].cast(k["self"].format), k["weight"]
+    x, t, weight = k.tensor("self"), k.tensor("target").cast(k.tensor("self").format), k["weight"]
     log_q = limited(apply("log1p", -x), -100.0, None)
     log_p = limited(apply("log", x), -100.0, None)
     loss = (t - 1) * log_q - t * log_p
@@ -36,7 +36,7 @@ def _bce(k: Kernel) -> Value:
 
 @kernel("binary_cross_entropy_backward")
 def _bce_backward(k: Kernel) -> Value:
-    g, x, t, weight = k["grad_output"], k["self"], k["target"], k["weight"]
+    g, x, t, weight = k.tensor("grad_output"), k.tensor("self"), k.tensor("target"), k["weight"]
     slope = g * (x - t) / limited((1 - x) * x, EPSILON, None)
     slope = slope if weight is None else slope * weight
     return slope.up() / x.size if k["reduction"] == MEAN else slope
@@ -44,7 +44,7 @@ def _bce_backward(k: Kernel) -> Value:
 
 @kernel("binary_cross_entropy_with_logits")
 def _bce_with_logits(k: Kernel) -> Value:
-    x, t, weight, pos_weight = k["self"], k["target"], k["weight"], k["pos_weight"]
+    x, t, weight, pos_weight = k.tensor("self"), k.tensor("target"), k["weight"], k["pos_weight"]
     log_sigmoid = apply("logsigmoid", x)
     if pos_weight is not None:
         log_sigmoid = log_sigmoid * ((pos_weight - 1) * t + 1)
@@ -59,7 +59,7 @@ class _Picked:
     """What the losses by class share: the axis of the classes, the class mask, the valid rows and their weights."""
 
     def __init__(self, k: Kernel, axis: int) -> None:
-        x, target = k["self"], k["target"]
+        x, target = k.tensor("self"), k.tensor("target")
         self.x, self.axis, self.reduction = x, axis, k["reduction"]
         rows = [1 if i - x.ndim == axis else n for i, n in enumerate(x.shape)]
         target = target.cast(INT64).reshape(*rows)
@@ -93,7 +93,7 @@ class _Picked:
 def _nll(k: Kernel) -> tuple[Value, Value]:
     picked = _Picked(k, -3 if "2d" in k.aten.name else -1)
     if k["reduction"] not in (MEAN, SUM):
-        return picked.losses(), zeros(k["self"], ())
+        return picked.losses(), zeros(k.tensor("self"), ())
     total = picked.total_weight()
     loss = picked.losses().sum()
     return loss / total if k["reduction"] == MEAN else loss, total
@@ -101,7 +101,7 @@ def _nll(k: Kernel) -> tuple[Value, Value]:
 
 @kernel("nll_loss_backward", "nll_loss2d_backward")
 def _nll_backward(k: Kernel) -> Value:
-    return _Picked(k, -3 if "2d" in k.aten.name else -1).gradient(k["grad_output"], k["total_weight"])
+    return _Picked(k, -3 if "2d" in k.aten.name else -1).gradient(k.tensor("grad_output"), k.tensor("total_weight"))
 
 
 # ---------------------------------------------------------------- regression
@@ -109,23 +109,23 @@ def _nll_backward(k: Kernel) -> Value:
 
 @kernel("mse_loss")
 def _mse(k: Kernel) -> Value:
-    return reduced(apply("square", k["self"] - k["target"]), k["reduction"])
+    return reduced(apply("square", k.tensor("self") - k.tensor("target")), k["reduction"])
 
 
 @kernel("mse_loss_backward")
 def _mse_backward(k: Kernel) -> Value:
-    x = k["self"]
-    return (x - k["target"]) * _share(k, x, 2.0) * k["grad_output"]
+    x = k.tensor("self")
+    return (x - k.tensor("target")) * _share(k, x, 2.0) * k.tensor("grad_output")
 
 
 @kernel("l1_loss")
 def _l1(k: Kernel) -> Value:
-    return reduced(apply("abs", k["self"] - k["target"]), k["reduction"])
+    return reduced(apply("abs", k.tensor("self") - k.tensor("target")), k["reduction"])
 
 
 @kernel("smooth_l1_loss")
 def _smooth_l1(k: Kernel) -> Value:
-    z, beta = apply("abs", k["self"] - k["target"]), k["beta"]
+    z, beta = apply("abs", k.tensor("self") - k.tensor("target")), k["beta"]
     if beta == 0:
         return reduced(z, k["reduction"])
     limit = z.const(beta)
@@ -134,8 +134,8 @@ def _smooth_l1(k: Kernel) -> Value:
 
 @kernel("smooth_l1_loss_backward")
 def _smooth_l1_backward(k: Kernel) -> Value:
-    x, g, beta = k["self"] - k["target"], k["grad_output"], k["beta"]
-    norm = _share(k, k["self"])
+    x, g, beta = k.tensor("self") - k.tensor("target"), k.tensor("grad_output"), k["beta"]
+    norm = _share(k, k.tensor("self"))
     if beta == 0:
         return apply("sign", x) * (g * norm)
     inside = x * norm * g / beta
@@ -144,15 +144,15 @@ def _smooth_l1_backward(k: Kernel) -> Value:
 
 @kernel("huber_loss")
 def _huber(k: Kernel) -> Value:
-    z, delta = apply("abs", k["self"] - k["target"]), k["delta"]
+    z, delta = apply("abs", k.tensor("self") - k.tensor("target")), k["delta"]
     limit = z.const(delta)
     return reduced(where(z < limit, z * 0.5 * z, (z - limit * 0.5) * limit), k["reduction"])
 
 
 @kernel("huber_loss_backward")
 def _huber_backward(k: Kernel) -> Value:
-    x, g, delta = k["self"] - k["target"], k["grad_output"], k["delta"]
-    norm = _share(k, k["self"])
+    x, g, delta = k.tensor("self") - k.tensor("target"), k.tensor("grad_output"), k["delta"]
+    norm = _share(k, k.tensor("self"))
     return where(x <= -delta, g * -norm * delta, where(x >= delta, g * norm * delta, x * norm * g))
 
 
@@ -161,21 +161,21 @@ def _huber_backward(k: Kernel) -> Value:
 
 @kernel("soft_margin_loss")
 def _soft_margin(k: Kernel) -> Value:
-    return reduced(apply("log1p", apply("exp", -k["self"] * k["target"])), k["reduction"])
+    return reduced(apply("log1p", apply("exp", -k.tensor("self") * k.tensor("target"))), k["reduction"])
 
 
 @kernel("soft_margin_loss_backward")
 def _soft_margin_backward(k: Kernel) -> Value:
-    x, t = k["self"], k["target"]
+    x, t = k.tensor("self"), k.tensor("target")
     z = apply("exp", -t * x)
-    return t * z * -_share(k, x) / (z + 1) * k["grad_output"]
+    return t * z * -_share(k, x) / (z + 1) * k.tensor("grad_output")
 
 
 class _Margins:
     """The hinge of each wrong class against the right one: z = margin - x[target] + x, rows by classes."""
 
     def __init__(self, k: Kernel) -> None:
-        x, target, weight = k["self"], k["target"].cast(INT64), k["weight"]
+        x, target, weight = k.tensor("self"), k.tensor("target").cast(INT64), k["weight"]
         rows = 1 if x.ndim < 2 else x.shape[0]
         self.classes = x.size // rows
         self.x = x.reshape(rows, self.classes)
@@ -202,7 +202,7 @@ def _multi_margin_backward(k: Kernel) -> Value:
     m = _Margins(k)
     share = 1 / m.x.size if k["reduction"] == MEAN else 1 / m.classes
     h = m.weighted(m.x.const(np.full((1, 1), share)) if k["p"] == 1 else m.z * (2 * share))
-    g = k["grad_output"]
+    g = k.tensor("grad_output")
     g = g.reshape(g.size, 1)
     return where(m.right, -h.sum((-1,)), h) * g
 
@@ -211,7 +211,7 @@ class _Labels:
     """Targets of a multi-label margin loss: a list of classes per row that ends at the first -1."""
 
     def __init__(self, k: Kernel) -> None:
-        x, target = k["self"], k["target"].cast(INT64)
+        x, target = k.tensor("self"), k.tensor("target").cast(INT64)
         rows = 1 if x.ndim < 2 else x.shape[0]
         self.rows, self.classes = rows, x.size // rows
         self.x, target = x.reshape(rows, self.classes), target.reshape(rows, self.classes)
@@ -240,5 +240,5 @@ def _multilabel_margin_backward(k: Kernel) -> Value:
     hits = where(m.violated, m.x.const(share), 0)
     gained = hits.sum((-2,)).reshape(m.rows, m.classes)
     lost = where(m.of_class, hits.sum((-1,)), 0).sum((-2,)).reshape(m.rows, m.classes)
-    g = k["grad_output"]
+    g = k.tensor("grad_output")
     return (gained - lost) * g.reshape(g.size, 1)

@@ -24,7 +24,7 @@ def _affine(x: Value, weight: Value | None, bias: Value | None, shape: Sequence[
 
 @kernel("native_layer_norm")
 def _layer_norm(k: Kernel) -> tuple[Value, Value, Value]:
-    x, inner = k["input"].up(), tuple(k["normalized_shape"])
+    x, inner = k.tensor("input").up(), tuple(k["normalized_shape"])
     dims = tuple(range(-len(inner), 0))
     mean = reduce("mean", x, dims)
     rstd = _rstd(x, dims, k["eps"])
@@ -33,7 +33,7 @@ def _layer_norm(k: Kernel) -> tuple[Value, Value, Value]:
 
 @kernel("native_layer_norm_backward")
 def _layer_norm_backward(k: Kernel) -> tuple[Value | None, Value | None, Value | None]:
-    g, x, weight = k["grad_out"].up(), k["input"].up(), k["weight"]
+    g, x, weight = k.tensor("grad_out").up(), k.tensor("input").up(), k["weight"]
     mean, rstd = k["mean"].up(), k["rstd"].up()
     inner = tuple(k["normalized_shape"])
     dims = tuple(range(-len(inner), 0))
@@ -57,9 +57,9 @@ def _layer_gradient(g: Value, x: Value, mean: Value, rstd: Value, dims: Sequence
 
 @kernel("_fused_rms_norm")
 def _rms_norm(k: Kernel) -> tuple[Value, Value]:
-    x, inner = k["input"].up(), tuple(k["normalized_shape"])
+    x, inner = k.tensor("input").up(), tuple(k["normalized_shape"])
     dims = tuple(range(-len(inner), 0))
-    eps = k["eps"] if k["eps"] is not None else k["input"].format.eps
+    eps = k["eps"] if k["eps"] is not None else k.tensor("input").format.eps
     rstd = apply("rsqrt", reduce("mean", apply("square", x), dims) + eps)
     return _affine(x * rstd, k["weight"], None, inner), rstd
 
@@ -74,13 +74,14 @@ def _channels(x: Value) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _batch_norm(k: Kernel, mean: Value | None, variance: Value | None, training: bool) -> list[Value]:
-    x = k["input"].up()
+    x = k.tensor("input").up()
     dims, shape = _channels(x)
     if training:
         center, invstd = reduce("mean", x, dims), _rstd(x, dims, k["eps"])
         saved = [center, invstd]
     else:
-        assert mean is not None and variance is not None, k.aten.name
+        assert mean is not None, k.aten.name
+        assert variance is not None, k.aten.name
         center = mean.up().reshape(*shape)
         invstd = 1 / apply("sqrt", variance.up().reshape(*shape) + k["eps"])
         saved = [zeros(x, k.out(i)[0]) for i in (1, 2)]
@@ -105,7 +106,7 @@ def _batch_norm_in_evaluation(k: Kernel) -> list[Value]:
 
 @kernel("native_batch_norm_backward")
 def _batch_norm_backward(k: Kernel) -> tuple[Value | None, Value | None, Value | None]:
-    g, x, weight, training = k["grad_out"].up(), k["input"].up(), k["weight"], k["train"]
+    g, x, weight, training = k.tensor("grad_out").up(), k.tensor("input").up(), k["weight"], k["train"]
     dims, shape = _channels(x)
     if training:
         mean, invstd = k["save_mean"].up().reshape(*shape), k["save_invstd"].up().reshape(*shape)
@@ -138,14 +139,14 @@ def _channel_shape(k: Kernel) -> tuple[int, ...]:
 
 @kernel("native_group_norm")
 def _group_norm(k: Kernel) -> tuple[Value, Value, Value]:
-    x = _grouped(k, k["input"])
+    x = _grouped(k, k.tensor("input"))
     mean, rstd = reduce("mean", x, (-2, -1)), _rstd(x, (-2, -1), k["eps"])
     return _affine((x - mean) * rstd, k["weight"], k["bias"], _channel_shape(k)), mean, rstd
 
 
 @kernel("native_group_norm_backward")
 def _group_norm_backward(k: Kernel) -> tuple[Value | None, Value | None, Value | None]:
-    g, x = _grouped(k, k["grad_out"]), _grouped(k, k["input"])
+    g, x = _grouped(k, k.tensor("grad_out")), _grouped(k, k.tensor("input"))
     mean, rstd = (k[name].up().reshape(k["N"], k["group"], 1, 1) for name in ("mean", "rstd"))
     by_input, by_weight, by_bias = k["output_mask"]
     weighted = _affine(g, k["weight"], None, _channel_shape(k))
@@ -166,15 +167,15 @@ def _other_axes(v: Value, dim: int) -> tuple[int, ...]:
 
 @kernel("_weight_norm_interface")
 def _weight_norm(k: Kernel) -> tuple[Value, Value]:
-    v, g = k["v"].up(), k["g"].up()
+    v, g = k.tensor("v").up(), k.tensor("g").up()
     norm = apply("sqrt", apply("square", v).sum(_other_axes(v, k["dim"])))
     return v * (g.reshape(*norm.shape) / norm), norm
 
 
 @kernel("_weight_norm_interface_backward")
 def _weight_norm_backward(k: Kernel) -> tuple[Value, Value]:
-    w, v, g = k["grad_w"].up(), k["saved_v"].up(), k["saved_g"].up()
-    norm = k["saved_norms"].up()
+    w, v, g = k.tensor("grad_w").up(), k.tensor("saved_v").up(), k.tensor("saved_g").up()
+    norm = k.tensor("saved_norms").up()
     total = (w * v).sum(_other_axes(v, k["dim"]))
     norm, g = norm.reshape(*total.shape), g.reshape(*total.shape)
     by_length = total / norm

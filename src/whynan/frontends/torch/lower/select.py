@@ -22,19 +22,19 @@ def _comparison(op: str) -> None:
 def _logical(op: str) -> None:
     @kernel(op)
     def logic(k: Kernel) -> Value:
-        return apply(op, k["self"].cast(BOOL), k["other"].cast(BOOL))
+        return apply(op, k.tensor("self").cast(BOOL), k["other"].cast(BOOL))
 
 
 def _predicate(op: str) -> None:
     @kernel(op)
     def predicate(k: Kernel) -> Value:
-        return apply(op, k["self"])
+        return apply(op, k.tensor("self"))
 
 
 def _bitwise(op: str, logical: str) -> None:
     @kernel(f"bitwise_{op}.Tensor", f"bitwise_{op}.Scalar", f"__{op}__.Tensor", f"__{op}__.Scalar")
     def bitwise(k: Kernel) -> Value:
-        a, b = k["self"].cast(k.format), k["other"]
+        a, b = k.tensor("self").cast(k.format), k["other"]
         b = b.cast(k.format) if isinstance(b, Value) else k.const(b)
         return apply(logical if k.format is BOOL else f"bitwise_{op}", a, b)
 
@@ -51,40 +51,40 @@ for _op in ("and", "or", "xor"):
 
 @kernel("logical_not")
 def _logical_not(k: Kernel) -> Value:
-    return ~k["self"].cast(BOOL)
+    return ~k.tensor("self").cast(BOOL)
 
 
 @kernel("bitwise_not")
 def _bitwise_not(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     return ~x if x.format is BOOL else apply("bitwise_not", x)
 
 
 @kernel("isposinf")
 def _isposinf(k: Kernel) -> Value:
-    return apply("eq", k["self"], np.inf)
+    return apply("eq", k.tensor("self"), np.inf)
 
 
 @kernel("isneginf")
 def _isneginf(k: Kernel) -> Value:
-    return apply("eq", k["self"], -np.inf)
+    return apply("eq", k.tensor("self"), -np.inf)
 
 
 @kernel("where.self", "where.ScalarSelf", "where.ScalarOther", "where.Scalar")
 def _where(k: Kernel) -> Value:
     a, b = (v.cast(k.format) if isinstance(v, Value) else k.const(v) for v in (k["self"], k["other"]))
-    return where(k["condition"], a, b)
+    return where(k.tensor("condition"), a, b)
 
 
 @kernel("masked_fill.Scalar", "masked_fill.Tensor")
 def _masked_fill(k: Kernel) -> Value:
-    x, value = k["self"], k["value"]
-    return where(k["mask"], value.cast(x.format) if isinstance(value, Value) else k.const(value), x)
+    x, value = k.tensor("self"), k["value"]
+    return where(k.tensor("mask"), value.cast(x.format) if isinstance(value, Value) else k.const(value), x)
 
 
 @kernel("nan_to_num")
 def _nan_to_num(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     if not x.format.is_float:
         return x
     largest = x.format.max
@@ -100,19 +100,19 @@ def _rounded(k: Kernel, number: float) -> float:
 
 @kernel("heaviside")
 def _heaviside(k: Kernel) -> Value:
-    return apply("heaviside", k["self"], k["values"])
+    x = k.tensor("self")
+    return where(apply("eq", x, 0), k["values"], (x > 0).cast(x.format))
 
 
 @kernel("copysign.Tensor", "copysign.Scalar")
 def _copysign(k: Kernel) -> Value:
     other = k["other"]
-    return apply("copysign", k["self"].cast(k.format), other.cast(k.format) if isinstance(other, Value) else other)
+    return apply("copysign", k.tensor("self").cast(k.format), other.cast(k.format) if isinstance(other, Value) else other)
 
 
 @kernel("isclose")
 def _isclose(k: Kernel) -> Value:
-    a, b = k["self"].cast(FLOAT64), k["other"].cast(FLOAT64)
-    near = apply("abs", a - b) <= k["atol"] + apply("abs", b * k["rtol"])
-    same = apply("eq", a, b) | (near & apply("isfinite", b))
+    a, b = k.tensor("self").cast(FLOAT64), k.tensor("other").cast(FLOAT64)
+    near = apply("abs", a - b) <= apply("abs", b * k["rtol"]) + k["atol"]
+    same: Value = apply("eq", a, b) | (near & apply("isfinite", b))
     return same | (apply("isnan", a) & apply("isnan", b)) if k["equal_nan"] else same
-

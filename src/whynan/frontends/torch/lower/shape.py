@@ -34,13 +34,13 @@ from whynan.ir.graph import Shape
 )
 def _same_elements(k: Kernel) -> Value:
     """Only the shape changes, and the result's own shape says how."""
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     return x
 
 
 @kernel("view.dtype")
 def _view_dtype(k: Kernel) -> Value:
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     return x if x.format.name == k.format.name else k.unknown(0, x)
 
 
@@ -52,18 +52,18 @@ def permuted(x: Value, axes: Sequence[int]) -> Value:
 
 @kernel("permute", "permute_copy")
 def _permute(k: Kernel) -> Value:
-    return permuted(k["self"], k["dims"])
+    return permuted(k.tensor("self"), k["dims"])
 
 
 @kernel("t", "t_copy", "numpy_T", "mT", "adjoint", "matrix_H")
 def _t(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     return x if x.ndim < 2 else permuted(x, (*x.axes[:-2], -1, -2))
 
 
 @kernel("transpose.int", "transpose_copy.int", "swapaxes", "swapdims")
 def _transpose(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     if x.ndim == 0:
         return x
     names = ("dim0", "dim1") if k.aten.name.startswith(("transpose", "swapdims")) else ("axis0", "axis1")
@@ -75,7 +75,7 @@ def _transpose(k: Kernel) -> Value:
 
 @kernel("movedim.int", "movedim.intlist")
 def _movedim(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     source, target = negative(k["source"], x.ndim), negative(k["destination"], x.ndim)
     order = [a for a in x.axes if a not in source]
     for place, a in sorted((t + x.ndim, s) for s, t in zip(source, target, strict=True)):
@@ -88,7 +88,7 @@ def _movedim(k: Kernel) -> Value:
 
 @kernel("slice.Tensor", "slice_copy.Tensor")
 def _slice(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     dim = axis(k["dim"], x.ndim)
     start, _, step = slice(k["start"], k["end"], k["step"]).indices(x.shape[dim])
     return cut(x, dim, start, k.shape[dim], step)
@@ -96,14 +96,14 @@ def _slice(k: Kernel) -> Value:
 
 @kernel("select.int", "select_copy.int")
 def _select(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     dim = axis(k["dim"], x.ndim)
     return cut(x, dim, k["index"] % x.shape[dim], 1)
 
 
 @kernel("narrow", "narrow_copy")
 def _narrow(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     dim = axis(k["dim"], x.ndim)
     return cut(x, dim, k["start"] % max(x.shape[dim], 1), k["length"])
 
@@ -123,7 +123,7 @@ def _narrow(k: Kernel) -> Value:
     "unbind_copy.int",
 )
 def _split(k: Kernel) -> list[Value]:
-    x = k["self"]
+    x = k.tensor("self")
     dim = axis(k["dim"], x.ndim)
     unbind = k.aten.name.startswith("unbind")
     parts, start = [], 0
@@ -155,49 +155,49 @@ def _stack(k: Kernel) -> Value:
 
 @kernel("diagonal", "diagonal_copy")
 def _diagonal(k: Kernel) -> Value:
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     return x.add("diagonal", shape=k.shape, **_plane(k, x.ndim))
 
 
-def _plane(k: Kernel, ndim: int) -> dict[str, int]:
+def _plane(k: Kernel, ndim: int) -> dict[str, Any]:
     return {"offset": k["offset"], "dim1": axis(k["dim1"], ndim), "dim2": axis(k["dim2"], ndim)}
 
 
 @kernel("diag_embed")
 def _diag_embed(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     return zeros(x, k.shape).add("diagonal_scatter", x, **_plane(k, len(k.shape)))
 
 
 @kernel("diagonal_backward")
 def _diagonal_backward(k: Kernel) -> Value:
-    g = k["grad_output"]
+    g = k.tensor("grad_output")
     return zeros(g, k.shape).add("diagonal_scatter", g, **_plane(k, len(k.shape)))
 
 
 @kernel("diagonal_scatter")
 def _diagonal_scatter(k: Kernel) -> Value:
-    x: Value = k["self"]
-    return x.add("diagonal_scatter", k["src"].cast(x.format), **_plane(k, x.ndim))
+    x: Value = k.tensor("self")
+    return x.add("diagonal_scatter", k.tensor("src").cast(x.format), **_plane(k, x.ndim))
 
 
 @kernel("trace")
 def _trace(k: Kernel) -> Value:
-    x = k["self"].cast(k.format)
+    x = k.tensor("self").cast(k.format)
     diagonal: Value = x.add("diagonal", shape=(min(x.shape),), offset=0, dim1=-2, dim2=-1)
     return diagonal.sum()
 
 
 @kernel("as_strided", "as_strided_copy")
 def _as_strided(k: Kernel) -> Value:
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     return x.add("as_strided", shape=k.shape, **_layout(k))
 
 
 @kernel("as_strided_scatter")
 def _as_strided_scatter(k: Kernel) -> Value:
-    x: Value = k["self"]
-    return x.add("as_strided_scatter", k["src"], **_layout(k))
+    x: Value = k.tensor("self")
+    return x.add("as_strided_scatter", k.tensor("src"), **_layout(k))
 
 
 def _layout(k: Kernel) -> dict[str, Any]:
@@ -206,13 +206,13 @@ def _layout(k: Kernel) -> dict[str, Any]:
 
 @kernel("unfold", "unfold_copy")
 def _unfold(k: Kernel) -> Value:
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     return x.add("unfold", shape=k.shape, dim=axis(k["dimension"], x.ndim), size=k["size"], step=k["step"])
 
 
 @kernel("unfold_backward")
 def _unfold_backward(k: Kernel) -> Value:
-    g, shape = k["grad_in"], k.shape
+    g, shape = k.tensor("grad_in"), k.shape
     dim = axis(k["dim"], len(shape))
     windows, size = g.shape[dim - 1], k["size"]
     index = (np.arange(windows)[:, None] * k["step"] + np.arange(size)).reshape(-1)
@@ -236,15 +236,15 @@ def accumulated(x: Value, index: Any, n: int) -> Value:
 
 @kernel("slice_scatter")
 def _slice_scatter(k: Kernel) -> Value:
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     dim = axis(k["dim"], x.ndim)
     start, _, step = slice(k["start"], k["end"], k["step"]).indices(x.shape[dim])
-    return x.add("slice_scatter", k["src"].cast(x.format), dim=dim, start=start, step=step)
+    return x.add("slice_scatter", k.tensor("src").cast(x.format), dim=dim, start=start, step=step)
 
 
 @kernel("slice_backward")
 def _slice_backward(k: Kernel) -> Value:
-    g, shape = k["grad_output"], k.shape
+    g, shape = k.tensor("grad_output"), k.shape
     dim = axis(k["dim"], len(shape))
     start, _, step = slice(k["start"], k["end"], k["step"]).indices(shape[dim])
     return g if g.shape == shape else zeros(g, shape).add("slice_scatter", g, dim=dim, start=start, step=step)
@@ -258,13 +258,13 @@ def _into_row(x: Value, row: Value, dim: int, index: int) -> Value:
 
 @kernel("select_scatter")
 def _select_scatter(k: Kernel) -> Value:
-    x = k["self"]
-    return _into_row(x, k["src"], axis(k["dim"], x.ndim), k["index"])
+    x = k.tensor("self")
+    return _into_row(x, k.tensor("src"), axis(k["dim"], x.ndim), k["index"])
 
 
 @kernel("select_backward")
 def _select_backward(k: Kernel) -> Value:
-    g = k["grad_output"]
+    g = k.tensor("grad_output")
     return _into_row(zeros(g, k.shape), g, axis(k["dim"], len(k.shape)), k["index"])
 
 
@@ -273,13 +273,13 @@ def _select_backward(k: Kernel) -> Value:
 
 @kernel("flip")
 def _flip(k: Kernel) -> Value:
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     return x.add("flip", dims=negative(k["dims"], x.ndim)) if k["dims"] else x
 
 
 @kernel("roll")
 def _roll(k: Kernel) -> Value:
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     if not k["dims"]:
         return x.reshape(x.size).add("roll", shifts=tuple(k["shifts"]), dims=(-1,))
     return x.add("roll", shifts=tuple(k["shifts"]), dims=negative(k["dims"], x.ndim))
@@ -287,7 +287,7 @@ def _roll(k: Kernel) -> Value:
 
 @kernel("repeat", "tile")
 def _repeat(k: Kernel) -> Value:
-    x: Value = k["self"]
+    x: Value = k.tensor("self")
     reps = k["repeats"] if k.aten.name.startswith("repeat") else k["dims"]
     rank = len(k.shape)
     x = x.reshape(*(1,) * (rank - x.ndim), *x.shape)
@@ -298,7 +298,7 @@ def _repeat(k: Kernel) -> Value:
 
 @kernel("repeat_interleave.self_int")
 def _repeat_interleave(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     if k["dim"] is None:
         return x.reshape(x.size, 1).expand((x.size, k["repeats"]))
     dim = axis(k["dim"], x.ndim) + x.ndim
@@ -308,9 +308,11 @@ def _repeat_interleave(k: Kernel) -> Value:
 
 @kernel("tril", "triu")
 def _triangle(k: Kernel) -> Value:
-    x = k["self"]
-    keep = np.tri(*x.shape[-2:], k["diagonal"] if k.aten.name.startswith("tril") else k["diagonal"] - 1, dtype=bool)
-    return where(x.const(keep if k.aten.name.startswith("tril") else ~keep, BOOL), x, 0)
+    x = k.tensor("self")
+    rows, columns = x.shape[-2:]
+    lower = k.aten.name.startswith("tril")
+    below = np.tri(rows, columns, k["diagonal"] - (0 if lower else 1)) == 1
+    return where(x.const(below if lower else ~below, BOOL), x, 0)
 
 
 # ---------------------------------------------------------------- pads
@@ -328,7 +330,7 @@ def _padded_shape(x: Value, pads: Sequence[tuple[int, int]]) -> Shape:
 
 @kernel("constant_pad_nd")
 def _constant_pad(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     pads = _pads(k["pad"], x.ndim)
     for dim, (before, after) in zip(x.axes, pads, strict=True):
         if before < 0 or after < 0:
@@ -343,7 +345,7 @@ def _constant_pad(k: Kernel) -> Value:
 
 @kernel(*(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)))
 def _edge_pad(k: Kernel) -> Value:
-    x = k["self"]
+    x = k.tensor("self")
     pads = _pads(k["padding"], x.ndim)
     op = "pad_reflect" if k.aten.name.startswith("reflection") else "pad_replicate"
     padded: Value = x.add(op, shape=_padded_shape(x, pads), pads=pads)
@@ -352,7 +354,7 @@ def _edge_pad(k: Kernel) -> Value:
 
 @kernel(*(f"{kind}_pad{n}d_backward" for kind in ("reflection", "replication") for n in (1, 2, 3)))
 def _edge_pad_backward(k: Kernel) -> Value:
-    g, shape = k["grad_output"], k.shape
+    g, shape = k.tensor("grad_output"), k.shape
     rank = len(k["padding"]) // 2
     space = shape[-rank:]
     source = np.arange(int(np.prod(space))).reshape(space)
