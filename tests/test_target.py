@@ -206,6 +206,13 @@ def test_arguments():
     assert arguments_of(dict) == {}
 
 
+def test_arguments_of_built_in_functions_are_in_their_docstrings():
+    torch = pytest.importorskip("torch")
+    assert arguments_of(torch.log) == {"input": True, "out": False}
+    assert arguments_of(torch.logsumexp) == {"input": True, "dim": True, "keepdim": False, "out": False}
+    assert arguments_of(torch.nn.functional.cosine_similarity) == {"x1": True, "x2": True, "dim": False, "eps": False}
+
+
 # ---------------------------------------------------------------- framework
 
 # stand-ins for the real packages: finding the framework must not depend on what is installed

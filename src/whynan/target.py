@@ -8,6 +8,7 @@ import difflib
 import importlib.util
 import inspect
 import linecache
+import re
 import sys
 import traceback
 import zlib
@@ -234,7 +235,7 @@ def _needed(cls: type) -> list[str]:
 def arguments_of(loss: Callable[..., Any]) -> dict[str, bool]:
     """The names of a loss's arguments, each with whether it must be given; of a module's `forward` and of a Keras loss's `call`.
 
-    Empty if the callable does not say (some built-in functions).
+    A built-in function's are read from its docstring. Empty if the callable does not say.
     """
     function = loss
     for method in ("forward", "call", "python_function"):
@@ -244,8 +245,22 @@ def arguments_of(loss: Callable[..., Any]) -> dict[str, bool]:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return {}
+        return _documented(function)
     return {p.name: p.default is p.empty for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def _documented(function: Any) -> dict[str, bool]:
+    """The arguments of a built-in function from the signature that its docstring opens with: `log(input, *, out=None) -> Tensor`."""
+    found = re.match(r"\s*[\w.]+(\([^()]*\)) *(?:->|\n|$)", getattr(function, "__doc__", None) or "")
+    try:
+        arguments = ast.parse(f"def f{found[1]}: pass").body[0].args if found else None  # type: ignore[attr-defined]  # it is a def
+    except SyntaxError:
+        arguments = None
+    if arguments is None:
+        return {}
+    plain, keywords = arguments.posonlyargs + arguments.args, arguments.kwonlyargs
+    needed = {a.arg: i < len(plain) - len(arguments.defaults) for i, a in enumerate(plain)}
+    return needed | {a.arg: default is None for a, default in zip(keywords, arguments.kw_defaults, strict=True)}
 
 
 # ---------------------------------------------------------------- framework

@@ -9,17 +9,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from tests.ops.soundness import special_values
+
+from whynan.domain.interval import contains, of_array
+from whynan.ir.dtype import BOOL, FLOATS, Array, Format, from_ordinal, nearest, ordinal
+from whynan.ir.graph import Call
+from whynan.ops._opdef import bound
 
 torch = pytest.importorskip("torch")
-
-from torch.nn import functional  # noqa: E402
-
-import whynan.ops  # noqa: E402, F401  (registers the ops)
-from tests.ops.soundness import special_values  # noqa: E402
-from whynan.domain.interval import contains, of_array  # noqa: E402
-from whynan.ir.dtype import FLOATS, Array, Format, from_ordinal, nearest, ordinal  # noqa: E402
-from whynan.ir.graph import Call  # noqa: E402
-from whynan.ops._opdef import OPS, bound  # noqa: E402
+functional = torch.nn.functional
 
 SIZE = 2048
 Row = tuple[str, Callable[..., Any], int, dict[str, Any]]
@@ -89,7 +87,7 @@ def outside(row: Row, fmt: Format, arrays: list[Array]) -> list[Any]:
     except (RuntimeError, NotImplementedError) as error:
         pytest.skip(f"PyTorch has no kernel: {str(error).splitlines()[0]}")
     value = array(result)
-    result_format = fmt if OPS[op].low != 0 or value.dtype != bool else whynan.ir.dtype.BOOL
+    result_format = BOOL if value.dtype == bool else fmt
     shape = arrays[0].shape
     call = Call(op, attrs, (shape,) * arity, (fmt,) * arity, shape, result_format)
     b = bound(call, [of_array(x) for x in arrays])
@@ -123,7 +121,7 @@ def test_powers_with_a_number_as_exponent(fmt: Format, exponent: float) -> None:
 def test_where_takes_one_branch(fmt: Format, condition: bool) -> None:
     a, b = (values(np.random.default_rng(s), fmt, 64) for s in (1, 2))
     value = array(torch.where(torch.tensor(condition), tensor(a), tensor(b)))
-    call = Call("where", {}, ((1,), (64,), (64,)), (whynan.ir.dtype.BOOL, fmt, fmt), (64,), fmt)
+    call = Call("where", {}, ((1,), (64,), (64,)), (BOOL, fmt, fmt), (64,), fmt)
     assert contains(bound(call, [of_array(np.array([condition])), of_array(a), of_array(b)]), value).all()
     assert np.array_equal(value.view(f"i{fmt.numpy.itemsize}"), (a if condition else b).view(f"i{fmt.numpy.itemsize}"))
 

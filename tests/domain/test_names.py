@@ -46,6 +46,9 @@ def test_a_loss_of_probabilities_takes_predictions_for_probabilities():
     assert names.kind_of("y_pred", "dice_loss") == "prob"
     assert names.kind_of("input", "binary_cross_entropy_with_logits") == "logit"
     assert names.kind_of("input", "cross_entropy") == "logit"
+    assert names.kind_of("input", "CrossEntropyLoss(reduction='sum')") == "logit"
+    assert names.kind_of("input", "BCEWithLogitsLoss") == "logit"
+    assert names.kind_of("input", "BCELoss") == "prob"
     assert names.kind_of("input", "mse_loss") == "real"
 
 
@@ -69,6 +72,24 @@ def test_first_candidates():
     assert first(["anchor", "positive", "negative"]) == dict.fromkeys(["anchor", "positive", "negative"], "real(4, 3)")
     assert first(["x", "temperature"]) == {"x": "real(4)", "temperature": "positive()"}
     assert first(["mu", "logvar"]) == {"mu": "real(4)", "logvar": "logit(4)"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "function", "expected"),
+    [
+        (["input", "target"], "kl_div", ("real(4, low=-100, high=0)", "prob(4)")),
+        (["input", "target"], "nll_loss", ("real(4, 3, low=-100, high=0)", "classes(3, 4)")),
+        (["input", "target"], "gaussian_nll_loss", ("real(4)", "real(4)")),
+        (["input1", "input2", "target"], "cosine_embedding_loss", ("real(4, 3)", "real(4, 3)", "real(4, low=-1, high=1)")),
+        (["input", "target"], "mse_loss", ("real(8, 1)", "real(8, 1)")),
+    ],
+)
+def test_the_functions_name_counts(wanted, function, expected):
+    assert expected in [tuple(str(d) for d in c.values()) for c in names.candidates(wanted, function=function)]
+
+
+def test_one_column_has_no_classes():
+    assert not [c for c in names.candidates(["input", "target"]) if c["input"].shape == (8, 1) and c["target"].kind == "classes"]
 
 
 def made_of(wanted, given=None):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch_snippets import GOLDEN, INPUTS, SNIPPETS, UNSTABLE, Seen, calls, disagreement, functional, golden_lines
+from tests.frontends.torch_snippets import GOLDEN, INPUTS, SNIPPETS, UNSTABLE, Seen, calls, disagreement, functional, golden_lines
 
 from whynan.errors import OpError
 from whynan.frontends.torch.lower import FAMILIES, SPELLINGS, Aten, Ref, lower

@@ -22,13 +22,18 @@ def special_values(fmt: Format) -> Array:
         values = [info.min, info.min + 1, 0, 1, 2, 3, 7, info.max - 1, info.max]
         return np.array([v for v in values if abs(v) < 2**53], fmt.numpy)  # larger ones are not exact in bounds
     near_one = [1 - fmt.eps / 2, 1.0, 1 + fmt.eps, 0.5, 2.0, 3.0, 0.3, 1.4616, 7.7, np.pi / 2, 20.0, 88.8, 100.0]
-    extreme = [fmt.smallest, 5 * fmt.smallest, fmt.tiny, fmt.max ** 0.5, fmt.max]
+    extreme = [fmt.smallest, 5 * fmt.smallest, fmt.tiny, fmt.max**0.5, fmt.max]
     positive = np.array([0.0, *near_one, *extreme, np.inf])
     return nearest(fmt, np.concatenate([positive, -positive, [np.nan]])).astype(fmt.numpy)
 
 
-def draw(rng: np.random.Generator, fmt: Format, shape: Shape) -> Array:
-    """A random array: special values, moderate ones and any at all."""
+def draw(rng: np.random.Generator, fmt: Format, shape: Shape, few: bool = False) -> Array:
+    """A random array: special values, moderate ones and any at all; or (`few`) one or two special values only."""
+    if few:
+        pool = special_values(fmt)
+        if fmt.is_float and rng.random() < 0.7:
+            pool = np.array([0.0, 1.0, fmt.max, -fmt.max, np.inf, -np.inf]).astype(fmt.numpy)
+        return rng.choice(rng.choice(pool, int(rng.integers(1, 3))), size=shape)
     special = rng.choice(special_values(fmt), size=shape)
     if fmt.kind == "bool":
         return special

@@ -23,6 +23,8 @@ CHOOSERS = {"where": (1, 2), "gather": (0,), "index": (0,), "minimum": (0, 1), "
 PLUMBING = frozenset({"reshape", "permute", "expand", "cast", "const", "slice", "concat"})
 OUT_OF_DOMAIN = frozenset({"log-of-negative", "sqrt-of-negative", "inverse-trig-domain", "pow-domain"})
 AT_ZERO = frozenset({"log-of-zero", "div-by-zero", "zero-over-zero", "sqrt-grad-at-zero", "norm-grad-at-zero", "pow-grad-at-zero", "inverse-trig-grad-at-edge", "inverse-trig-domain", "masked-branch-gradient", "zero-times-inf", "underflow-then-divide"})
+# how a derivative that is infinite at one point fails there
+SINGULAR = frozenset({"", "div-by-zero", "zero-over-zero", "zero-times-inf", "log-of-zero", "underflow-then-divide", "other-domain-error", "inf-over-inf"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,8 +210,8 @@ def _plain(v: Array) -> Array:
 def _backward_cause(scene: _Scene, node: Node, own: str) -> tuple[str, list[str]]:
     """Name a failing derivative after the forward op, or the `where` trap if what failed had been masked."""
     group = scene.derived(node)
-    steep = [OPS[n.op].steep for n in group if n.op in OPS and OPS[n.op].steep]
-    if any(n.op == "var" for n in group):
+    steep = [OPS[_written(n)].steep for n in group if _written(n) in OPS and OPS[_written(n)].steep] if own in SINGULAR else []
+    if steep and any(n.op == "var" for n in group):
         steep.append("zero-variance")
     specific = steep[-1] if steep else own
     related = [c for c in [*steep, own] if c != specific]
@@ -377,9 +379,16 @@ def _rounds_to(name: str, written: float, kept: float, gap: float, smallest: flo
 
 def _reported_op(scene: _Scene, node: Node) -> str:
     """The op's own name; for a derivative that of the forward op."""
+    if node.phase == FORWARD:
+        return _written(node)
     group = [n for n in scene.derived(node) if n.op not in PLUMBING]
     steep = [n for n in group if n.op in OPS and OPS[n.op].steep]
-    return (steep or group)[-1].op if group else node.op
+    return _written((steep or group)[-1]) if group else node.op
+
+
+def _written(node: Node) -> str:
+    """The op as the source has it: x ** 0.5 is computed as a square root, but it is a power."""
+    return str(node.attrs.get("written_as", node.op))
 
 
 def _message(scene: _Scene, node: Node, op: str, cause: str) -> str:

@@ -82,7 +82,12 @@ def kind_of(name: str, function: str = "") -> str:
             return kind
     if not any(word in _PREDICTIONS for word in words):
         return "real"
-    return _prediction_kind(words_of(function))
+    return _prediction_kind(_function_words(function))
+
+
+def _function_words(function: str) -> list[str]:
+    """The parts of a loss's name, its arguments and the word "loss" left out."""
+    return [word for word in words_of(function.partition("(")[0]) if word != "loss"]
 
 
 def _kind_word(word: str) -> str:
@@ -90,6 +95,8 @@ def _kind_word(word: str) -> str:
 
 
 def _prediction_kind(function: list[str]) -> str:
+    if {"kl", "nll"} & {*function} and not {"gaussian", "poisson"} & {*function}:
+        return "logprob"
     if {"logits", "logit"} & {*function} or (function[-2:] == ["cross", "entropy"] and "binary" not in function):
         return "logit"
     if {"bce", "dice", "jaccard", "tversky"} & {*function} or {"binary", "entropy"} <= {*function}:
@@ -226,20 +233,23 @@ def _layouts(
             yield from ((shape, domain) for domain in _class_targets(shape))
     scored = any(kind in ("prob", "logit", "simplex") for kind in kinds)
     for shape in shapes:
-        floats = (binary(*shape), real(*shape)) if scored else (real(*shape), binary(*shape))
-        if not targets:
-            yield shape, floats[0]
-            continue
-        yield from ((shape, domain) for domain in floats)
-        yield from ((shape, domain) for domain in _class_targets(shape))
+        wanted = [*_float_targets(shape, scored, {*_function_words(function)}), *_class_targets(shape)] if targets else [real(*shape)]
+        yield from ((shape, domain) for domain in wanted)
+
+
+def _float_targets(shape: Shape, scored: bool, function: set[str]) -> list[Domain]:
+    """Targets of the inputs' own shape; signs where the loss is a margin's, one for each row as well."""
+    if "kl" in function:
+        return [prob(*shape)]
+    if {"margin", "hinge", "cosine", "ranking"} & function:
+        return [real(*s, low=-1, high=1) for s in dict.fromkeys((shape, shape[:1]))]
+    return [binary(*shape), real(*shape)] if scored else [real(*shape), binary(*shape)]
 
 
 def _class_targets(shape: Shape) -> list[Domain]:
     """Class numbers for scores of a shape: classes along axis 1 (PyTorch), then along the last axis (Keras)."""
-    if len(shape) < 2:
-        return []
-    made = [classes(max(shape[1], 2), shape[0], *shape[2:]), classes(max(shape[-1], 2), *shape[:-1])]
-    return made[:1] if len(shape) == 2 else made
+    axes = dict.fromkeys((1, len(shape) - 1)) if len(shape) >= 2 else ()
+    return [classes(shape[axis], *shape[:axis], *shape[axis + 1 :]) for axis in axes if shape[axis] >= 2]
 
 
 def _shapes(given: dict[str, Domain], inputs: list[str], names: list[str]) -> list[Shape]:

@@ -133,9 +133,12 @@ class Builder:
         self.nodes.append(Node(len(self.nodes), op, inputs, attrs, tuple(shape), fmt, p.phase, p.site, p.source, p.spelling, p.derives))
         return len(self.nodes) - 1
 
-    def const(self, value: Array, fmt: Format) -> int:
-        """A constant. An array of one repeated value is kept as one element: bounds then cost the same for any size."""
-        return self.add("const", (), value.shape, fmt, value=_uniform(value))
+    def const(self, value: Array, fmt: Format, **attrs: Any) -> int:
+        """A constant. An array of one repeated value is kept as one element: bounds then cost the same for any size.
+
+        `written`, if given, is the number in the source where rounding to the format has changed it.
+        """
+        return self.add("const", (), value.shape, fmt, value=_uniform(value), **attrs)
 
 
 def _uniform(value: Array) -> Array:

@@ -54,7 +54,7 @@ def outward(
     return _finished(fmt, np.where(empty, np.inf, below), np.where(empty, -np.inf, above), half_ulps, flags)
 
 
-def _below(work: Format, y: Float64, ulps: int, slack: npt.ArrayLike, keep: npt.ArrayLike) -> Float64:
+def _below(work: Format, y: Any, ulps: int, slack: Any, keep: Any) -> Any:
     """The least value that a library may return for an exact result y. Without slack it does not cross zero."""
     start = np.where(np.asarray(slack) > 0, y - slack, y)
     stepped = next_down(work, nearest(work, start), ulps)
@@ -101,17 +101,19 @@ def curve(
 ) -> Transfer:
     """The transfer function of a continuous real function of one variable.
 
-    Between its `turns` (local extremes) f is monotone; outside of `domain` it is NaN. Results for inputs in `exact` (or where it says so) and for
-    infinite inputs have no error, and none lies outside of `low` and `high`. `odd` says that the result has the sign of the
-    input, zeros included; `straight` that the slope at zero is 1, so that a subnormal input is its own result. `slack(x, format)`
-    is an absolute error beside the relative one. Kernels that round half precision at each step err by `half_ulps` more; those
-    that overflow on the way do so beyond `early` times the largest number; `either_zero` says that a zero may lose its minus sign
-    (or if f is not odd, have either).
+    Between its `turns` (local extremes) f is monotone; outside of `domain` it is NaN. Results for inputs in `exact` (or where it
+    says so) and for infinite inputs have no error, and none lies outside of `low` and `high`.
+
+    `odd`: the result has the sign of the input, zeros included. `straight`: the slope at zero is 1, so that a subnormal input is
+    its own result. `slack(x, format)`: an absolute error beside the relative one. `half_ulps`: the further error of kernels that
+    round half precision at each step. `early`: beyond this part of the largest number, kernels may overflow on the way.
+    `either_zero`: a zero may lose its minus sign (or, if f is not odd, have either).
     """
     turning = tuple(np.float64(t) for t in turns)
     known = exact if callable(exact) else _one_of(*exact)
 
     def transfer(call: Call, a: Bounds) -> Bounds:
+        x: Any
         work = working_format(call.format)
         lo, hi = np.maximum(a.lo, domain[0]), np.minimum(a.hi, domain[1])
         error = 0.0 if slack is None else np.maximum(slack(lo, call.format), slack(hi, call.format))

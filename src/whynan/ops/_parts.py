@@ -10,7 +10,7 @@ from whynan.ir.graph import Call
 from whynan.ops._opdef import Danger
 
 
-def part(b: Bounds, low: npt.ArrayLike = -np.inf, high: npt.ArrayLike = np.inf, where: npt.ArrayLike = True) -> Bounds:
+def part(b: Bounds, low: npt.ArrayLike = -np.inf, high: npt.ArrayLike = np.inf, where: Any = True) -> Bounds:
     """The numbers of `b` between two limits, where the mask holds; elsewhere none (the empty interval)."""
     return make(
         np.where(where, np.maximum(b.lo, low), np.inf),

@@ -85,7 +85,8 @@ def summed(fmt: Format, b: Bounds, fold: Fold, *, accumulator: Format | None = N
     mixed = ~positive & ~negative & ~single
     low, high = np.where(under, -np.inf, low), np.where(over, np.inf, high)
     low, high = blank(low, high, never | (fold.any(b.lo == np.inf) & fold.any(b.hi == -np.inf)))
-    neg_zero = (fold.any(b.may_neg_zero) & zeros) if rounded else fold.all(b.may_neg_zero)
+    # a fused multiply-add may round a tiny negative remainder to -0
+    neg_zero = mixed | fold.any(b.may_neg_zero) & zeros if rounded else fold.all(b.may_neg_zero)
     pos_zero = mixed | zeros
     return make(low, high, nan=nan, pos_zero=pos_zero, neg_zero=neg_zero, fraction=fold.any(~b.integral))
 

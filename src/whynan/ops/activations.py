@@ -133,9 +133,9 @@ _EXPM1 = curve(np.expm1, low=-1.0, odd=True, straight=True)
 
 
 def _times(call: Call, a: Bounds, factor: float) -> Bounds:
-    """The rounded product with a number; 0*inf is NaN, an empty interval stays empty."""
-    factor = float(nearest(call.format, factor))
-    result = settle(times(a, make(factor, factor)), call.format)
+    """The rounded product with a number; 0*inf is NaN and an empty interval stays empty."""
+    number = nearest(call.format, factor)
+    result = settle(times(a, make(number, number)), call.format)
     return part(result, where=~a.empty)
 
 

@@ -147,6 +147,7 @@ define_op(
         overflow("product-overflow", "the product is larger than the largest number of the format."),
     ),
     elementwise=True,
+    steep="log-of-zero",
 )
 
 define_op(
@@ -161,6 +162,7 @@ define_op(
         overflow("product-overflow", "the product is larger than the largest number of the format."),
     ),
     elementwise=True,
+    steep="log-of-zero",
 )
 
 define_op(
@@ -174,4 +176,5 @@ define_op(
     ),
     elementwise=True,
     high=0.3678794411714424,
+    steep="log-of-zero",
 )

@@ -1,4 +1,4 @@
-"""Reading and writing at computed places: gather, advanced indexing, scatter, masks.
+"""Reading and writing at computed places: gather, advanced indexing, scatter.
 
 A framework raises an error for an index that is out of range, so an index that is not known reads any element of the axis within
 its own bounds, and a write may go to any place. Known indices (one number each) are followed exactly while the value is small.
@@ -11,7 +11,6 @@ import numpy as np
 
 from whynan.domain.interval import ZERO as ZERO_FLAGS
 from whynan.domain.interval import Bounds, apply, join, join_axes, make, settle
-from whynan.errors import OpError
 from whynan.ir.dtype import Array, nearest
 from whynan.ir.graph import Call, Shape
 from whynan.ops._groups import SPREAD_LIMIT, aligned, merged, point, spread_all, uniform
@@ -24,7 +23,7 @@ ZERO = make(0.0, 0.0, neg_zero=False, fraction=False)
 ONE = make(1.0, 1.0, fraction=False)
 
 
-def _integers(b: Bounds, shape: Shape) -> Array | None:
+def integers(b: Bounds, shape: Shape) -> Array | None:
     """The values of an index tensor if they are known and few, else None."""
     full = spread_all(b, shape) if point(b) else None
     return None if full is None else full.lo.reshape(full.shape[-len(shape) :] if shape else ()).astype(np.int64)
@@ -64,7 +63,7 @@ def _gather_bounds(call: Call, b: Bounds, index: Bounds) -> Bounds:
     if not shape:
         return b
     b = apply(b, lambda a: _window(a, axis, call.shapes[1], len(shape)))
-    places = _integers(index, call.shapes[1])
+    places = integers(index, call.shapes[1])
     if places is not None and b.shape[axis] == shape[axis] and b.lo.ndim == len(shape):
         full = spread_all(b, tuple(shape[a] if a == axis else call.shapes[1][a] for a in range(-len(shape), 0)))
         if full is not None:
@@ -75,11 +74,13 @@ def _gather_bounds(call: Call, b: Bounds, index: Bounds) -> Bounds:
 def _take_flat(call: Call, x: Array, index: Array) -> Array:
     lead = front(call, x)
     flat = x.reshape(lead + (prod(call.shapes[0]),))
-    return np.take_along_axis(flat, index.astype(np.int64).reshape(lead + (prod(call.shapes[1]),)), axis=-1).reshape(lead + tuple(call.shape))
+    return np.take_along_axis(flat, index.astype(np.int64).reshape(lead + (prod(call.shapes[1]),)), axis=-1).reshape(
+        lead + tuple(call.shape)
+    )
 
 
 def _take_flat_bounds(call: Call, b: Bounds, index: Bounds) -> Bounds:
-    full, places = spread_all(b, call.shapes[0]), _integers(index, call.shapes[1])
+    full, places = spread_all(b, call.shapes[0]), integers(index, call.shapes[1])
     if full is not None and places is not None and full.lo.ndim == len(call.shapes[0]) and b.lo.size > 1:
         return apply(full, lambda a: a.reshape(-1)[places])
     return merged(b, len(call.shapes[0]), len(call.shape))
@@ -125,7 +126,7 @@ def _index_bounds(call: Call, b: Bounds, *indices: Bounds) -> Bounds:
     first, last, common = _layout(call)
     places: dict[int, Array] = {}
     for k, axis in enumerate(axes):
-        known = None if b.shape[axis] == 1 else _integers(indices[k], call.shapes[1 + k])
+        known = None if b.shape[axis] == 1 else integers(indices[k], call.shapes[1 + k])
         if known is None:
             b = _reachable(b, axis, shape[axis], indices[k])
         places[axis] = np.zeros((), np.int64) if known is None else known
@@ -280,7 +281,9 @@ def _unknown_write(call: Call, x: Bounds, src: Bounds, times: int, reduce: str, 
     extra = join(src, neutral)
     start = x if include_self else join(x, neutral)
     shape = np.broadcast_shapes(start.shape, extra.shape)
-    pair = Bounds(*(np.stack([np.broadcast_to(a, shape), np.broadcast_to(b, shape)]) for a, b in zip(_parts(start), _parts(extra), strict=True)))
+    pair = Bounds(
+        *(np.stack([np.broadcast_to(a, shape), np.broadcast_to(b, shape)]) for a, b in zip(_parts(start), _parts(extra), strict=True))
+    )
 
     def over(ufunc: Any, a: Array) -> Array:
         more = a[1] * times if ufunc is np.add else a[1] ** times if ufunc is np.multiply else a[1]
@@ -307,7 +310,7 @@ def _index_put_bounds(call: Call, x: Bounds, value: Bounds, *indices: Bounds) ->
     x, value = aligned(x, len(shape)), aligned(value, len(region))
     if 0 in region:
         return x
-    places = [_integers(i, s) for i, s in zip(indices, call.shapes[2:], strict=True)]
+    places = [integers(i, s) for i, s in zip(indices, call.shapes[2:], strict=True)]
     known = [p for p in places if p is not None]
     full, values = spread_all(x, shape), spread_all(value, region)
     if full is not None and values is not None and len(known) == len(places) and full.lo.ndim == len(shape):
@@ -337,7 +340,7 @@ def _scatter_bounds(call: Call, x: Bounds, index: Bounds, src: Bounds) -> Bounds
     x, src = aligned(x, len(shape)), aligned(src, len(call.shapes[2]))
     if 0 in call.shapes[1]:
         return x
-    places = _integers(index, call.shapes[1])
+    places = integers(index, call.shapes[1])
     full, values = spread_all(x, shape), spread_all(src, call.shapes[2])
     if places is not None and full is not None and values is not None and reduce != "mean" and full.lo.ndim == len(shape):
         cells = _scatter_cells(call, (), places)[0]
@@ -346,71 +349,6 @@ def _scatter_bounds(call: Call, x: Bounds, index: Bounds, src: Bounds) -> Bounds
     others = [a for a in range(-len(shape), 0) if a != axis and src.shape[a] > 1 and src.shape[a] != shape[a]]
     hull = join_axes(src, (axis, *others)) if shape else src
     return _unknown_write(call, x, hull, call.shapes[1][axis] if shape else 1, reduce, include_self)
-
-
-# ---------------------------------------------------------------- masks
-
-
-def _masked_select(call: Call, x: Array, mask: Array) -> Array:
-    lead = np.broadcast_shapes(front(call, x), front(call, mask, 1))
-    full = np.broadcast_shapes(*call.shapes)
-    x, mask = (np.broadcast_to(_spaced(call, a, i, len(full)), lead + full) for i, a in enumerate((x, mask)))
-    picked = x[mask.astype(bool)]
-    if picked.size != prod(lead) * prod(call.shape) or np.any(mask.reshape(prod(lead), -1).sum(1) != prod(call.shape)):
-        raise OpError("masked_select: the mask selects another number of elements than in the recorded run.")
-    return picked.reshape(lead + tuple(call.shape))
-
-
-def _spaced(call: Call, x: Array, i: int, ndim: int) -> Array:
-    lead = front(call, x, i)
-    return x.reshape(lead + (1,) * (ndim - len(call.shapes[i])) + x.shape[len(lead) :])
-
-
-def _masked_select_bounds(call: Call, x: Bounds, mask: Bounds) -> Bounds:
-    full = np.broadcast_shapes(*call.shapes)
-    places, values = _integers(mask, call.shapes[1]), spread_all(x, full)
-    if places is not None and values is not None and values.lo.ndim == len(full):
-        chosen = np.broadcast_to(places.astype(bool), full)
-        if x.lo.size > 1 and chosen.sum() == prod(call.shape):
-            return apply(values, lambda a: a[chosen])
-    return merged(x, len(call.shapes[0]), len(call.shape))
-
-
-def _masked_indices(call: Call, mask: Array) -> Array:
-    lead = front(call, mask)
-    rows = [np.argwhere(m) for m in mask.reshape((prod(lead), *call.shapes[0]))]
-    if any(r.shape != tuple(call.shape) for r in rows):
-        raise OpError("masked_indices: the mask selects another number of elements than in the recorded run.")
-    return np.stack(rows).reshape(lead + tuple(call.shape)) if rows else np.zeros(lead + tuple(call.shape), np.int64)
-
-
-def _masked_indices_bounds(call: Call, mask: Bounds) -> Bounds:
-    places = _integers(mask, call.shapes[0])
-    if places is not None and int((places != 0).sum()) == call.shape[0]:
-        found = np.argwhere(places).astype(np.float64)
-        return make(found, found, neg_zero=False, fraction=False)
-    last = np.maximum(np.asarray(call.shapes[0], np.float64) - 1, 0).reshape(1, -1)
-    return make(np.zeros(last.shape), last, neg_zero=False, fraction=False)
-
-
-def _masked_scatter(call: Call, x: Array, mask: Array, source: Array) -> Array:
-    lead, shape = front(call, x), tuple(call.shapes[0])
-    out = x.reshape((prod(lead), *shape)).copy()
-    chosen = np.broadcast_to(_spaced(call, mask, 1, len(shape)), lead + shape).reshape(out.shape).astype(bool)
-    values = source.reshape(prod(lead), -1)
-    for row, where, new in zip(out, chosen, values, strict=True):
-        row[where] = new[: int(where.sum())]
-    return out.reshape(x.shape)
-
-
-def _masked_scatter_bounds(call: Call, x: Bounds, mask: Bounds, source: Bounds) -> Bounds:
-    ndim = len(call.shapes[0])
-    x, mask = aligned(x, ndim), aligned(mask, ndim)
-    new = merged(source, len(call.shapes[2]), ndim)
-    may, sure = mask.hi > 0, mask.lo > 0
-    lo = np.where(sure, new.lo, np.where(may, np.minimum(x.lo, new.lo), x.lo))
-    hi = np.where(sure, new.hi, np.where(may, np.maximum(x.hi, new.hi), x.hi))
-    return Bounds(lo, hi, np.where(sure, new.flags, np.where(may, x.flags | new.flags, x.flags)))
 
 
 # ---------------------------------------------------------------- the records
@@ -435,6 +373,3 @@ define_op("index_put", "a value with elements replaced or added to by index", _i
 define_op("scatter", "a value with elements replaced along an axis", _scatter, _scatter_bounds)
 define_op("scatter_add", "a value with elements added to along an axis", _scatter, _scatter_bounds, dangers=_SUMS)
 define_op("scatter_reduce", "a value with elements combined along an axis", _scatter, _scatter_bounds, dangers=_SUMS)
-define_op("masked_select", "the elements where a mask is true", _masked_select, _masked_select_bounds, moves=True)
-define_op("masked_indices", "the positions where a mask is true", _masked_indices, _masked_indices_bounds)
-define_op("masked_scatter", "a value with the elements under a mask replaced in order", _masked_scatter, _masked_scatter_bounds)

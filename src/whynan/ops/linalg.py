@@ -30,9 +30,7 @@ def products(fmt: Format, a: Bounds, b: Bounds) -> Bounds:
     lo, hi = np.where(rounded.empty, np.inf, lo), np.where(rounded.empty, -np.inf, hi)
     # where underflow gives a zero the interval reaches to it
     lo, hi = np.where(rounded.may_zero & (lo > 0), 0.0, lo), np.where(rounded.may_zero & (hi < 0), 0.0, hi)
-    return make(
-        lo, hi, nan=rounded.may_nan, pos_zero=rounded.may_pos_zero, neg_zero=rounded.may_neg_zero, fraction=~rounded.integral
-    )
+    return make(lo, hi, nan=rounded.may_nan, pos_zero=rounded.may_pos_zero, neg_zero=rounded.may_neg_zero, fraction=~rounded.integral)
 
 
 def _lifted(x: Array, shape: Shape, rank: int) -> Array:
@@ -93,7 +91,7 @@ def _differences(call: Call, x: Array, y: Array) -> Array:
 def _cdist(call: Call, x: Array, y: Array) -> Array:
     p, size = float(call.attrs["p"]), np.abs(_differences(call, x, y))
     if p == 0:
-        return np.sum(size != 0, axis=-1).astype(x.dtype)
+        return np.asarray(np.sum(size != 0, axis=-1)).astype(x.dtype)
     if p == np.inf:
         return np.asarray(np.max(size, axis=-1, initial=0))
     if p == 1:
@@ -105,8 +103,10 @@ def _cdist(call: Call, x: Array, y: Array) -> Array:
 
 def _difference_bounds(call: Call, x: Bounds, y: Bounds) -> Bounds:
     x, y = _aligned_pair(call, x, y)
-    while np.broadcast_shapes(x.shape[:-2], y.shape[:-2]) and _size_of_differences(x, y) > PRODUCT_LIMIT and not (
-        uniform(x, (-2,)) and uniform(y, (-2,))
+    while (
+        np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        and _size_of_differences(x, y) > PRODUCT_LIMIT
+        and not (uniform(x, (-2,)) and uniform(y, (-2,)))
     ):
         x, y = (join_axes(x, (-2,)), y) if not uniform(x, (-2,)) else (x, join_axes(y, (-2,)))
     return bound(_binary("sub", call.format), (apply(x, lambda a: a[..., :, None, :]), apply(y, lambda a: a[..., None, :, :])))
@@ -332,7 +332,13 @@ define_op(
     dangers=(Danger("log-of-zero", _singular, "the matrix is singular: its determinant is 0 and the logarithm -inf."),),
 )
 define_op("inverse", "the inverse matrix", _decomposition(np.linalg.inv), _anything, dangers=(Danger("div-by-zero", _singular, _SINGULAR),))
-define_op("solve", "the solution of a linear system", _decomposition(np.linalg.solve), _anything, dangers=(Danger("div-by-zero", _singular, _SINGULAR),))
+define_op(
+    "solve",
+    "the solution of a linear system",
+    _decomposition(np.linalg.solve),
+    _anything,
+    dangers=(Danger("div-by-zero", _singular, _SINGULAR),),
+)
 define_op(
     "cholesky",
     "the lower triangular factor of a positive definite matrix",

@@ -126,7 +126,7 @@ def _scaled(fmt: Format, b: Bounds, axis: int, n: int) -> tuple[Float64, Float64
     low = np.minimum(low, high)
     masked = np.logical_and.reduce(b.lo == -np.inf, axis=axis, keepdims=True)
     nan = np.logical_or.reduce(b.may_nan | (b.hi == np.inf), axis=axis, keepdims=True) | masked
-    never = np.logical_or.reduce(b.empty | (b.lo == np.inf) , axis=axis, keepdims=True)
+    never = np.logical_or.reduce(b.empty | (b.lo == np.inf), axis=axis, keepdims=True)
     never = never | np.logical_and.reduce(b.hi == -np.inf, axis=axis, keepdims=True)
     return low, high, nan, never
 
@@ -235,6 +235,7 @@ define_op(
             "the sum of the powers of the elements exceeds the largest number of the format, although the norm may not.",
         ),
     ),
+    steep="norm-grad-at-zero",
 )
 
 define_op("softmax", "exponentials divided by their sum", _run_softmax, _softmax, dangers=(ALL_MASKED, INFINITE_MAX))
@@ -265,11 +266,6 @@ define_op(
             "log-of-zero",
             lambda call, x: np.all(x == -np.inf, axis=dims(call), keepdims=True),
             "every entry is -inf: the sum of exponentials is 0 and its logarithm -inf.",
-        ),
-        Danger(
-            "sum-overflow",
-            lambda call, x: np.all(np.isfinite(x), axis=dims(call), keepdims=True),
-            "the result exceeds the largest number of the format.",
         ),
     ),
     monotone=(1,),

@@ -15,7 +15,6 @@ from whynan.ops.arithmetic import absolute, negated
 # ---------------------------------------------------------------- roots
 
 
-
 def _perfect_square(x: Any) -> Any:
     """Where the root is a number of few digits: every library finds it."""
     root = np.asarray(np.sqrt(x), np.float32).astype(np.float64)
@@ -159,6 +158,7 @@ define_op(
     dangers=(Danger("sqrt-of-negative", lambda call, a: a < 0, "the square root of a negative number is not real."),),
     elementwise=True,
     monotone=(1,),
+    steep="sqrt-grad-at-zero",
 )
 
 define_op(
@@ -171,6 +171,7 @@ define_op(
         Danger("sqrt-of-negative", lambda call, a: a < 0, "the square root of a negative number is not real."),
     ),
     elementwise=True,
+    steep="sqrt-grad-at-zero",
 )
 
 define_op(
@@ -180,6 +181,7 @@ define_op(
     curve(np.cbrt, exact=(-1.0, 1.0), odd=True),
     elementwise=True,
     monotone=(1,),
+    steep="pow-grad-at-zero",
 )
 
 define_op(
@@ -190,6 +192,7 @@ define_op(
     dangers=(overflow("square-overflow", "the root of the sum of squares is larger than the largest number of the format."),),
     elementwise=True,
     strict=False,  # hypot(inf, nan) is inf
+    steep="norm-grad-at-zero",
     low=0.0,
 )
 
@@ -209,4 +212,5 @@ define_op(
     ),
     elementwise=True,
     strict=False,  # x**0 and 1**y are 1 even for NaN
+    steep="pow-grad-at-zero",
 )

@@ -99,13 +99,14 @@ def _var(call: Call, b: Bounds) -> Bounds:
     half_range = np.where(hull.empty, 0.0, hull.hi / 2 - hull.lo / 2)
     drift = (n + 4) * (unit(call.format) + UNIT64) * hull.magnitude
     growth = 1 + (n + 8) * (unit(call.format) + UNIT64)
-    total = n * ((half_range * growth) ** 2 + drift**2) * growth + n * acc.smallest
+    # Welford's running mean errs by `drift` in both factors of each term
+    total = n * (half_range**2 + 4 * half_range * drift + drift**2) * growth + n * acc.smallest
     over = (nearest(acc, total) == np.inf) | (nearest(acc, n * hull.magnitude * growth) == np.inf)
     hi = np.where(over, np.inf, total / freedom * growth + call.format.smallest)
     # equal elements have variance 0; where they differ surely, rounding may still lose it
     hi = np.where((n == 1) & ~over, 0.0, hi)
     surely = b.empty.any(axis=axes, keepdims=True) if axes else b.empty
-    lo, hi = blank(0.0, nearest(call.format, hi), surely)
+    lo, hi = blank(np.where(over, -np.inf, 0.0), nearest(call.format, hi), surely)
     return make(lo, hi, nan=nan | over, neg_zero=False)
 
 
@@ -162,9 +163,7 @@ def product(fmt: Format, b: Bounds, fold: Fold) -> Bounds:
     lo, hi = blank(lo, hi, fold.any(b.empty))
     whole = ~fold.any(~b.integral)
     vanishes = zero | under
-    return make(
-        lo, hi, nan=nan, pos_zero=vanishes & ~(fixed & odd), neg_zero=vanishes & ~positive & ~(fixed & ~odd), fraction=~whole
-    )
+    return make(lo, hi, nan=nan, pos_zero=vanishes & ~(fixed & odd), neg_zero=vanishes & ~positive & ~(fixed & ~odd), fraction=~whole)
 
 
 # ---------------------------------------------------------------- extremes
@@ -296,7 +295,9 @@ define_op(
     monotone=(1,),
 )
 
-define_op("mean", "the sum of the elements divided by their number", _run_mean, _mean, dangers=(EMPTY, INF_MINUS_INF, SUM_OVERFLOW), monotone=(1,))
+define_op(
+    "mean", "the sum of the elements divided by their number", _run_mean, _mean, dangers=(EMPTY, INF_MINUS_INF, SUM_OVERFLOW), monotone=(1,)
+)
 
 define_op(
     "var",
@@ -340,4 +341,6 @@ define_op("argmax", "the position of the largest element", _run_position(np.argm
 define_op("argmin", "the position of the smallest element", _run_position(np.argmin), lambda call, b: _positions(call, b, -1.0))
 define_op("any", "whether an element is not zero", lambda call, x: np.any(x, axis=dims(call), keepdims=True), _any)
 define_op("all", "whether every element is not zero", lambda call, x: np.all(x, axis=dims(call), keepdims=True), _all)
-define_op("count_nonzero", "the number of elements that are not zero", lambda call, x: np.sum(x != 0, axis=dims(call), keepdims=True), _count)
+define_op(
+    "count_nonzero", "the number of elements that are not zero", lambda call, x: np.sum(x != 0, axis=dims(call), keepdims=True), _count
+)

@@ -263,7 +263,9 @@ define_op("flip", "the elements in reverse order", lambda call, x: np.flip(x, ca
 define_op(
     "roll", "the elements shifted around", lambda call, x: np.roll(x, call.attrs["shifts"], call.attrs["dims"]), _roll_bounds, moves=True
 )
-define_op("concat", "values one after the other along an axis", lambda call, *xs: np.concatenate(xs, axis=call.attrs["dim"]), _concat_bounds)
+define_op(
+    "concat", "values one after the other along an axis", lambda call, *xs: np.concatenate(xs, axis=call.attrs["dim"]), _concat_bounds
+)
 define_op("pad", "a value with a constant around it", _pad, _pad_bounds)
 define_op("one_hot", "rows with 1 at the given class", _one_hot, _one_hot_bounds)
 

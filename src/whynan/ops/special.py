@@ -22,7 +22,6 @@ def _rough_in_half(x: Any, fmt: Format) -> Any:
 # ---------------------------------------------------------------- gamma functions
 
 
-
 def _near_its_roots(x: Any, fmt: Format) -> Any:
     return np.full_like(x, ULPS * working_format(fmt).eps)
 
@@ -117,8 +116,13 @@ def _undefined_at_inf(f: Callable[[Any], Any], **facts: Any) -> Transfer:
     return transfer
 
 
+def _at_pole(call: Call, x: Any) -> Any:
+    return (x <= 0) & (x == np.floor(x))
+
+
 # ---------------------------------------------------------------- the records
 
+_POLES = Danger("other-domain-error", _at_pole, "the function has poles at zero and at every negative whole number.")
 # Cephes' Chebyshev series, evaluated in the format itself
 _CEPHES: dict[str, Any] = {"ulps": 64, "half_ulps": 4}
 _INFINITE = at("inf-over-inf", "the function is computed as exp(|x|) over a root, which has no value at infinity.", np.inf, -np.inf)
@@ -129,7 +133,15 @@ def _record(name: str, text: str, f: Callable[[Any], Any], transfer: Transfer, *
     define_op(name, text, lambda call, x: f(x), transfer, dangers=dangers, elementwise=True, **facts)
 
 
-_record("erf", "the error function", _special.erf, curve(_special.erf, odd=True, low=-1.0, high=1.0, slack=_rough_in_half), monotone=(1,), low=-1.0, high=1.0)
+_record(
+    "erf",
+    "the error function",
+    _special.erf,
+    curve(_special.erf, odd=True, low=-1.0, high=1.0, slack=_rough_in_half),
+    monotone=(1,),
+    low=-1.0,
+    high=1.0,
+)
 _record(
     "erfc",
     "1 - erf(x)",
@@ -154,7 +166,7 @@ _record(
     "the logarithm of the gamma function",
     _special.lgamma,
     _lgamma,
-    Danger("other-domain-error", lambda call, x: (x <= 0) & (x == np.floor(x)), "the gamma function has poles at zero and at every negative whole number."),
+    _POLES,
     overflow("product-overflow", "the result is larger than the largest number of the format."),
 )
 _record(
@@ -162,7 +174,7 @@ _record(
     "the derivative of lgamma",
     _special.digamma,
     _digamma,
-    Danger("other-domain-error", lambda call, x: (x <= 0) & (x == np.floor(x)), "the function has poles at zero and at every negative whole number."),
+    _POLES,
     overflow("product-overflow", "so near to its pole at 0 the result is larger than the largest number of the format."),
 )
 _record(
@@ -170,7 +182,7 @@ _record(
     "the derivative of digamma",
     _special.trigamma,
     _trigamma,
-    Danger("other-domain-error", lambda call, x: (x <= 0) & (x == np.floor(x)), "the function has poles at zero and at every negative whole number."),
+    _POLES,
     overflow("square-overflow", "so near to a pole the result is larger than the largest number of the format."),
 )
 

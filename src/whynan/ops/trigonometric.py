@@ -35,7 +35,7 @@ def _wave(f: Any, top: float, bottom: float, *, odd: bool) -> Transfer:
         lo = np.where(_meets(a, bottom, 2 * np.pi) & ~one_point, -1.0, np.minimum(at_left, at_right))
         hi = np.where(_meets(a, top, 2 * np.pi) & ~one_point, 1.0, np.maximum(at_left, at_right))
         tiny = np.maximum(np.abs(left), np.abs(right)) < call.format.tiny
-        zeros = {"pos_zero": a.may_pos_zero, "neg_zero": a.may_neg_zero} if odd else {}
+        zeros: dict[str, Any] = {"pos_zero": a.may_pos_zero, "neg_zero": a.may_neg_zero} if odd else {}
         lo, hi = np.where(there, lo, np.inf), np.where(there, hi, -np.inf)
         b = outward(call.format, lo, hi, keep_lo=tiny | (lo == -1), keep_hi=tiny | (hi == 1), nan=a.may_inf, **zeros)
         lo, hi = np.where(b.empty, b.lo, np.maximum(b.lo, -1.0)), np.where(b.empty, b.hi, np.minimum(b.hi, 1.0))
@@ -51,9 +51,7 @@ def _tan(call: Call, a: Bounds) -> Bounds:
     lo, hi = np.where(pole, -_STEEP, np.tan(left)), np.where(pole, _STEEP, np.tan(right))
     tiny = np.maximum(np.abs(left), np.abs(right)) < call.format.tiny
     lo, hi = np.where(there, lo, np.inf), np.where(there, hi, -np.inf)
-    return outward(
-        call.format, lo, hi, keep_lo=tiny, keep_hi=tiny, nan=a.may_inf, pos_zero=a.may_pos_zero, neg_zero=a.may_neg_zero
-    )
+    return outward(call.format, lo, hi, keep_lo=tiny, keep_hi=tiny, nan=a.may_inf, pos_zero=a.may_pos_zero, neg_zero=a.may_neg_zero)
 
 
 # ---------------------------------------------------------------- the angle of a point
@@ -92,16 +90,26 @@ def _domain(low: float, high: float) -> Danger:
     return outside("inverse-trig-domain", low, high, f"the inverse function has no real value {span}.")
 
 
+_EDGE = "inverse-trig-grad-at-edge"
 _UP: dict[str, Any] = {"odd": True, "straight": True, "exact": (0.0,)}
 
 _record("sin", "the sine", np.sin, _wave(np.sin, np.pi / 2, -np.pi / 2, odd=True), _INFINITE, low=-1.0, high=1.0)
 _record("cos", "the cosine", np.cos, _wave(np.cos, 0.0, np.pi, odd=False), _INFINITE, low=-1.0, high=1.0)
 _record("tan", "the tangent", np.tan, _tan, _INFINITE)
 
-_record("asin", "the angle of a sine", np.arcsin, curve(np.arcsin, domain=(-1, 1), **_UP), _domain(-1, 1), monotone=(1,))
-_record("acos", "the angle of a cosine", np.arccos, curve(np.arccos, domain=(-1, 1), low=0.0), _domain(-1, 1), monotone=(-1,), low=0.0)
+_record("asin", "the angle of a sine", np.arcsin, curve(np.arcsin, domain=(-1, 1), **_UP), _domain(-1, 1), monotone=(1,), steep=_EDGE)
+_record(
+    "acos",
+    "the angle of a cosine",
+    np.arccos,
+    curve(np.arccos, domain=(-1, 1), low=0.0),
+    _domain(-1, 1),
+    monotone=(-1,),
+    low=0.0,
+    steep=_EDGE,
+)
 _record("atan", "the angle of a tangent", np.arctan, curve(np.arctan, **_UP), monotone=(1,))
-_record("atan2", "the angle of a point (y, x)", np.arctan2, _atan2)
+_record("atan2", "the angle of a point (y, x)", np.arctan2, _atan2, steep="atan2-at-origin")
 
 _record("sinh", "the hyperbolic sine", np.sinh, curve(np.sinh, early=0.25, **_UP), _BEYOND, monotone=(1,))
 _record("cosh", "the hyperbolic cosine", np.cosh, curve(np.cosh, early=0.25, turns=(0.0,), exact=(0.0,), low=1.0), _BEYOND, low=1.0)
@@ -116,13 +124,15 @@ _record(
     _domain(1, np.inf),
     monotone=(1,),
     low=0.0,
+    steep=_EDGE,
 )
 _record(
     "atanh",
     "the inverse of the hyperbolic tangent",
     np.arctanh,
     curve(np.arctanh, domain=(-1, 1), **(_UP | {"exact": (-1.0, 0.0, 1.0)})),
-    at("other-domain-error", "the inverse of tanh is infinite at -1 and 1.", -1.0, 1.0),
+    at("inverse-trig-domain", "the inverse of tanh is infinite at -1 and 1.", -1.0, 1.0),
     _domain(-1, 1),
     monotone=(1,),
+    steep=_EDGE,
 )

@@ -10,7 +10,9 @@ A module of this package has
   Ops without an entry get random arrays with special values (zeros of both signs, infinities, NaN, subnormals, extremes).
   Bounds are then built around the drawn inputs;
 - optionally `EDGES: dict[str, list[tuple[float, ...]]]`: for elementwise ops, input values (one per input) that must be tried
-  besides the general ones, so that each danger of the op is met.
+  besides the general ones, so that each danger of the op is met;
+- optionally `HARD: dict[str, list[Callable[[Generator], tuple[Call, list[ndarray]]]]]`: calls with inputs that meet a danger
+  which chance does not find (an empty axis, a singular matrix).
 
 Modules are found by walking the package; an op that has no case makes a test fail, and so does a second case for one op.
 """
@@ -55,6 +57,11 @@ def cases() -> dict[str, Case]:
 def inputs() -> dict[str, Inputs]:
     """All special input generators by op name."""
     return _collect("INPUTS")
+
+
+def hard_cases() -> dict[str, list[Callable[[np.random.Generator], tuple[Call, list[Array]]]]]:
+    """Calls with inputs that meet a danger, by op name."""
+    return _collect("HARD")
 
 
 def edges() -> dict[str, list[tuple[float, ...]]]:

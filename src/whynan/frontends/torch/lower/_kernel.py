@@ -285,7 +285,9 @@ def _sample(ndim: int, fmt: Format) -> torch.Tensor:
 def constant(builder: Builder, number: Number | Array, fmt: Format) -> Value:
     """A constant of the format; a Python number is rounded to it, as the framework rounds it, and has no dimensions."""
     with np.errstate(all="ignore"):
-        return Value(builder, builder.const(np.asarray(number).astype(fmt.numpy), fmt))
+        value = np.asarray(number).astype(fmt.numpy)
+    changed = isinstance(number, float) and float(value) != number
+    return Value(builder, builder.const(value, fmt, **({"written": number} if changed else {})))
 
 
 def representable(number: Number, fmt: Format) -> bool:

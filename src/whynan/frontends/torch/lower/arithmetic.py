@@ -106,15 +106,15 @@ _rounding_first("minimum", "minimum", "min.other")
 def _power(x: Value, exponent: float) -> Value:
     """x to a constant power, with the kernel's shortcuts."""
     if exponent == 0.5:
-        return apply("sqrt", x)
+        return apply("sqrt", x, written_as="pow")
     if exponent == 2:
         return apply("square", x)
     if exponent == 3:
         return apply("square", x) * x
     if exponent == -0.5:
-        return apply("rsqrt", x)
+        return apply("rsqrt", x, written_as="pow")
     if exponent == -1:
-        return apply("reciprocal", x)
+        return apply("reciprocal", x, written_as="pow")
     if exponent == -2:
         return apply("reciprocal", apply("square", x))
     return apply("pow", x, exponent)
@@ -193,8 +193,15 @@ def limited(x: Value, low: Any, high: Any) -> Value:
     if low is None and high is None:
         return x
     if low is not None and high is not None and low > high:  # the kernel then gives the upper limit
-        return apply("clamp", apply("clamp", x, low=_nearest(x, low), high=None), low=None, high=_nearest(x, high))
-    return apply("clamp", x, low=_nearest(x, low), high=_nearest(x, high))
+        return _clamped(_clamped(x, low, None), None, high)
+    return _clamped(x, low, high)
+
+
+def _clamped(x: Value, low: Any, high: Any) -> Value:
+    """A clamp to numbers; `low_written` and `high_written` keep what the source says where rounding changes it."""
+    limits = {"low": _nearest(x, low), "high": _nearest(x, high)}
+    written = {f"{name}_written": float(n) for name, n in (("low", low), ("high", high)) if n is not None and float(n) != limits[name]}
+    return apply("clamp", x, **limits, **written)
 
 
 def _nearest(x: Value, number: Any) -> float | None:
@@ -246,9 +253,10 @@ def _addcdiv(k: Kernel) -> Value:
 def _lerp(k: Kernel) -> Value:
     start, end, weight = k.tensor("self").up(), k.tensor("end").up(), k["weight"]
     if not isinstance(weight, Value):
-        return start + (end - start) * weight if abs(weight) < 0.5 else end - (end - start) * (1 - weight)
+        factor = float(weight)
+        return start + (end - start) * factor if abs(factor) < 0.5 else end - (end - start) * (1 - factor)
     weight = weight.up()
-    near = start + weight * (end - start)
+    near: Value = start + weight * (end - start)
     return where(apply("abs", weight) < 0.5, near, end - (end - start) * (1 - weight))
 
 

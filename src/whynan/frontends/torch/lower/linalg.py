@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, apply, concat, kernel, matmul, transposed, where
+from whynan.frontends.torch.lower._kernel import Kernel, Value, apply, concat, kernel, matmul, reduce, transposed, where
 from whynan.frontends.torch.lower.arithmetic import limited
 from whynan.ir.dtype import BOOL, INT64
 
@@ -112,6 +112,37 @@ def _convolution_backward(k: Kernel) -> tuple[Value | None, Value | None, Value 
     )
 
 
+# ---------------------------------------------------------------- attention
+
+
+def _scores(k: Kernel) -> tuple[Value, float]:
+    """The scaled and masked products of queries and keys, and the scale."""
+    q, key = k.tensor("query").up(), k.tensor("key").up()
+    scale = float(k["scale"]) if k["scale"] is not None else 1.0 / float(q.shape[-1]) ** 0.5
+    scores = matmul(q, transposed(key)) * scale
+    if k["is_causal"]:
+        scores = where(q.const(np.tri(scores.shape[-2], scores.shape[-1]) == 1, BOOL), scores, -np.inf)
+    mask = k["attn_mask"]
+    return scores if mask is None else scores + mask.up(), scale
+
+
+@kernel("_scaled_dot_product_flash_attention_for_cpu")
+def _attention(k: Kernel) -> tuple[Value, Value]:
+    scores, _ = _scores(k)
+    weights = scores.add("softmax", dim=-1)
+    return matmul(weights, k.tensor("value").up()), reduce("logsumexp", scores, (-1,))
+
+
+@kernel("_scaled_dot_product_flash_attention_for_cpu_backward")
+def _attention_backward(k: Kernel) -> tuple[Value, Value, Value]:
+    g, out, value = (k.tensor(name).up() for name in ("grad_out", "out", "value"))
+    q, key, normaliser = k.tensor("query").up(), k.tensor("key").up(), k.tensor("logsumexp").up()
+    scores, scale = _scores(k)
+    weights = apply("exp", scores - normaliser.reshape(*normaliser.shape, 1))
+    slope = weights * (matmul(g, transposed(value)) - (g * out).sum((-1,))) * scale
+    return matmul(slope, key), matmul(transposed(slope), q), matmul(transposed(weights), g)
+
+
 # ---------------------------------------------------------------- distances
 
 
@@ -153,6 +184,13 @@ def _pdist(k: Kernel) -> Value:
 # ---------------------------------------------------------------- decompositions
 
 
+def _recorded(k: Kernel, i: int) -> Value:
+    """Result i as the framework computed it: an error code, which is 0 or else the call has raised."""
+    value = k.aten.results[i]
+    assert value is not None, k.aten.name
+    return k.const(value, k.out(i)[1])
+
+
 @kernel("_linalg_det")
 def _det(k: Kernel) -> tuple[Value, Value, Value]:
     x = k.tensor("A")
@@ -162,20 +200,20 @@ def _det(k: Kernel) -> tuple[Value, Value, Value]:
 @kernel("_linalg_slogdet")
 def _slogdet(k: Kernel) -> tuple[Value, Value, Value, Value]:
     x = k.tensor("A")
-    return k.unknown(0, x), x.add("slogabsdet", shape=k.out(1)[0]), k.unknown(2, x), k.unknown(3, x)
+    return apply("sign", x.add("det", shape=k.shape)), x.add("slogabsdet", shape=k.out(1)[0]), k.unknown(2, x), k.unknown(3, x)
 
 
 @kernel("linalg_inv_ex")
 def _inverse(k: Kernel) -> tuple[Value, Value]:
     x = k.tensor("A")
-    return x.add("inverse"), k.unknown(1, x)
+    return x.add("inverse"), _recorded(k, 1)
 
 
 @kernel("linalg_cholesky_ex")
 def _cholesky(k: Kernel) -> tuple[Value, Value]:
     x = k.tensor("self")
     factor = x.add("cholesky")
-    return transposed(factor) if k["upper"] else factor, k.unknown(1, x)
+    return transposed(factor) if k["upper"] else factor, _recorded(k, 1)
 
 
 @kernel("_linalg_solve_ex")
@@ -185,7 +223,7 @@ def _solve(k: Kernel) -> tuple[Value, Value, Value, Value]:
     if not k["left"]:
         a, columns = transposed(a), transposed(columns)
     x = a.add("solve", columns, shape=columns.shape)
-    return x if k["left"] else transposed(x), k.unknown(1, a), k.unknown(2, a), k.unknown(3, a)
+    return x if k["left"] else transposed(x), k.unknown(1, a), k.unknown(2, a), _recorded(k, 3)
 
 
 @kernel("linalg_solve_triangular")

@@ -120,15 +120,50 @@ def _adaptive_avg_pool_backward(k: Kernel) -> Value:
 
 @kernel("max_pool2d_with_indices", "max_pool3d_with_indices")
 def _max_pool(k: Kernel) -> tuple[Value, Value]:
-    x = k.tensor("self")
-    rank = int(k.aten.name[8])
-    pooled = x.add("max_pool", shape=k.shape, dilation=repeated(k["dilation"], rank), **_pool_attrs(k, rank))
-    return pooled, k.unknown(1, x, what=f"{k.aten.name}.indices")
+    x, rank = k.tensor("self"), int(k.aten.name[8])
+    attrs = {"dilation": repeated(k["dilation"], rank), **_pool_attrs(k, rank)}
+    return x.add("max_pool", shape=k.shape, **attrs), _largest_positions(x, k.shape[-rank:], attrs)
 
 
-@kernel("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward")
+@kernel("adaptive_max_pool2d", "adaptive_max_pool3d")
+def _adaptive_max_pool(k: Kernel) -> tuple[Value, Value]:
+    x, rank = k.tensor("self"), int(k.aten.name[17])
+    out = k.shape[-rank:]
+    size = tuple(n // m for n, m in zip(x.shape[-rank:], out, strict=True))
+    if any(n % m for n, m in zip(x.shape[-rank:], out, strict=True)):
+        return k.unknown(0, x), k.unknown(1, x)
+    zero, one = (0,) * rank, (1,) * rank
+    attrs: dict[str, Any] = {"kernel": size, "stride": size, "padding": zero, "dilation": one, "ceil_mode": False}
+    return x.add("max_pool", shape=k.shape, **attrs), _largest_positions(x, out, attrs)
+
+
+def _largest_positions(x: Value, out: Space, attrs: dict[str, Any]) -> Value:
+    """The flat position of the largest element of each window, the first among equals."""
+    rank = len(out)
+    space, size, stride, dilation = x.shape[-rank:], attrs["kernel"], attrs["stride"], attrs["dilation"]
+    pads = tuple(
+        (p, max((m - 1) * s + d * (w - 1) + 1 - n - p, 0))
+        for n, m, w, s, p, d in zip(space, out, size, stride, attrs["padding"], dilation, strict=True)
+    )
+    grown = tuple(n + before + after for n, (before, after) in zip(space, pads, strict=True))
+    padded = x
+    if grown != space:
+        padded = x.add("pad", shape=(*x.shape[:-rank], *grown), pads=((0, 0),) * (x.ndim - rank) + pads, value=float("-inf"))
+    index = _patch_index(grown, size, stride, dilation, out)
+    patches = _picked(_flat(padded, rank), index)
+    winner = reduce("argmax", patches, (-2,), INT64)
+    places = np.pad(np.arange(prod(space)).reshape(space), pads, mode="edge").reshape(-1)[index]
+    return x.const(places, INT64).expand(patches.shape).add("gather", winner, shape=winner.shape, dim=-2)
+
+
+@kernel(
+    "max_pool2d_with_indices_backward",
+    "max_pool3d_with_indices_backward",
+    "adaptive_max_pool2d_backward",
+    "adaptive_max_pool3d_backward",
+)
 def _max_pool_backward(k: Kernel) -> Value:
-    g, rank = k.tensor("grad_output"), int(k.aten.name[8])
+    g, rank = k.tensor("grad_output"), 2 if "pool2d" in k.aten.name else 3
     shape = (*k.shape[:-rank], prod(k.shape[-rank:]))
     return g.const(np.zeros(shape)).add("scatter_add", _flat(k["indices"], rank), _flat(g, rank), dim=-1)
 
@@ -136,9 +171,11 @@ def _max_pool_backward(k: Kernel) -> Value:
 # ---------------------------------------------------------------- patches
 
 
-def _patch_index(space: Space, size: Space, stride: Space, dilation: Space) -> Array:
-    """For each position in a patch and each patch, the flat position in the (padded) space."""
+def _patch_index(space: Space, size: Space, stride: Space, dilation: Space, out: Space | None = None) -> Array:
+    """For each position in a patch and each patch, the flat position in the (padded) space; `out` is the number of patches per axis."""
     starts = [np.arange(0, n - d * (m - 1), s) for n, m, s, d in zip(space, size, stride, dilation, strict=True)]
+    if out is not None:
+        starts = [positions[:n] for positions, n in zip(starts, out, strict=True)]
     taps = [np.arange(m) * d for m, d in zip(size, dilation, strict=True)]
     axes = np.meshgrid(*taps, *starts, indexing="ij")
     rank = len(space)
