@@ -34,12 +34,14 @@ lint: $(STAMP) ## ruff, mypy and import-linter
 	$(BIN)/lint-imports --no-logo
 
 fuzz: $(STAMP) ## the property tests, with many more examples and fresh seeds
-	$(BIN)/python -m pytest -n $(JOBS) --hypothesis-profile=fuzz
+	$(BIN)/python -m pytest -n $(JOBS) -m hypothesis --hypothesis-profile=fuzz
 
 update-goldens: $(STAMP) ## write the expected files anew; review the diff
-	WHYNAN_UPDATE_GOLDENS=1 $(BIN)/python -m pytest -n 0 tests
+	$(BIN)/python -m pytest -q tests/report --update-goldens
+	$(BIN)/python -m tests.frontends.torch_snippets
+	$(BIN)/python examples/gallery/summary.py --write
 
-bench: $(STAMP) ## time an analysis per node and a whole check
+bench: $(STAMP) ## time the import and a whole check of each gallery loss
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove .venv and all caches

@@ -55,7 +55,7 @@ def test_pickles_are_refused_and_not_run(tmp_path):
     np.savez(tmp_path / "s.npz", p=np.array([Touch(ran)], dtype=object))
     assert "cannot be read" in refused(tmp_path / "s.npz")
     pytest.importorskip("torch")
-    (tmp_path / "s.pt").write_bytes(pickle.dumps({"p": Touch(ran)}))
+    (tmp_path / "s.pt").write_bytes(pickle.dumps({"p": Touch(ran)}, protocol=2))
     assert "cannot be read" in refused(tmp_path / "s.pt")
     assert not ran.exists()
 

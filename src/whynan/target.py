@@ -251,13 +251,14 @@ def arguments_of(loss: Callable[..., Any]) -> dict[str, bool]:
 
 def _documented(function: Any) -> dict[str, bool]:
     """The arguments of a built-in function from the signature that its docstring opens with: `log(input, *, out=None) -> Tensor`."""
-    found = re.match(r"\s*[\w.]+(\([^()]*\)) *(?:->|\n|$)", getattr(function, "__doc__", None) or "")
+    found = re.match(r"\s*[\w.]+\(([^()]*)\) *(?:->|\n|$)", getattr(function, "__doc__", None) or "")
     try:
-        arguments = ast.parse(f"def f{found[1]}: pass").body[0].args if found else None  # type: ignore[attr-defined]  # it is a def
+        tree = ast.parse(f"lambda {found[1]}: 0" if found else "", mode="eval").body
     except SyntaxError:
-        arguments = None
-    if arguments is None:
         return {}
+    if not isinstance(tree, ast.Lambda):
+        return {}
+    arguments = tree.args
     plain, keywords = arguments.posonlyargs + arguments.args, arguments.kwonlyargs
     needed = {a.arg: i < len(plain) - len(arguments.defaults) for i, a in enumerate(plain)}
     return needed | {a.arg: default is None for a, default in zip(keywords, arguments.kw_defaults, strict=True)}

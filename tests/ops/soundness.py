@@ -99,6 +99,8 @@ def violations(rng: np.random.Generator, call: Call, special: Inputs | None = No
     for row in _rows(rng, call, [arrays for _, arrays in drawn], special is not None):
         value = run(call, row)
         assert value.shape == call.shape, f"{call.op}: a run gives shape {value.shape}, not {call.shape}"
+        if call.format.flush:
+            value = np.where(np.abs(value) < call.format.tiny, np.copysign(0, value), value)
         outside = ~contains(result, value)
         if outside.any():
             where = tuple(int(i[0]) for i in np.nonzero(outside))

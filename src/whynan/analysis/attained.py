@@ -32,12 +32,13 @@ class Attained:
 
     def _attains(self, node: Node, result: Bounds) -> tuple[Dims, float] | None:
         rank = len(node.shape)
-        if node.op == "sub":
-            return self._minus_maximum(node)
+        if node.op in ("sub", "eq"):
+            found = self._meets_maximum(node)
+            return None if found is None else (found, 0.0 if node.op == "sub" else 1.0)
         if node.op == "softmax":
             n = node.shape[node.attrs["dim"]]
             return frozenset({node.attrs["dim"]}), (1.0 / n) * (1 - 64 * node.format.eps) if n else 0.0
-        if node.op in ("expand", "reshape", "cast") and node.inputs and self.view.nodes[node.inputs[0]].shape == node.shape:
+        if node.op in ("expand", "reshape") and node.inputs and self.view.nodes[node.inputs[0]].shape == node.shape:
             return self._least.get(node.inputs[0])
         if len(node.inputs) == 1 and rank and node.op in OPS and OPS[node.op].monotone == (1,) and node.inputs[0] in self._least:
             dims, value = self._least[node.inputs[0]]
@@ -45,12 +46,17 @@ class Attained:
             return dims, float(bound(self.view.calls[node.id], [point]).lo.min())
         return None
 
-    def _minus_maximum(self, node: Node) -> tuple[Dims, float] | None:
-        """x - max(x) is exactly 0 where x is largest."""
+    def _meets_maximum(self, node: Node) -> Dims | None:
+        """The axes of an extreme if a node compares x with its own maximum (or minimum): somewhere along them the two are equal."""
         view = self.view
         a, b = view.inputs((node.id, view.root(node.id)[1]))
-        if view.op(b) != "amax":
+        if node.op == "eq" and view.op(a) in ("amax", "amin"):
+            a, b = b, a
+        if view.op(b) != "amax" and (node.op == "sub" or view.op(b) != "amin"):
             return None
+        x = self.bounds[a[0]]
+        if x is None or x.nonfinite.any():
+            return None  # inf - inf is no zero, and NaN equals nothing
         found = view.reduced(b, base=min([-1, *a[1], *b[1]]) - 1)
         if found is None:
             return None
@@ -60,7 +66,7 @@ class Attained:
             return None
         rank = len(node.shape)
         along = [a[1][k] for k in dims]
-        return None if any(x < 0 for x in along) else (frozenset(x - rank for x in along), 0.0)
+        return None if any(x < 0 for x in along) else frozenset(x - rank for x in along)
 
     def _reduced(self, node: Node) -> float | None:
         """A maximum, or a sum of non-negative terms, over axes that hold an element of at least v is at least v."""

@@ -168,7 +168,10 @@ def _cause(scene: _Scene, node: Node) -> tuple[str, tuple[str, ...]]:
         cause, more = _backward_cause(scene, node, cause)
         related += more
     related += _background(scene, node)
-    if cause in OUT_OF_DOMAIN and _only_by_rounding(scene, node):
+    if cause in ("zero-over-zero", "div-by-zero") and "zero-variance" in related:
+        related.append(cause)
+        cause = "zero-variance"
+    if cause in OUT_OF_DOMAIN and (_only_by_rounding(scene, node) or _barely_outside(scene, node)):
         related.append(cause)
         cause = "rounding-out-of-domain"
     if cause == "inf-minus-inf" and _subtracts_maximum(scene, node):
@@ -304,6 +307,15 @@ def _only_by_rounding(scene: _Scene, node: Node) -> bool:
     if here is None or exact is None or exact.shape != here.shape:
         return False
     return bool((np.isnan(here) & np.isfinite(exact)).any())
+
+
+def _barely_outside(scene: _Scene, node: Node) -> bool:
+    """Whether what leaves [-1, 1] does so by a few ulps."""
+    x = scene.value(node.inputs[0])
+    if node.op not in ("acos", "asin", "atanh") or x is None:
+        return False
+    beyond = np.abs(x[np.abs(x) > 1])
+    return bool(beyond.size and beyond.min() <= 1 + 8 * node.format.eps)
 
 
 def _subtracts_maximum(scene: _Scene, node: Node) -> bool:

@@ -46,11 +46,16 @@ class Pruned:
     left: tuple[dict[Vertex, tuple[float, float]], ...]
 
 
-def cone_of(view: View, root: Vertex) -> Cone:
-    """Collect the cone above a root, largest first, within limits of size; what does not fit becomes a leaf."""
+def cones_of(view: View, root: Vertex) -> list[Cone]:
+    """Cones above a root, the most promising first: the one with the fewest leaves that vary, then the largest within limits.
+
+    Where all that is dangerous depends on one difference d = a - b, splitting d decides and splitting a and b does not; where the
+    leaves' own relations matter, the larger cone sees them.
+    """
     inner: set[Vertex] = set()
-    frontier = {root}
-    leaves: set[Vertex] = set()
+    frontier, leaves = {root}, set[Vertex]()
+    narrow: Cone | None = None
+    fewest = MAX_LEAVES + 1
     while frontier:
         v = max(frontier)
         frontier.discard(v)
@@ -59,6 +64,14 @@ def cone_of(view: View, root: Vertex) -> Cone:
             continue
         inner.add(v)
         frontier |= {u for u in view.inputs(v) if u not in inner and u not in leaves}
+        varying = sum(view.op(u) != "const" for u in leaves | frontier)
+        if varying <= fewest:
+            fewest, narrow = varying, _cone(root, leaves | frontier, inner)
+    whole = _cone(root, leaves, inner)
+    return [whole] if narrow is None or narrow.leaves == whole.leaves else [narrow, whole]
+
+
+def _cone(root: Vertex, leaves: set[Vertex], inner: set[Vertex]) -> Cone:
     return Cone(root, tuple(sorted(leaves)), tuple(sorted(inner)))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from whynan.analysis.attained import Attained
-from whynan.analysis.branch import cone_of, prune
+from whynan.analysis.branch import cones_of, prune
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, collapse, make, meet, of_array, top
@@ -190,16 +190,17 @@ def _vanishes(state: _State, node: Node) -> bool:
 
 def _look_closer(state: _State, node: Node) -> None:
     root = (node.id, state.view.root(node.id)[1])
-    found = prune(state.view, state.facts, cone_of(state.view, root), lambda b: b.nonfinite, min(4096, state.budget - state.boxes))
-    state.boxes += found.boxes
-    before = state.bounds[node.id]
-    assert before is not None
-    state.bounds[node.id] = meet(before, found.bounds, node.format)
     inputs = set(state.view.graph.inputs.values())
-    for box in found.left:
-        hint = {v[0]: r for v, r in box.items() if v[0] in inputs}
-        if hint:
-            state.hints.append(hint)
+    for cone in cones_of(state.view, root):
+        found = prune(state.view, state.facts, cone, lambda b: b.nonfinite, min(4096, state.budget - state.boxes))
+        state.boxes += found.boxes
+        before = state.bounds[node.id]
+        assert before is not None
+        state.bounds[node.id] = meet(before, found.bounds, node.format)
+        if found.decided:
+            return
+        hints = [{v[0]: r for v, r in box.items() if v[0] in inputs} for box in found.left]
+        state.hints += [h for h in hints if h]
 
 
 def _open(view: View, bounds: tuple[Bounds, ...]) -> dict[int, str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from whynan.analysis.view import Vertex, View
 from whynan.domain.interval import Bounds
-from whynan.ir.dtype import Format
+from whynan.ir.dtype import BFLOAT16, FLOAT32, Format
 
 DEPTH = 8
 
@@ -186,9 +186,10 @@ def _pairwise(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     if kind != "id" or view.op(v) != view.op(b) or not view.elementwise(v) or not view.elementwise(b):
         return None
     op = view.op(v)
-    if op in ("sqrt", "relu"):  # correctly rounded: a library's exp or log may be off by an ulp either way
+    if op in ("sqrt", "relu"):
         found = facts._prove(Term("id", view.inputs(v)[0]), view.inputs(b)[0], depth - 1)
-        return found if found == EXACT else None
+        # MKL's square root may be off by an ulp either way
+        return None if found != EXACT else EXACT if op == "relu" else Slack(4 * view.node(b).format.eps)
     if op == "add":
         (p, q), (r, s) = view.inputs(v), view.inputs(b)
         for first, second in ((r, s), (s, r)):
@@ -216,7 +217,11 @@ def _reduction(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None
         return facts._prove(a, inner, depth - 1)
     if node.op == "norm" and a.kind != "square" and node.attrs["ord"] >= 1:
         below = EXACT if _even(facts, a.vertex) == _even(facts, inner) else facts._prove(Term("abs", a.vertex), inner, depth - 1)
-        return None if below is None else _norm_slack(node.format) if below == EXACT else below + _norm_slack(node.format)
+        if below is None:
+            return None
+        inner_format = FLOAT32 if node.format.max < FLOAT32.max or node.format is BFLOAT16 else node.format
+        slack = _norm_slack(node.format, inner_format, node.attrs["ord"])
+        return slack if below == EXACT else below + slack
     return None
 
 
@@ -252,13 +257,17 @@ def _sums(facts: Relations, a: Vertex, b: Vertex, depth: int) -> Slack | None:
     return None if below is None or error > 0.25 else below + Slack(2 * error)
 
 
-def _norm_slack(fmt: Format) -> Slack:
-    """Rounding in sum(x^2) and its root, and entries whose squares underflow.
+def _norm_slack(fmt: Format, inner: Format, order: float = 2.0) -> Slack:
+    """Rounding in sum(|x|^p) and its root, and entries whose powers underflow in the format `inner` in which they are added.
 
     A square that underflows errs by at most half the smallest number s (by all of `tiny` if subnormals are flushed), while a
-    norm that is not 0 is the root of at least s (`tiny`): then |x| <= norm * sqrt(2) even so.
+    norm that is not 0 is the root of at least s (`tiny`): then |x| <= norm * sqrt(2) even so. For other powers p the power
+    function errs by a few ulps, of which the root leaves a factor below 5, and 1/p is itself rounded.
     """
-    return Slack(16 * fmt.eps, 4 * float(np.sqrt(fmt.tiny)), 0.5)
+    if order in (1.0, np.inf):
+        return Slack(16 * fmt.eps)
+    absolute = 4 * float(inner.tiny ** (1 / order))
+    return Slack(16 * fmt.eps, absolute, 0.5) if order == 2 else Slack((16 + float(np.log(fmt.max))) * fmt.eps, absolute, 4.0)
 
 
 def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
@@ -266,7 +275,7 @@ def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     if facts.view.op(b) != "sqrt" or a.kind == "square":
         return None
     below = facts._prove(Term("square", a.vertex), facts.view.inputs(b)[0], depth - 1)
-    slack = _norm_slack(facts.view.node(b).format)
+    slack = _norm_slack(facts.view.node(b).format, max(facts.view.node(b).format, facts.view.node(a.vertex).format, key=lambda f: f.tiny))
     return None if below is None else slack if below == EXACT else below + slack
 
 

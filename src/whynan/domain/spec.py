@@ -265,7 +265,7 @@ def _either(given: float | None, default: float, other: float | None) -> float:
     """A bound that was not given is the default, or without limit if the other bound lies beyond the default: real(high=-1e5)."""
     if given is not None:
         return given
-    beyond = isinstance(other, int | float) and abs(other) > abs(default)
+    beyond = isinstance(other, int | float | np.number) and abs(other) > abs(default)
     return math.copysign(math.inf, default) if beyond else default
 
 

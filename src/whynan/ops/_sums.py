@@ -68,10 +68,9 @@ def summed(fmt: Format, b: Bounds, fold: Fold, *, accumulator: Format | None = N
     slack = np.where((np.asarray(fold.terms) == 1) & (not rounded), 0.0, slack)
     absolute = fold.terms * fmt.smallest if rounded and fmt.is_float else 0.0
     size = np.maximum(np.abs(lo), np.abs(hi))
-    low = _end(fmt, lo, size, fold, -slack, exact=not rounded) - absolute
-    high = _end(fmt, hi, size, fold, slack, exact=not rounded) + absolute
-    up = _end(fmt, np.maximum(hi, 0.0), size, fold, slack, exact=not rounded) + absolute
-    down = _end(fmt, np.minimum(lo, 0.0), size, fold, -slack, exact=not rounded) - absolute
+    ends = _Ends(fmt, size, fold, rounded, slack, absolute)
+    low, high = ends.least(lo), ends.most(hi)
+    up, down = ends.most(np.maximum(hi, 0.0)), ends.least(np.minimum(lo, 0.0))
     over, under = np.zeros(np.shape(up), bool), np.zeros(np.shape(down), bool)
     if fmt.is_float:
         over, under = nearest(acc, up) == np.inf, nearest(acc, down) == -np.inf
@@ -91,18 +90,38 @@ def summed(fmt: Format, b: Bounds, fold: Fold, *, accumulator: Format | None = N
     return make(low, high, nan=nan, pos_zero=pos_zero, neg_zero=neg_zero, fraction=fold.any(~b.integral))
 
 
-def _end(fmt: Format, x: Float64, largest: Float64, fold: Fold, slack: Any, *, exact: bool) -> Float64:
-    """One end of the sum: sum(x) + slack * sum|x|, or sum(x) itself where no order of summation rounds."""
-    total, size = fold.add(x), fold.add(np.abs(x))
-    # in float64 the sum itself may overflow on the way, whatever it comes to in the end
-    lost = np.isnan(total) | np.isinf(size) & ~fold.any(np.isinf(x))
-    total = np.where(lost, np.sign(slack) * np.inf, total)
-    # t - s|t| grows with t only while s <= 1; beyond that every term counts with the error of its largest magnitude
-    error = slack * np.where(np.abs(slack) <= 1, size, fold.add(largest))
-    widened = np.where(np.isfinite(size), total + error, total)
-    if not exact:
-        return np.asarray(widened)
-    return np.asarray(np.where(_exact(fmt, x, fold, size), total, widened))
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """How far rounding can move the ends of a sum: terms of magnitude `size`, relative error `slack`, absolute error `absolute`."""
+
+    fmt: Format
+    size: Float64
+    fold: Fold
+    rounded: bool
+    slack: Any
+    absolute: Any
+
+    def most(self, x: Float64) -> Float64:
+        """The largest computed sum of terms up to x."""
+        return -self.least(-x)
+
+    def least(self, x: Float64) -> Float64:
+        """The least computed sum of terms from x on; the exact one where no order of summation rounds."""
+        total, size = self.fold.add(x), self.fold.add(np.abs(x))
+        # in float64 the sum itself may overflow on the way, whatever it comes to in the end
+        lost = np.isnan(total) | np.isinf(size) & ~self.fold.any(np.isinf(x))
+        total = np.where(lost, -np.inf, total)
+        # t - s|t| grows with t only while s <= 1; beyond that every term counts with the error of its largest magnitude
+        error = self.slack * np.where(self.slack <= 1, size, self.fold.add(self.size)) + self.absolute
+        widened = np.where(np.isfinite(size), total - error, total)
+        return np.asarray(np.where(self._exact(x, size), total, widened))
+
+    def _exact(self, x: Float64, size: Float64) -> Any:
+        if not self.rounded:
+            return _exact(self.fmt, x, self.fold, size)
+        if self.fmt.eps < 2.0**-50:
+            return False  # the products were rounded to float64 already
+        return self.fold.all(nearest(self.fmt, x) == x) & _exact(self.fmt, x, self.fold, size)
 
 
 def _exact(fmt: Format, x: Float64, fold: Fold, size: Float64) -> Array:

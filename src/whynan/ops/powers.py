@@ -49,8 +49,10 @@ def _hypot(call: Call, a: Bounds, b: Bounds) -> Bounds:
     x, y = absolute(a), absolute(b)
     exact_lo, exact_hi = (x.lo == 0) | (y.lo == 0), (x.hi == 0) | (y.hi == 0)
     lo, hi = np.hypot(x.lo, y.lo), np.where(x.empty | y.empty, -np.inf, np.hypot(x.hi, y.hi))
-    zero = a.may_zero & b.may_zero
-    return outward(call.format, lo, hi, keep_lo=exact_lo, keep_hi=exact_hi, nan=a.may_nan | b.may_nan, pos_zero=zero)
+    nan = a.may_nan | b.may_nan
+    numbers = outward(call.format, lo, hi, keep_lo=exact_lo, keep_hi=exact_hi, nan=nan, pos_zero=a.may_zero & b.may_zero)
+    infinite = a.may_nan & b.may_inf | b.may_nan & a.may_inf
+    return join(numbers, make(np.inf, np.where(infinite, np.inf, -np.inf)))
 
 
 # ---------------------------------------------------------------- powers

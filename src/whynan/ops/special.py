@@ -9,7 +9,7 @@ from whynan.domain.interval import Bounds, make, with_nan
 from whynan.ir.dtype import Format
 from whynan.ir.graph import Call
 from whynan.ops import _special
-from whynan.ops._curves import FINITE, ULPS, curve, outward, working_format
+from whynan.ops._curves import FINITE, curve, outward, working_format
 from whynan.ops._opdef import Danger, Transfer, define_op
 from whynan.ops._parts import at, outside, overflow
 
@@ -23,10 +23,10 @@ def _rough_in_half(x: Any, fmt: Format) -> Any:
 
 
 def _near_its_roots(x: Any, fmt: Format) -> Any:
-    return np.full_like(x, ULPS * working_format(fmt).eps)
+    return np.full_like(x, 16 * working_format(fmt).eps)
 
 
-_LGAMMA = curve(_special.lgamma, domain=(0.0, np.inf), turns=(1.4616321449683623,), slack=_near_its_roots)
+_LGAMMA = curve(_special.lgamma, domain=(0.0, np.inf), turns=(1.4616321449683623,), slack=_near_its_roots, early=0.25)
 
 
 def _pole(a: Bounds) -> Any:

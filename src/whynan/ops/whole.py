@@ -119,6 +119,7 @@ define_op(
     _frac,
     dangers=(at("inf-minus-inf", "an infinite number has no fractional part.", np.inf, -np.inf),),
     elementwise=True,
+    rounding="nearest",  # exact, but for flushed subnormals
     low=-1.0,
     high=1.0,
 )
@@ -133,6 +134,7 @@ define_op(
     _fmod,
     dangers=(_ZERO_DIVISOR, _INFINITE_DIVIDEND),
     elementwise=True,
+    rounding="nearest",  # exact, but for flushed subnormals
 )
 
 
@@ -154,6 +156,7 @@ define_op(
         Danger("nonfinite-input", lambda call, a, b: np.isinf(b), "the remainder of a negative number modulo +inf is +inf."),
     ),
     elementwise=True,
+    rounding="nearest",
 )
 
 define_op(

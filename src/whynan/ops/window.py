@@ -302,4 +302,4 @@ define_op("conv_input_grad", "the gradient of a convolution by its input", _conv
 define_op("conv_weight_grad", "the gradient of a convolution by its kernel", _conv_weight_grad, _conv_weight_grad_bounds, dangers=_SUMS)
 define_op("avg_pool", "the mean over windows", _avg_pool, _avg_pool_bounds, dangers=_MEANS)
 define_op("max_pool", "the largest element of each window", _max_pool, lambda call, b: _hull(call, b, len(tuple(call.attrs["kernel"]))))
-define_op("interpolate", "a value resampled on another grid", _interpolate, _interpolate_bounds, dangers=_MEANS)
+define_op("interpolate", "a value resampled on another grid", _interpolate, _interpolate_bounds, dangers=_MEANS[:1])

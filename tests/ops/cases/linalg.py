@@ -157,3 +157,20 @@ INPUTS = {
     "cdist_grad": _cdist_grad_inputs,
     **dict.fromkeys(("det", "slogabsdet", "inverse", "cholesky", "eigvalsh", "svdvals", "solve"), _matrices),
 }
+
+
+def _largest(op: str) -> Callable[[Generator], tuple[Call, list[Array]]]:
+    """A call on a value whose elements are all the largest of the format, over windows of more than one element."""
+
+    def draw(rng: Generator) -> tuple[Call, list[Array]]:
+        if op == "det":
+            call = Call(op, {}, ((3, 3),), (FLOAT32,), (), FLOAT32)
+            return call, [(1e30 * np.eye(3)).astype(np.float32)]
+        attrs: dict[str, Any] = {"kernel": (2,), "stride": (1,), "padding": (0,), "ceil_mode": False, "count_include_pad": True}
+        call = Call(op, attrs, ((1, 1, 4),), (FLOAT32,), (1, 1, 3), FLOAT32)
+        return call, [np.full((1, 1, 4), FLOAT32.max, np.float32)]
+
+    return draw
+
+
+HARD = {op: [_largest(op)] for op in ("det", "avg_pool")}

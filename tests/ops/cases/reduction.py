@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from whynan.ir.dtype import BOOL, INT64, Format
+from whynan.ir.dtype import BOOL, FLOAT32, INT64, Array, Format
 from whynan.ir.graph import Call, Shape
 
 from . import any_float
@@ -75,4 +75,23 @@ CASES = {
     "topk_values": _along("topk_values", keeps=False, largest=(True, False)),
     "topk_indices": _along("topk_indices", INT64, keeps=False, largest=(True, False)),
     "kth": _along("kth", keeps=False),
+}
+
+
+def _hard(op: str, attrs: dict[str, Any], x: list[list[float]], fmt: Format = FLOAT32) -> Callable[[Generator], tuple[Call, list[Array]]]:
+    """A call on that array whose result is not finite; `dims` in the attributes are reduced."""
+
+    def draw(rng: Generator) -> tuple[Call, list[Array]]:
+        array = np.array(x, np.float64).astype(fmt.numpy)
+        kept = tuple(1 if i - array.ndim in attrs.get("dims", ()) else n for i, n in enumerate(array.shape))
+        return Call(op, attrs, (array.shape,), (fmt,), kept, fmt), [array]
+
+    return draw
+
+
+HARD = {
+    "mean": [_hard("mean", {"dims": (-1,)}, [[], []])],
+    "var": [_hard("var", {"dims": (-1,), "correction": 1}, [[], []])],
+    "softmax": [_hard("softmax", {"dim": -1}, [[-np.inf, -np.inf]])],
+    "log_softmax": [_hard("log_softmax", {"dim": -1}, [[-np.inf, -np.inf]]), _hard("log_softmax", {"dim": -1}, [[3e38, -3e38]])],
 }

@@ -132,7 +132,12 @@ class Value:
 
     def cast(self, fmt: Format) -> "Value":
         """The value in another format; itself if it has that one."""
-        return self if fmt.name == self.format.name else self.add("cast", fmt=fmt)
+        if fmt.name == self.format.name:
+            return self
+        node = self.builder.nodes[self.id]
+        if node.op == "const" and node.attrs["value"].size == 1 and not node.shape:
+            return constant(self.builder, node.attrs.get("written", node.attrs["value"].item()), fmt)
+        return self.add("cast", fmt=fmt)
 
     def up(self) -> "Value":
         """The value in the format in which kernels compute: float32 for the half formats."""
@@ -376,7 +381,15 @@ def transposed(x: Value) -> Value:
 
 def zeros(like: Value, shape: Iterable[int], fmt: Format | None = None) -> Value:
     """A constant of zeros."""
-    return like.const(np.zeros(tuple(shape)), fmt)
+    return filled(like.builder, 0, tuple(shape), fmt or like.format)
+
+
+def filled(builder: Builder, number: Number, shape: Shape, fmt: Format) -> Value:
+    """A constant of one repeated number, of which only one is stored."""
+    if 0 in shape:
+        return constant(builder, np.zeros(shape), fmt)
+    with np.errstate(all="ignore"):
+        return Value(builder, builder.add("const", (), shape, fmt, value=np.full((1,) * len(shape), number).astype(fmt.numpy)))
 
 
 def arange(like: Value, n: int, fmt: Format = INT64) -> Value:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, kernel, where
+from whynan.frontends.torch.lower._kernel import Kernel, Value, filled, kernel, where
 from whynan.ir.dtype import BOOL
 
 
@@ -40,7 +40,7 @@ def _constant(k: Kernel) -> Value:
 @kernel("full_like", "new_full", "fill.Scalar")
 def _filled(k: Kernel) -> Value:
     number = k["fill_value"] if "full" in k.aten.name else k["value"]
-    return k.const(np.broadcast_to(np.asarray(number), k.shape))
+    return filled(k.builder, number, k.shape, k.format)
 
 
 @kernel("fill.Tensor")

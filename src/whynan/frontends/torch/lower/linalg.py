@@ -129,8 +129,11 @@ def _scores(k: Kernel) -> tuple[Value, float]:
 @kernel("_scaled_dot_product_flash_attention_for_cpu")
 def _attention(k: Kernel) -> tuple[Value, Value]:
     scores, _ = _scores(k)
-    weights = scores.add("softmax", dim=-1)
-    return matmul(weights, k.tensor("value").up()), reduce("logsumexp", scores, (-1,))
+    weights, normaliser = scores.add("softmax", dim=-1), reduce("logsumexp", scores, (-1,))
+    if k["attn_mask"] is not None:  # the kernel gives zeros for a row that is masked altogether
+        masked = reduce("all", apply("eq", scores, -np.inf), (-1,))
+        weights, normaliser = where(masked, 0, weights), where(masked, 0, normaliser)
+    return matmul(weights, k.tensor("value").up()), normaliser
 
 
 @kernel("_scaled_dot_product_flash_attention_for_cpu_backward")

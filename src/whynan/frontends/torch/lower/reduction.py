@@ -18,7 +18,7 @@ from whynan.frontends.torch.lower._kernel import (
     reduce,
     where,
 )
-from whynan.ir.dtype import INT64
+from whynan.ir.dtype import FLOAT64, INT64
 
 Axes = Sequence[int]
 LONGEST_PRODUCT = 64
@@ -161,7 +161,7 @@ def _var(k: Kernel) -> Value:
 
 @kernel("std.correction")
 def _std(k: Kernel) -> Value:
-    return apply("sqrt", _wide_variance(k))
+    return apply("sqrt", _wide_variance(k)).cast(k.format)
 
 
 @kernel("var_mean.correction")
@@ -173,12 +173,15 @@ def _var_mean(k: Kernel) -> tuple[Value, Value]:
 @kernel("std_mean.correction")
 def _std_mean(k: Kernel) -> tuple[Value, Value]:
     x = k.tensor("self")
-    return apply("sqrt", _wide_variance(k)), reduce("mean", x, _dims(k, x))
+    return apply("sqrt", _wide_variance(k)).cast(k.format), reduce("mean", x, _dims(k, x))
 
 
 def _wide_variance(k: Kernel) -> Value:
-    """The variance before its root: half precision rounds only the root."""
-    x = k.tensor("self").up()
+    """The variance before its root, in the kernel's accumulator: only the root is rounded to the result's format.
+
+    The accumulator is a double for every format (WelfordOps in ATen), so the square of a tiny deviation does not underflow.
+    """
+    x = k.tensor("self").cast(FLOAT64)
     correction = k["correction"]
     return reduce("var", x, _dims(k, x), correction=float(1 if correction is None else correction))
 
