@@ -11,7 +11,7 @@ from tests.soundness.graphs import Case
 
 from whynan.analysis.evaluate import evaluate_many
 from whynan.analysis.propagate import Proof, propagate
-from whynan.domain.interval import Bounds, contains
+from whynan.domain.interval import Bounds, contains, join, of_array
 from whynan.ir.dtype import Array
 from whynan.ir.graph import Graph, Output
 from whynan.ir.text import text
@@ -38,7 +38,7 @@ class Violation:
             lines.append(f"{name} in {_bounds_text(b)}")
             lines.append(f"  = {np.asarray(self.case.inputs[name][self.sample]).astype(np.float64).tolist()!r}")
         if self.error:
-            return "\n".join([*lines, f"{how} branch and prune the analysis raised {self.error}"])
+            return "\n".join([*lines, f"{how} branch and prune the analysis gave {self.error}"])
         assert self.bounds is not None and self.value is not None
         return "\n".join([*lines, f"%{self.node} is {self.value.astype(np.float64).tolist()!r}", f"{how} branch and prune proven within {_bounds_text(self.bounds)}"])
 
@@ -61,6 +61,10 @@ def violations(case: Case, refines: tuple[bool, ...] = (False, True)) -> Iterato
 
 def _outside(case: Case, values: dict[int, Array], proof: Proof, refine: bool) -> Iterator[Violation]:
     for i, value in values.items():
+        if not _fits(proof.bounds[i].shape, case.graph.nodes[i].shape):
+            text = f"bounds of shape {proof.bounds[i].shape} for %{i} of shape {case.graph.nodes[i].shape}"
+            yield Violation(case, -1, 0, refine, None, None, text)
+            return
         allowed = contains(proof.bounds[i], value)
         if not allowed.all():
             sample = int(np.argwhere(~allowed.reshape(len(allowed), -1).all(axis=1))[0, 0])
@@ -72,6 +76,11 @@ def _outside(case: Case, values: dict[int, Array], proof: Proof, refine: bool) -
             sample = int(np.argmax(bad))
             yield Violation(case, output.node, sample, refine, proof.bounds[output.node], np.asarray(values[output.node][sample]))
             return
+
+
+def _fits(groups: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether bounds have the value's rank, and in each dimension its size or 1."""
+    return len(groups) == len(shape) and all(g in (1, n) for g, n in zip(groups, shape, strict=True))
 
 
 def checked(case: Case) -> int:
@@ -111,8 +120,8 @@ def _one_sample(found: Violation) -> Case:
 
 def _candidates(found: Violation) -> Iterator[Case]:
     case = found.case
-    if found.node >= 0:
-        yield from _trimmed(case, (found.node,))
+    for i in range(len(case.graph.nodes)) if found.error else (found.node,):
+        yield from _trimmed(case, (i,))
     for outputs in case.graph.outputs:
         kept = tuple(o.node for o in case.graph.outputs if o is not outputs)
         if kept:
@@ -139,19 +148,16 @@ def _kept(case: Case, ids: list[int], outputs: tuple[int, ...]) -> Case:
 
 
 def _cut(case: Case, found: Violation) -> Iterator[Case]:
-    """One computed value made an input with the bounds that were proven for it."""
+    """One computed value made an input: with the bounds that were proven for it, or those of its values if the analysis raises."""
     values = evaluate_many(case.graph, range(len(case.graph.nodes)), case.inputs)
-    try:
-        bounds = propagate(case.graph, case.domains, BOXES, found.refine).bounds
-    except Exception:
-        bounds = None
+    proven = None if found.error else propagate(case.graph, case.domains, BOXES, found.refine).bounds
     for node in reversed(case.graph.nodes):
         if node.op in ("input", "const") or node.id == found.node:
             continue
-        b = bounds[node.id] if bounds is not None else None
-        if b is None or not contains(b, values[node.id]).all():
-            continue
-        yield _as_input(case, node.id, b, values[node.id])
+        value = values[node.id]
+        b = join(*map(of_array, value)) if proven is None else proven[node.id]
+        if contains(b, value).all():
+            yield _as_input(case, node.id, b, value)
 
 
 def _as_input(case: Case, i: int, b: Bounds, value: Array) -> Case:

@@ -40,7 +40,8 @@ class Attained:
             return frozenset({node.attrs["dim"]}), (1.0 / n) * (1 - 64 * node.format.eps) if n else 0.0
         if node.op in ("expand", "reshape") and node.inputs and self.view.nodes[node.inputs[0]].shape == node.shape:
             return self._least.get(node.inputs[0])
-        if len(node.inputs) == 1 and rank and node.op in OPS and OPS[node.op].monotone == (1,) and node.inputs[0] in self._least:
+        op = OPS.get(node.op)
+        if op is not None and op.elementwise and op.monotone == (1,) and rank and node.inputs[0] in self._least:
             dims, value = self._least[node.inputs[0]]
             point = make(np.full((1,) * rank, value), np.full((1,) * rank, value))
             return dims, float(bound(self.view.calls[node.id], [point]).lo.min())

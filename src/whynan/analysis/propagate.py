@@ -122,9 +122,9 @@ def _same_operand(node: Node, result: Bounds, operand: Bounds) -> Bounds:
     if node.op == "mul":
         return meet(result, make(0.0, np.inf, nan=True, neg_zero=False))
     if node.op == "sub" and not operand.nonfinite.any():
-        return make(np.zeros(operand.shape), np.zeros(operand.shape), neg_zero=False, fraction=False)
+        return make(np.zeros(result.shape), np.zeros(result.shape), neg_zero=False, fraction=False)
     if node.op == "div" and not operand.nonfinite.any() and not operand.may_zero.any():
-        return make(np.ones(operand.shape), np.ones(operand.shape), fraction=False)
+        return make(np.ones(result.shape), np.ones(result.shape), fraction=False)
     return result
 
 

@@ -153,6 +153,7 @@ def _fixed(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[
     yield from _mosaics(domains, rng, 24)
     yield from _whole_fills(domains, plain)
     yield from _coincidences(domains, rng)
+    yield from _common_scales(domains, rng)
     yield from _single_specials(domains, plain, rng)
 
 
@@ -225,6 +226,16 @@ def _first_row(d: Domain, base: Array, value: float) -> Array:
     changed = base.astype(np.float64)
     changed[0] = value
     return sample.project(d, changed)
+
+
+def _common_scales(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
+    """All elements of an input of one tiny size, the others ordinary: near-equal rows, vectors whose squares underflow."""
+    for name, d in domains.items():
+        if not d.format.is_float or d.value is not None or not d.low <= 0 <= d.high:
+            continue
+        for size in (d.format.smallest, 16 * d.format.smallest, d.format.tiny, d.format.tiny**0.75, d.format.tiny**0.5, d.format.eps):
+            base = {n: sample.ordinary(e, rng) for n, e in domains.items()}
+            yield {**base, name: sample.project(d, np.rint(rng.uniform(-8, 8, d.shape)) * size)}
 
 
 def _single_specials(domains: Mapping[str, Domain], plain: Inputs, rng: np.random.Generator) -> Iterator[Inputs]:

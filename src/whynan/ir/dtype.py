@@ -135,5 +135,6 @@ def from_ordinal(fmt: Format, n: npt.NDArray[np.int64]) -> Float64:
     if not fmt.is_float:
         return n.astype(np.float64)
     size = fmt.numpy.itemsize
-    magnitude = np.abs(n).astype(f"i{size}").view(fmt.numpy).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # beyond the last number stand NaNs
+        magnitude = np.abs(n).astype(f"i{size}").view(fmt.numpy).astype(np.float64)
     return np.asarray(np.where(n < 0, -magnitude, magnitude))

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, apply, concat, kernel, matmul, reduce, transposed, where
+from whynan.frontends.torch.lower._kernel import Kernel, Value, apply, axis, concat, kernel, matmul, reduce, transposed, where
 from whynan.frontends.torch.lower.arithmetic import limited
 from whynan.ir.dtype import BOOL, INT64
 
@@ -252,3 +252,15 @@ def _eigh(k: Kernel) -> tuple[Value, Value]:
 def _svd(k: Kernel) -> tuple[Value, Value, Value]:
     x = k.tensor("A")
     return k.unknown(0, x), x.add("svdvals", shape=k.out(1)[0]), k.unknown(2, x)
+
+
+@kernel("linalg_cross")
+def _cross(k: Kernel) -> Value:
+    """Element i is a[i+1] * b[i+2] - a[i+2] * b[i+1], indices modulo 3."""
+    a, b = k.tensor("self").cast(k.format).expand(k.shape), k["other"].cast(k.format).expand(k.shape)
+    dims = (axis(k["dim"], a.ndim),)
+
+    def after(x: Value, steps: int) -> Value:
+        return x.add("roll", shifts=(-steps,), dims=dims)
+
+    return after(a, 1) * after(b, 2) - after(a, 2) * after(b, 1)

@@ -1,0 +1,142 @@
+"""The soundness tests find what they are there for: each planted defect makes them fail."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.soundness import fuzz
+from tests.soundness.graphs import draw_case
+from tests.soundness.violations import Violation, minimised, violations
+
+from whynan.analysis import attained, branch, propagate, relations, view
+from whynan.domain.interval import Bounds, make
+from whynan.ops import _opdef
+
+MOST = 1500
+
+
+def first_violation() -> Violation | None:
+    """The first violation among some graphs."""
+    for k in range(MOST):
+        wrong = next(violations(draw_case(np.random.default_rng([1, k])), (True,)), None)
+        if wrong is not None:
+            return wrong
+    return None
+
+
+def assert_found() -> Violation:
+    wrong = first_violation()
+    assert wrong is not None
+    small = minimised(wrong)
+    assert len(small.case.graph.nodes) <= len(wrong.case.graph.nodes)
+    return small
+
+
+@pytest.fixture
+def plant_op(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Replaces facts of an op's record."""
+    return lambda name, **facts: monkeypatch.setitem(_opdef._OPS, name, replace(_opdef.OPS[name], **facts))
+
+
+def test_an_exponential_that_never_overflows(plant_op: Any) -> None:
+    sound = _opdef.OPS["exp"].transfer
+    plant_op("exp", transfer=lambda call, a: _finite(call, sound(call, a)), rounding="exact")
+    small = assert_found()
+    assert "exp" in {n.op for n in small.case.graph.nodes}
+
+
+def _finite(call: Any, b: Bounds) -> Bounds:
+    return make(np.minimum(b.lo, call.format.max), np.minimum(b.hi, call.format.max), nan=b.may_nan, neg_zero=False)
+
+
+def test_a_division_without_negative_zeros(plant_op: Any) -> None:
+    sound = _opdef.OPS["div"].transfer
+    plant_op("div", transfer=lambda call, a, b: sound(call, a, replace(b, flags=b.flags & np.uint8(~4 & 255))))
+    assert "div" in {n.op for n in assert_found().case.graph.nodes}
+
+
+def test_an_analysis_that_raises(plant_op: Any) -> None:
+    def raising(call: Any, a: Bounds) -> Bounds:
+        raise ZeroDivisionError("planted")
+
+    plant_op("sqrt", transfer=raising)
+    small = assert_found()
+    assert "ZeroDivisionError: planted" in str(small)
+    assert len(small.case.graph.nodes) <= 3
+
+
+def test_a_norm_that_is_never_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relations, "_norm_slack", lambda *anything: relations.EXACT)
+    small = assert_found()
+    assert {n.op for n in small.case.graph.nodes} & {"norm", "sqrt"}
+
+
+def test_a_maximum_over_any_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(seen: view.View, a: view.Vertex, b: view.Vertex) -> view.Vertex | None:
+        found = seen.reduced(b, base=-2)
+        return None if found is None or found[0][0] != a[0] else a
+
+    monkeypatch.setattr(relations, "_element", careless)
+    assert_found()
+
+
+def test_an_attained_value_that_ignores_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(self: attained.Attained, node: Any) -> float | None:
+        known = self._least.get(node.inputs[0])
+        return None if known is None else known[1]
+
+    monkeypatch.setattr(attained.Attained, "_reduced", careless)
+    assert_found()
+
+
+def test_a_view_that_forgets_transpositions(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = view._source_axes
+
+    def careless(node: Any, source: Any, axes: view.Axes) -> view.Axes | None:
+        return axes if node.op == "permute" and node.shape == source.shape else sound(node, source, axes)
+
+    monkeypatch.setattr(view, "_source_axes", careless)
+    assert_found()
+
+
+def test_a_difference_of_equal_infinities(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = propagate._same_operand
+
+    def careless(node: Any, result: Bounds, operand: Bounds) -> Bounds:
+        if node.op == "sub":
+            return make(np.zeros(operand.shape), np.zeros(operand.shape), neg_zero=False, fraction=False)
+        return sound(node, result, operand)
+
+    monkeypatch.setattr(propagate, "_same_operand", careless)
+    assert_found()
+
+
+def test_a_split_that_loses_the_last_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = branch._split
+
+    def careless(box: branch.Box, v: view.Vertex, fmt: Any, parts: int) -> branch.Box:
+        return {u: Bounds(b.lo[:-1], b.hi[:-1], b.flags[:-1]) if len(b.lo) > 1 else b for u, b in sound(box, v, fmt, parts).items()}
+
+    monkeypatch.setattr(branch, "_split", careless)
+    assert_found()
+
+
+def test_a_cut_that_loses_the_point_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branch, "_critical", lambda *anything: [0.0])
+    sound = branch._narrow
+
+    def careless(b: Bounds, lo: np.ndarray, hi: np.ndarray, fmt: Any) -> Bounds:
+        narrowed = sound(b, lo, hi, fmt)
+        return make(narrowed.lo, narrowed.hi, nan=narrowed.may_nan, pos_zero=False, neg_zero=False, fraction=~narrowed.integral, fmt=fmt)
+
+    monkeypatch.setattr(branch, "_narrow", careless)
+    assert_found()
+
+
+def test_the_command_reports_a_violation(plant_op: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    plant_op("sub", transfer=lambda call, a, b: make(np.zeros(()), np.zeros(())))
+    assert fuzz.main(["--graphs", "100", "--seed", "1", "--jobs", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "proven within" in out
+    assert " = sub(" in out
