@@ -286,7 +286,8 @@ def _with(shape: Shape, dim: int, n: int) -> Shape:
 
 def _attributes(m: Maker, op: str, fmt: Format) -> dict[str, Any]:
     if op == "clamp":
-        low, high = sorted(float(nearest(fmt, m.one(0.0, -1.0, 1.0, 1e-7, fmt.eps, fmt.smallest, 0.5, 1 - fmt.eps, 10.0, -0.0))) for _ in "ab")
+        ends = (0.0, -1.0, 1.0, 1e-7, fmt.eps, fmt.smallest, 0.5, 1 - fmt.eps, 10.0, -0.0)
+        low, high = sorted(float(nearest(fmt, m.one(*ends))) for _ in "ab")
         which = m.rng.random()
         return {"low": None if which < 0.3 else low, "high": None if which > 0.6 else high}
     if op == "nan_to_num":
@@ -604,7 +605,8 @@ def draw_samples(rng: np.random.Generator, b: Bounds, fmt: Format, shape: Shape,
     floats = from_ordinal(fmt, np.clip((first * (1 - place) + last * place).astype(np.int64), first, last))
     special = rng.choice(np.concatenate([_specials(fmt), [np.nan, -0.0, 0.0, 0.0, np.inf, -np.inf]]), size)
     ends = np.where(rng.random(size) < 0.5, lo, hi)
-    layers = np.stack([ends, between, floats, special, np.zeros(size), -np.zeros(size), np.broadcast_to(lo, size), np.broadcast_to(hi, size)])
+    whole = (np.zeros(size), -np.zeros(size), np.broadcast_to(lo, size), np.broadcast_to(hi, size))
+    layers = np.stack([ends, between, floats, special, *whole])
     per_array = rng.integers(len(layers), size=(count,) + (1,) * len(shape))
     mixed = rng.random((count,) + (1,) * len(shape)) < 0.5
     choice = np.where(mixed, rng.integers(len(layers), size=size), np.broadcast_to(per_array, size))

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from tests.soundness import fuzz
 from tests.soundness.graphs import draw_case
+from tests.soundness.test_real_torch import test_real_values_lie_within_their_bounds as check_real_values
+from tests.soundness.torch_losses import EXAMPLES
 from tests.soundness.violations import Violation, minimised, violations
 
 from whynan.analysis import attained, branch, propagate, relations, view
@@ -140,3 +142,18 @@ def test_the_command_reports_a_violation(plant_op: Any, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "proven within" in out
     assert " = sub(" in out
+
+
+def test_real_runs_show_an_unsound_op(plant_op: Any) -> None:
+    softmax = next(e for e in EXAMPLES if e.name == "softmax_naive")
+    check_real_values(softmax, "float32")
+    sound = _opdef.OPS["exp"].transfer
+    plant_op("exp", transfer=lambda call, a: _finite(call, sound(call, a)), rounding="exact")
+    with pytest.raises(pytest.fail.Exception, match="proven within"):
+        check_real_values(softmax, "float32")
+
+
+def test_a_relation_that_mistakes_the_axis_of_a_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value minus a maximum of it along another axis may be positive."""
+    monkeypatch.setattr(relations.Relations, "at_most", lambda self, a, b: relations.EXACT if self.view.op(b) == "amax" else None)
+    assert "amax" in {n.op for n in assert_found().case.graph.nodes}

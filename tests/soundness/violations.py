@@ -16,7 +16,7 @@ from whynan.ir.dtype import Array
 from whynan.ir.graph import Graph, Output
 from whynan.ir.text import text
 
-BOXES = 300
+BOXES = 150
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,8 @@ class Violation:
         if self.error:
             return "\n".join([*lines, f"{how} branch and prune the analysis gave {self.error}"])
         assert self.bounds is not None and self.value is not None
-        return "\n".join([*lines, f"%{self.node} is {self.value.astype(np.float64).tolist()!r}", f"{how} branch and prune proven within {_bounds_text(self.bounds)}"])
+        lines.append(f"%{self.node} is {self.value.astype(np.float64).tolist()!r}")
+        return "\n".join([*lines, f"{how} branch and prune proven within {_bounds_text(self.bounds)}"])
 
 
 def _bounds_text(b: Bounds) -> str:

@@ -50,7 +50,7 @@ class Attained:
     def _meets_maximum(self, node: Node) -> Dims | None:
         """The axes of an extreme if a node compares x with its own maximum (or minimum): somewhere along them the two are equal."""
         view = self.view
-        a, b = view.inputs((node.id, view.root(node.id)[1]))
+        a, b = view.inputs(view.root(node.id))
         if node.op == "eq" and view.op(a) in ("amax", "amin"):
             a, b = b, a
         if view.op(b) != "amax" and (node.op == "sub" or view.op(b) != "amin"):
@@ -73,8 +73,8 @@ class Attained:
         """A maximum, or a sum of non-negative terms, over axes that hold an element of at least v is at least v."""
         known = self._least.get(node.inputs[0])
         inner = self.bounds[node.inputs[0]]
-        if known is None or inner is None or not known[0] <= set(node.attrs["dims"]):
-            return None
+        if known is None or inner is None or not known[0] <= set(node.attrs["dims"]) or 0 in self.view.nodes[node.inputs[0]].shape:
+            return None  # a sum over no slices at all is 0
         if node.op == "sum" and (inner.may_nan.any() or bool((inner.lo < 0).any())):
             return None
         return known[1]

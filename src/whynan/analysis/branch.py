@@ -164,13 +164,13 @@ class _Search:
         return box, values[self.cone.root]
 
     def _constrain(self, box: Box) -> Box:
-        """Use a <= b and |a| <= b between leaves to narrow both."""
+        """Use a <= b and |a| <= b between leaves to narrow both; where one is NaN nothing follows for the other."""
         if not self.order:
             return box
         box = dict(box)
         for a, b, slack, absolute in self.order:
-            ceiling = _ceiling(box[b], slack)
-            least = _least(box[a], slack, absolute)
+            ceiling = np.where(box[b].may_nan, np.inf, _ceiling(box[b], slack))
+            least = np.where(box[a].may_nan, -np.inf, _least(box[a], slack, absolute))
             low = np.maximum(box[a].lo, -ceiling) if absolute else box[a].lo
             box[a], box[b] = (
                 _narrow(box[a], low, np.minimum(box[a].hi, ceiling), self.formats[a]),
@@ -185,7 +185,7 @@ class _Search:
     def _keep(self, box: Box, result: Bounds) -> Box | None:
         """Set the decided boxes aside; what is left stays open."""
         count = _count(box)
-        result = Bounds(*(np.broadcast_to(a, (count, *a.shape[1:])) for a in (result.lo, result.hi, result.flags)))
+        result = _map(result, lambda a: np.broadcast_to(a, (count, *a.shape[1:])))
         impossible = np.zeros(count, bool)
         for b in box.values():
             dead = (b.empty & ~b.may_nan).reshape(b.lo.shape[0], -1).all(axis=1)
@@ -261,9 +261,7 @@ def _least(a: Bounds, slack: Slack, absolute: bool) -> np.ndarray:
 
 def _narrow(b: Bounds, lo: np.ndarray, hi: np.ndarray, fmt: Format) -> Bounds:
     """The same with other ends; NaN and zero flags stay where they still apply."""
-    return make(
-        lo, hi, nan=b.may_nan, pos_zero=b.may_pos_zero, neg_zero=b.may_neg_zero, fraction=b.flags & FRACTION != 0, fmt=fmt
-    )
+    return make(lo, hi, nan=b.may_nan, pos_zero=b.may_pos_zero, neg_zero=b.may_neg_zero, fraction=b.flags & FRACTION != 0, fmt=fmt)
 
 
 def _count(box: Box) -> int:
@@ -343,8 +341,7 @@ def _stack(box: Box, v: Vertex, pieces: Bounds) -> Box:
     out: Box = {}
     for u, b in box.items():
         if u == v:
-            shape = (parts, count, *pieces.lo.shape[2:])
-            out[u] = _map(pieces, lambda a, shape=shape: np.broadcast_to(a, shape).reshape(-1, *a.shape[2:]))
+            out[u] = _map(pieces, lambda a: np.broadcast_to(a, (parts, count, *a.shape[2:])).reshape(-1, *a.shape[2:]))
         elif b.lo.shape[0] == 1:
             out[u] = b
         else:
@@ -367,5 +364,3 @@ def _ranges(box: Box, variables: list[Vertex], most: int = 8) -> tuple[dict[Vert
             one[v] = (float(b.lo[row].min()), float(b.hi[row].max()))
         out.append(one)
     return tuple(out)
-
-

@@ -97,7 +97,7 @@ class _Job:
         if not good:
             raise TargetError(
                 f"{self.program.name} raised {error} on {_shapes(self.domains)}.",
-                "Give domains that fit the loss, as in -d \"y_pred=prob(8, 1)\".",
+                'Give domains that fit the loss, as in -d "y_pred=prob(8, 1)".',
             )
         return good[0], good[0]
 
@@ -208,7 +208,9 @@ def _assumed(graph: Graph, proof: Proof) -> list[str]:
 
 def _varying(one: Graph, two: Graph) -> list[str]:
     """A second recording on other inputs must give the same graph; otherwise the graph depends on values unseen."""
-    if len(one.nodes) != len(two.nodes) or any(a.op != b.op or a.shape != b.shape or a.inputs != b.inputs for a, b in zip(one.nodes, two.nodes, strict=True)):
+    if len(one.nodes) != len(two.nodes) or any(
+        a.op != b.op or a.shape != b.shape or a.inputs != b.inputs for a, b in zip(one.nodes, two.nodes, strict=True)
+    ):
         return ["the operations themselves change with the input's values"]
     live = _live(one)
     for a, b in zip(one.nodes, two.nodes, strict=True):
@@ -238,7 +240,10 @@ def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     for f in findings:
         key = (f.kind, f.cause, f.phase, f.op, f.site)
         joined[key] = replace(joined[key], modes=(*joined[key].modes, *f.modes)) if key in joined else f
-    ordered = sorted(joined.values(), key=lambda f: (f.severity != ERROR, f.phase != "forward", f.site.line if f.site else 0))
+    failing = {f.site for f in joined.values() if f.severity == ERROR}
+    # where a gradient can be infinite it can be large as well: that is no news
+    news = [f for f in joined.values() if f.kind != "exploding-gradient" or f.site not in failing]
+    ordered = sorted(news, key=lambda f: (f.severity != ERROR, f.phase != "forward", f.site.line if f.site else 0))
     return tuple(replace(f, id=f"F{n}") for n, f in enumerate(ordered, 1))
 
 

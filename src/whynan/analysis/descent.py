@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from whynan.analysis.evaluate import evaluate_many
+from whynan.analysis.evaluate import ancestors, evaluate_many
 from whynan.analysis.propagate import Proof
 from whynan.domain import sample
 from whynan.domain.spec import Domain
@@ -40,7 +40,7 @@ def proposals(graph: Graph, proof: Proof, domains: Mapping[str, Domain], seed: i
 
 
 def _climb(graph: Graph, node: int, domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
-    needed = _ancestors(graph, node)
+    needed = ancestors(graph, node)
     names = [name for name, i in graph.inputs.items() if i in needed and domains[name].value is None]
     size = sum(int(np.prod(domains[name].shape)) for name in names)
     if not names or size * POPULATION > MOST_NUMBERS:
@@ -62,16 +62,6 @@ def _climb(graph: Graph, node: int, domains: Mapping[str, Domain], rng: np.rando
     yield from parents
 
 
-def _ancestors(graph: Graph, node: int) -> set[int]:
-    needed, stack = {node}, [node]
-    while stack:
-        for j in graph.nodes[stack.pop()].inputs:
-            if j not in needed:
-                needed.add(j)
-                stack.append(j)
-    return needed
-
-
 def _closeness(graph: Graph, node: int, values: Mapping[int, Array]) -> Float64:
     """How near each candidate is to the danger; inf where the result is not finite already."""
     n = graph.nodes[node]
@@ -87,14 +77,18 @@ def _closeness(graph: Graph, node: int, values: Mapping[int, Array]) -> Float64:
     return np.where(bad, np.inf, np.nan_to_num(near, nan=-np.inf))
 
 
-def _child(parents: list[dict[str, Array]], names: list[str], domains: Mapping[str, Domain], reach: float, rng: np.random.Generator) -> dict[str, Array]:
+def _child(
+    parents: list[dict[str, Array]], names: list[str], domains: Mapping[str, Domain], reach: float, rng: np.random.Generator
+) -> dict[str, Array]:
     """A parent with some elements moved, crossed with another parent, or copied from one another."""
     a = parents[int(rng.integers(len(parents)))]
     b = parents[int(rng.integers(len(parents)))]
     child = dict(a)
     changed = [name for name in names if rng.random() < 0.7] or [names[int(rng.integers(len(names)))]]
     for name in changed:
-        child[name] = sample.project(domains[name], _moved(domains[name], a[name].astype(np.float64), b[name].astype(np.float64), reach, rng))
+        child[name] = sample.project(
+            domains[name], _moved(domains[name], a[name].astype(np.float64), b[name].astype(np.float64), reach, rng)
+        )
     return child
 
 

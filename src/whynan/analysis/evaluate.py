@@ -55,3 +55,14 @@ def evaluate_many(graph: Graph, nodes: Sequence[int], inputs: Mapping[str, Array
         else:
             out[i] = run(call_of(graph, node), [out[j] for j in node.inputs])
     return out
+
+
+def ancestors(graph: Graph, node: int) -> set[int]:
+    """A node and all nodes that it is computed from."""
+    needed, stack = {node}, [node]
+    while stack:
+        for j in graph.nodes[stack.pop()].inputs:
+            if j not in needed:
+                needed.add(j)
+                stack.append(j)
+    return needed

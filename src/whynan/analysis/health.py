@@ -8,22 +8,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whynan.analysis.evaluate import fill
+from whynan.analysis.evaluate import ancestors, evaluate_many, fill, finite
 from whynan.analysis.finding import WARNING, Finding, Witness
 from whynan.analysis.propagate import Proof
 from whynan.analysis.search import Inputs, Searched, Seen, search
 from whynan.config import Settings
 from whynan.domain import sample
 from whynan.domain.spec import Domain
+from whynan.errors import OpError
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Run, Trace
-from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node
-from whynan.ops._opdef import OPS, run
-from whynan.ir.graph import call_of
+from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node, call_of
 from whynan.ir.where import Site
+from whynan.ops._opdef import known, run
 
 CLAMPS = frozenset({"clamp", "minimum", "maximum"})
-SHARE_SAMPLES = 64
+CORNERS = 8  # extreme inputs looked at
+SHARE_SAMPLES = 64  # evenly drawn inputs by which the share that a clamp cuts is estimated
+MOST_KILLED = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,33 +131,28 @@ def _cut_off(graph: Graph, node: Node, proof: Proof) -> tuple[int, float, float]
         operand = next(i for i in node.inputs if i != constants[0])
         edge = float(graph.nodes[constants[0]].attrs["value"].reshape(-1)[0])
         low, high = (edge, np.inf) if node.op == "maximum" else (-np.inf, edge)
+    if low == 0 and high == np.inf:
+        return None  # a hinge: that it stops the gradient below zero is what it is for
     b = proof.bounds[operand]
     leaves = bool((b.lo < low).any() or (b.hi > high).any())
     return (operand, low, high) if leaves else None
 
 
 def _evidence(patient: Patient, trace: Trace, node: Node, operand: int, low: float, high: float) -> Finding | None:
-    """A run in which the clamp cuts an element, every gradient through it is exactly 0, and without the clamp the loss would change."""
+    """A run in which the clamp cuts all elements, an input's gradient is exactly 0, and without the clamp the loss would change."""
     rng = np.random.default_rng(patient.settings.seed)
-    cut_share, tried, witness = 0.0, 0, None
-    candidates = [*({n: c[k % len(c)] for n, c in _corners(patient.domains).items()} for k in range(6))]
-    candidates += [{n: _uniform(d, rng) for n, d in patient.domains.items()} for _ in range(SHARE_SAMPLES)]
-    for k, inputs in enumerate(candidates):
-        values = _forward(trace.graph, node, inputs)
-        if values is None:
-            return None
-        x = values.astype(np.float64)
-        outside = (x < low) | (x > high)
-        if k >= 6:
-            tried += 1
-            cut_share += float(outside.mean()) if outside.size else 0.0
-        if witness is None and outside.size and outside.all():
-            witness = _killed(patient, trace, node, operand, inputs)
-    if witness is None:
+    corners = {name: sample.corners(d) for name, d in patient.domains.items()}
+    candidates: list[Inputs] = [{n: c[k % len(c)] for n, c in corners.items()} for k in range(CORNERS)]
+    candidates += [{n: _even(d, rng) for n, d in patient.domains.items()} for _ in range(SHARE_SAMPLES)]
+    cut = _cut_elements(trace.graph, operand, candidates, low, high)
+    if cut is None or not cut.size:
         return None
-    share = cut_share / max(tried, 1)
-    inputs, result = witness
-    b = f"below {low:g}" if high == np.inf else f"above {high:g}" if low == -np.inf else f"outside [{low:g}, {high:g}]"
+    everywhere = [candidates[k] for k in np.flatnonzero(cut.all(axis=1))[:MOST_KILLED]]
+    found = next((w for w in (_killed(patient, trace, node, operand, inputs) for inputs in everywhere) if w is not None), None)
+    if found is None:
+        return None
+    share = float(cut[CORNERS:].mean())
+    place = f"below {low:g}" if high == np.inf else f"above {high:g}" if low == -np.inf else f"outside [{low:g}, {high:g}]"
     how_much = f"{share:.0%} of evenly drawn elements are" if share >= 0.005 else "only values at the edge of the domain are"
     return _finding(
         patient,
@@ -164,70 +161,85 @@ def _evidence(patient: Patient, trace: Trace, node: Node, operand: int, low: flo
         op=node.op,
         phase=BACKWARD,
         site=node.site,
-        message=f"where the value is {b}, the {node.op} passes no gradient although the loss without it would still fall: {how_much} cut off there.",
-        witness=patient.witness(inputs, result),
+        message=f"where the value is {place}, the {node.op} passes no gradient although the loss without it would still change: "
+        f"{how_much} cut off there.",
+        witness=patient.witness(*found),
     )
 
 
-def _corners(domains: Mapping[str, Domain]) -> dict[str, list[Array]]:
-    return {name: sample.corners(d) for name, d in domains.items()}
+def _cut_elements(graph: Graph, operand: int, candidates: Sequence[Inputs], low: float, high: float) -> np.ndarray | None:
+    """For each candidate (row) which elements of the clamp's operand lie outside; None if the operand cannot be computed."""
+    needed = ancestors(graph, operand)
+    names = [name for name, i in graph.inputs.items() if i in needed]
+    stacked = {name: np.stack([c[name] for c in candidates]) for name in names}
+    try:
+        x = evaluate_many(graph, sorted(needed), stacked)[operand] if names else None
+    except OpError:  # something on the way has no record
+        return None
+    if x is None:
+        return None
+    wide = x.astype(np.float64).reshape(len(candidates), -1)
+    return np.asarray((wide < low) | (wide > high))
 
 
-def _uniform(d: Domain, rng: np.random.Generator) -> Array:
+def _even(d: Domain, rng: np.random.Generator) -> Array:
     """Evenly drawn within the whole domain."""
     if d.value is not None or d.kind in ("simplex", "unit", "onehot"):
         return sample.draw(d, rng)
     return sample.project(d, 2 * rng.uniform(d.low / 2, d.high / 2, d.shape))
 
 
-def _forward(graph: Graph, node: Node, inputs: Inputs, skip: int = -1) -> Array | None:
-    """The first operand of a clamp on given inputs (`skip` is not used for it)."""
-    operand = next((i for i in node.inputs if graph.nodes[i].op != "const"), node.inputs[0])
-    values = _partial(graph, inputs, operand)
-    return values.get(operand)
-
-
-def _partial(graph: Graph, inputs: Inputs, last: int, bypass: tuple[int, int] | None = None, wide: bool = False) -> dict[int, Array]:
-    """Values of the forward nodes up to `last`; with `bypass` (clamp, operand) the clamp passes its operand on as it is."""
-    named = {i: np.asarray(inputs[name]) for name, i in graph.inputs.items() if name in inputs}
-    out: dict[int, Array] = {}
-    for node in graph.nodes[: last + 1]:
-        if node.phase == BACKWARD:
-            continue
-        if node.id in named:
-            out[node.id] = named[node.id].astype(np.float64) if wide and node.format.is_float else named[node.id]
-        elif node.op == "const":
-            out[node.id] = np.broadcast_to(node.attrs["value"], node.shape)
-        elif bypass is not None and node.id == bypass[0] and bypass[1] in out:
-            out[node.id] = out[bypass[1]]
-        elif node.op in OPS and node.op not in ("input", "random") and all(i in out for i in node.inputs):
-            out[node.id] = run(call_of(graph, node), [out[i] for i in node.inputs], wide=wide)
-    return out
-
-
 def _killed(patient: Patient, trace: Trace, node: Node, operand: int, inputs: Inputs) -> tuple[Inputs, Run] | None:
-    """The run, if some input's gradient is exactly zero there although the loss without the clamp depends on that input."""
+    """The run, if some input's gradient is exactly zero there although the clamp's operand depends on it and the loss on the clamp."""
     result = patient.execute(inputs)
-    if result.error:
+    if result.error or not _matters(trace.graph, node, operand, inputs):
         return None
     for name, gradient in result.gradients.items():
-        if gradient.size and not gradient.astype(np.float64).any() and _depends(trace.graph, node, operand, inputs, name):
+        if gradient.size and not gradient.astype(np.float64).any() and _moves(trace.graph, operand, inputs, name):
             return inputs, result
     return None
 
 
-def _depends(graph: Graph, node: Node, operand: int, inputs: Inputs, name: str) -> bool:
-    """Whether the loss, computed in float64 with the clamp taken out, changes with the input."""
-    loss = next((o.node for o in graph.outputs if o.kind == "loss"), None)
-    if loss is None:
+def _matters(graph: Graph, node: Node, operand: int, inputs: Inputs) -> bool:
+    """Whether the loss, computed in float64, changes when the clamp's result moves from its limit towards the inside."""
+    loss = next((o.node for o in graph.outputs if o.kind == "loss"), -1)
+    at_limit = _values(graph, ancestors(graph, node.id), inputs).get(node.id)
+    if at_limit is None or loss not in (needed := ancestors(graph, loss)) or node.id not in needed:
+        return False
+    x = _values(graph, ancestors(graph, operand), inputs)[operand]
+    inward = at_limit + np.sign(at_limit - x) * 1e-3 * np.maximum(1e-3, np.abs(at_limit))
+    return _differ([_values(graph, needed, inputs, {node.id: value}).get(loss) for value in (at_limit, inward)])
+
+
+def _moves(graph: Graph, operand: int, inputs: Inputs, name: str) -> bool:
+    """Whether the clamp's operand, computed in float64, changes with the input."""
+    needed = ancestors(graph, operand)
+    if graph.inputs[name] not in needed:
         return False
     x = np.asarray(inputs[name], np.float64)
     step = 1e-4 * max(1.0, float(np.abs(x).max(initial=0.0)))
-    seen = []
-    for moved in (x, x - step, x + step):
-        values = _partial(graph, {**inputs, name: moved}, loss, bypass=(node.id, operand), wide=True)
-        if loss in values and np.isfinite(values[loss]).all():
-            seen.append(float(values[loss].sum()))
+    return _differ([_values(graph, needed, {**inputs, name: x + k * step}).get(operand) for k in (-1, 0, 1)])
+
+
+def _values(graph: Graph, needed: set[int], inputs: Inputs, given: Mapping[int, Array] | None = None) -> dict[int, Array]:
+    """Some nodes' values in float64, those in `given` as they are; what has no record is left out."""
+    out: dict[int, Array] = dict(given or {})
+    named = {i: name for name, i in graph.inputs.items()}
+    for i in sorted(needed - out.keys()):
+        node = graph.nodes[i]
+        if i in named:
+            value = np.asarray(inputs[named[i]])
+            out[i] = value.astype(np.float64) if node.format.is_float else value
+        elif node.op == "const":
+            out[i] = np.broadcast_to(node.attrs["value"], node.shape)
+        elif known(node.op) and node.op != "random" and all(j in out for j in node.inputs):
+            out[i] = run(call_of(graph, node), [out[j] for j in node.inputs], wide=True)
+    return out
+
+
+def _differ(values: Sequence[Array | None]) -> bool:
+    """Whether at least two values are finite and they are not all alike."""
+    seen = [float(v.astype(np.float64).sum()) for v in values if v is not None and finite(v)]
     return len(seen) >= 2 and max(seen) - min(seen) > 1e-9 * max(1.0, abs(seen[0]))
 
 
@@ -253,29 +265,22 @@ def _detached(patient: Patient, detached: Seen | None) -> Iterator[Finding]:
 
 def _wrong(patient: Patient, trace: Trace) -> Iterator[Finding]:
     """Compare a hand-written derivative with central differences in float64 at a few ordinary points."""
-    own = [n for n in trace.graph.nodes if n.phase == BACKWARD and n.attrs.get("custom") or n.spelling.startswith("custom")]
-    site = next((n.site for n in own), None) or _custom_site(trace)
-    if site is None:
+    if not trace.graph.handwritten:
         return
     rng = np.random.default_rng(patient.settings.seed)
     off = [d for d in (_disagreement(patient, rng) for _ in range(4)) if d is not None]
     if len(off) >= 3 and min(d[0] for d in off) > 1e-2:
-        share, inputs, result, analytic, numeric = max(off, key=lambda d: d[0])
+        _, inputs, result, analytic, numeric = max(off, key=lambda d: d[0])
         yield _finding(
             patient,
             kind="contract",
             cause="custom-gradient-wrong",
             op="custom",
             phase=BACKWARD,
-            site=site,
+            site=trace.graph.handwritten[0],
             message=f"the hand-written backward gives a slope of {analytic:.6g} where central differences in float64 give {numeric:.6g}.",
             witness=patient.witness(inputs, result),
         )
-
-
-def _custom_site(trace: Trace) -> Site | None:
-    """Where a custom backward stands, if the front end noted one."""
-    return next((n.site for n in trace.graph.nodes if n.attrs.get("custom")), None)
 
 
 def _disagreement(patient: Patient, rng: np.random.Generator) -> tuple[float, Inputs, Run, float, float] | None:
@@ -300,5 +305,3 @@ def _disagreement(patient: Patient, rng: np.random.Generator) -> tuple[float, In
 
 def _finding(patient: Patient, *, kind: str, cause: str, op: str, phase: str, site: Site | None, message: str, witness: Witness) -> Finding:
     return Finding("", kind, WARNING, cause, message, op, phase, site, (patient.mode,), (), (), witness)
-
-

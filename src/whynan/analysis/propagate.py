@@ -14,6 +14,7 @@ from whynan.analysis.branch import cones_of, prune
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, collapse, make, meet, of_array, top
+from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Graph, Node
 from whynan.ops._opdef import bound, known
 
@@ -104,7 +105,7 @@ def _tighten(state: _State, node: Node, result: Bounds) -> Bounds:
 def _pair(state: _State, node: Node, result: Bounds) -> Bounds:
     if node.op not in ("sub", "div", "mul", "add") or len(node.inputs) != 2:
         return result
-    a, b = state.view.inputs((node.id, state.view.root(node.id)[1]))
+    a, b = state.view.inputs(state.view.root(node.id))
     left, right = state.bounds[a[0]], state.bounds[b[0]]
     if left is None or right is None or not node.format.is_float:
         return result
@@ -133,18 +134,20 @@ def _difference(state: _State, node: Node, result: Bounds, below: Slack | None, 
     b = state.bounds[node.inputs[1]]
     a = state.bounds[node.inputs[0]]
     assert a is not None and b is not None
-    hi = np.asarray(np.inf) if below is None else _room(below, float(b.magnitude.max(initial=0.0)))
-    lo = np.asarray(-np.inf) if above is None else -_room(above, float(a.magnitude.max(initial=0.0)))
+    hi = np.asarray(np.inf) if below is None else _room(below, float(b.magnitude.max(initial=0.0)), node.format)
+    lo = np.asarray(-np.inf) if above is None else -_room(above, float(a.magnitude.max(initial=0.0)), node.format)
     return result if below is None and above is None else meet(result, make(lo, hi, nan=True), node.format)
 
 
-def _room(slack: Slack, magnitude: float) -> np.ndarray:
+def _room(slack: Slack, magnitude: float, fmt: Format) -> np.ndarray:
     if slack.relative == 0 and slack.absolute == 0:
         return np.asarray(0.0)
-    return np.asarray((slack.relative * magnitude + slack.absolute) * (1 + 1e-6))
+    return nearest(fmt, (slack.relative * magnitude + slack.absolute) * (1 + 1e-6))
 
 
-def _quotient(state: _State, node: Node, result: Bounds, a: tuple[int, tuple[int, ...]], b: tuple[int, tuple[int, ...]], divisor: Bounds) -> Bounds:
+def _quotient(
+    state: _State, node: Node, result: Bounds, a: tuple[int, tuple[int, ...]], b: tuple[int, tuple[int, ...]], divisor: Bounds
+) -> Bounds:
     """a / b <= 1 where a <= b and b >= 0 (a slack adds to it); |a| / b likewise."""
     least = float(divisor.lo.min(initial=np.inf))
     magnitude = state.facts.magnitude_at_most(a, b)
@@ -153,7 +156,7 @@ def _quotient(state: _State, node: Node, result: Bounds, a: tuple[int, tuple[int
         return result
     slack_at_least = plain.absolute / least if plain.absolute and least > 0 else (np.inf if plain.absolute else 0.0)
     most = 1.0 + (plain.relative + slack_at_least) * (1 + 1e-6) if plain.relative or plain.absolute else 1.0
-    most = float(np.nextafter(most, np.inf)) if most > 1 else most
+    most = float(nearest(node.format, np.nextafter(most, np.inf))) if most > 1 else most
     limit = make(-most if magnitude is not None else -np.inf, np.inf if divisor.may_zero.any() else most, nan=True)
     if magnitude is not None and divisor.may_zero.any():
         limit = make(-np.inf, np.inf, nan=True)
@@ -170,7 +173,7 @@ def _worth_a_look(state: _State, node: Node, is_output: bool) -> bool:
     b = state.bounds[node.id]
     if b is None or not node.inputs or not b.nonfinite.any() or state.boxes >= state.budget or not known(node.op):
         return False
-    if not state.view.elementwise((node.id, state.view.root(node.id)[1])):
+    if not state.view.elementwise(state.view.root(node.id)):
         return False
     fresh = all(not _nonfinite(state, i) for i in node.inputs)
     return fresh or is_output or node.op in SELECTIVE or _vanishes(state, node)
@@ -189,7 +192,7 @@ def _vanishes(state: _State, node: Node) -> bool:
 
 
 def _look_closer(state: _State, node: Node) -> None:
-    root = (node.id, state.view.root(node.id)[1])
+    root = state.view.root(node.id)
     inputs = set(state.view.graph.inputs.values())
     for cone in cones_of(state.view, root):
         found = prune(state.view, state.facts, cone, lambda b: b.nonfinite, min(4096, state.budget - state.boxes))
@@ -231,4 +234,3 @@ def _reason(view: View, node: Node, bounds: tuple[Bounds, ...]) -> str:
 
 def _range_text(b: Bounds) -> str:
     return "NaN" if bool(b.empty) else f"[{float(b.lo):.4g}, {float(b.hi):.4g}]"
-

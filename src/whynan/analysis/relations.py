@@ -119,7 +119,7 @@ def _even(facts: Relations, v: Vertex) -> Vertex:
 def _larger_right(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     """b is at least b' (a clamp from below, b' + something non-negative, a maximum): a <= b' suffices."""
     view, node = facts.view, facts.view.node(b)
-    if node.op == "clamp" and node.attrs.get("high") is None or node.op == "relu":
+    if (node.op == "clamp" and node.attrs.get("high") is None) or node.op == "relu":
         return _of_smaller(facts._prove(a, view.inputs(b)[0], depth - 1))
     if node.op == "maximum":
         return _of_smaller(_first(facts._prove(a, side, depth - 1) for side in view.inputs(b)))
@@ -253,7 +253,7 @@ def _sums(facts: Relations, a: Vertex, b: Vertex, depth: int) -> Slack | None:
         return None
     below = facts._prove(Term("id", left[0]), right[0], depth - 1)
     terms = int(np.prod([facts.view.length(right[0], name) for name in right[1]], initial=1))
-    error = terms * facts.view.node(a).format.eps
+    error = terms * max(facts.view.node(v).format.eps for v in (a, b))
     return None if below is None or error > 0.25 else below + Slack(2 * error)
 
 

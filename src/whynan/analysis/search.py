@@ -259,7 +259,9 @@ def _hinted(domains: Mapping[str, Domain], hints: Sequence[Hint], rng: np.random
         mixed = {name: sample.draw(d, rng) for name, d in domains.items()}
         for name, (low, high) in hint.items():
             values = [_between(low, high, p) for p in (0.0, 0.5, 1.0)]
-            mixed[name] = sample.project(domains[name], np.where(rng.random(mixed[name].shape) < 0.5, mixed[name].astype(np.float64), rng.choice(values)))
+            mixed[name] = sample.project(
+                domains[name], np.where(rng.random(mixed[name].shape) < 0.5, mixed[name].astype(np.float64), rng.choice(values))
+            )
         yield mixed
 
 

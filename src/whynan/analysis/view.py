@@ -48,9 +48,8 @@ class View:
         return alive
 
     def root(self, node: int) -> Vertex:
-        """The node seen along its own dimensions."""
-        shape = self.nodes[node].shape
-        return self.resolve(node, tuple(d if n > 1 else -1 for d, n in enumerate(shape)))
+        """The node itself, not what it may show, seen along its own dimensions."""
+        return node, tuple(d if n > 1 else -1 for d, n in enumerate(self.nodes[node].shape))
 
     def resolve(self, node: int, axes: Axes) -> Vertex:
         """Go through operations that only rearrange dimensions or widen the format, to the value they show."""
@@ -112,8 +111,8 @@ def _source_axes(node: Node, source: Node, axes: Axes) -> Axes | None:
     if node.op == "permute":
         out = [-1] * len(shape)
         rank = len(shape)
-        for place, source in enumerate(node.attrs["axes"]):
-            out[source % rank] = axes[place]
+        for place, axis in enumerate(node.attrs["axes"]):
+            out[axis % rank] = axes[place]
         return tuple(out)
     if node.op == "expand":
         return _operand_axes(shape, axes)

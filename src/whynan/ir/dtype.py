@@ -124,7 +124,8 @@ def ordinal(fmt: Format, x: npt.ArrayLike) -> npt.NDArray[np.int64]:
     if not fmt.is_float:
         return values.astype(np.int64)
     size = fmt.numpy.itemsize
-    bits = values.astype(fmt.numpy).view(f"i{size}").astype(np.int64)
+    with np.errstate(over="ignore"):
+        bits = values.astype(fmt.numpy).view(f"i{size}").astype(np.int64)
     magnitude = bits & ((1 << (8 * size - 1)) - 1)
     return np.asarray(np.where(bits < 0, -magnitude, magnitude))
 

@@ -66,13 +66,17 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """A whole program: nodes in order, inputs by name, outputs, and what was assumed on the way."""
+    """A whole program: nodes in order, inputs by name, outputs, and what was assumed on the way.
+
+    `handwritten` are the expressions whose derivative is code of the user's (PyTorch's `autograd.Function`, JAX's `custom_vjp`).
+    """
 
     nodes: tuple[Node, ...]
     inputs: Mapping[str, int]
     outputs: tuple[Output, ...]
     assumptions: tuple[Assumption, ...] = ()
     notes: tuple[str, ...] = ()  # facts a report must mention: "random under seed 0", "the output is the sum of 3 tensors"
+    handwritten: tuple[Site, ...] = ()
 
     def users(self) -> list[list[int]]:
         """For each node the ids of the nodes that read it."""

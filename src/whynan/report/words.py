@@ -246,9 +246,9 @@ _say(
 )
 _say(
     "custom-gradient-wrong",
-    "a hand-written gradient gives NaN or infinity",
-    "The forward value is finite, but the user's own backward function is not finite at this input.",
-    "Give the backward function the same guards as the forward one, and compare it with finite differences (gradcheck) at this input.",
+    "a hand-written gradient is wrong",
+    "The user's own backward function is not the derivative of the forward one, or is not finite where that is.",
+    "Compare the backward function with finite differences in float64 (torch.autograd.gradcheck) at this input, and give it the forward's guards.",
 )
 
 # ---------------------------------------------------------------- the other kinds

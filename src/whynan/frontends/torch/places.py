@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice
 from types import CodeType, FrameType
+from typing import Any
 
 import torch
 from torch._C._autograd import _get_sequence_nr as sequence_number
@@ -97,6 +98,10 @@ class Places:
         self._last = site, source
         self._assign()
         return phase, site, derives
+
+    def forward(self, node: Any) -> Site | None:
+        """The forward expression that made an autograd node."""
+        return self._forward.get(node._sequence_nr(), (None, -1))[0]
 
     def returned(self) -> None:
         """A torch function has returned to Python: autograd nodes made since the last op belong to that op."""

@@ -72,6 +72,7 @@ class TorchProgram:
                 with recorder:
                     result = _call(self._target, *self._arguments(tensors))
                     parts = floating(result)
+                    recorder.derivatives_of(_handwritten(parts))
                     loss = _loss_node(recorder, result, parts)
                     gradients = _gradients(parts, self._leaves(tensors, wrt))
             except WhynanError:
@@ -245,6 +246,17 @@ def _summed(parts: list[torch.Tensor]) -> str:
     return f"the output is a tensor of {shape} elements: its sum is checked"
 
 
+def _handwritten(parts: list[torch.Tensor]) -> list[Any]:
+    """The autograd nodes behind the loss that are `autograd.Function`s of Python code."""
+    stack = [t.grad_fn for t in parts if t.grad_fn is not None]
+    seen = set(stack)
+    while stack:
+        fresh = {n for n, _ in stack.pop().next_functions if n is not None} - seen
+        seen |= fresh
+        stack += fresh
+    return sorted((n for n in seen if isinstance(n, torch.autograd.function.BackwardCFunction)), key=lambda n: n._sequence_nr())
+
+
 def _trace(recorder: Recorder, inputs: Mapping[str, int], outputs: tuple[Output, ...]) -> Trace:
     """The finished graph, without nodes that neither an output nor an assumption needs, and the values of the rest."""
     nodes = recorder.builder.nodes
@@ -259,6 +271,7 @@ def _trace(recorder: Recorder, inputs: Mapping[str, int], outputs: tuple[Output,
         tuple(Output(o.kind, o.name, place[o.node]) for o in outputs),
         tuple(Assumption(place[a.node], a.low, a.high, a.what, a.site) for a in recorder.assumptions),
         tuple(recorder.notes),
+        tuple(recorder.handwritten),
     )
     return Trace(graph, tuple(_value(recorder, nodes[old]) for old in place))
 

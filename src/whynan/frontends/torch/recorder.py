@@ -19,6 +19,7 @@ from whynan.frontends.torch.storage import Memory, format_of, key_of, supported
 from whynan.frontends.torch.tensors import to_array
 from whynan.ir.dtype import BOOL, INT64, Array, Format, next_down, next_up
 from whynan.ir.graph import Assumption, Builder, Place, Shape
+from whynan.ir.where import Site
 
 # torch functions that read one number
 _LOOKS = {
@@ -73,6 +74,7 @@ class Recorder:
         self.values: dict[int, Array] = {}
         self.assumptions: list[Assumption] = []
         self.notes: dict[str, None] = {}  # in order, each once
+        self.handwritten: dict[Site, None] = {}  # likewise
         self._memory = Memory(self.builder)
         self._places = Places(floors)
         self._varies: list[bool] = []  # per node: whether its value depends on an input or on random numbers
@@ -101,6 +103,11 @@ class Recorder:
     def node(self, t: torch.Tensor) -> int:
         """The node of the tensor's present value."""
         return self._memory.find(t)
+
+    def derivatives_of(self, functions: Iterable[Any]) -> None:
+        """Note the expressions that called the given autograd nodes, whose derivatives are Python code."""
+        sites = (self._places.forward(f) for f in functions)
+        self.handwritten |= {site: None for site in sites if site is not None}
 
     def varies(self, node: int) -> bool:
         """Whether the node's value depends on an input or on random numbers."""

@@ -1,0 +1,276 @@
+"""From the operation that failed to the one cause that a person would fix, and the related ones.
+
+An op's own dangers come first. A failing derivative is named after the forward op; if what failed had been masked, it is the `where` trap.
+Constants that were meant to keep a value away from the edge and rounded away are found on the way that leads to the operation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from whynan.analysis.scene import Scene, written
+from whynan.ir.dtype import Array, spacing
+from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node, call_of
+from whynan.ops._opdef import OPS
+
+# data operands of operations that choose between values: what they do not choose is hidden
+CHOOSERS = {
+    "where": (1, 2),
+    "gather": (0,),
+    "index": (0,),
+    "minimum": (0, 1),
+    "maximum": (0, 1),
+    "clamp": (0,),
+    "nan_to_num": (0,),
+    "amax": (0,),
+    "amin": (0,),
+    "masked_select": (0,),
+}
+OUT_OF_DOMAIN = frozenset({"log-of-negative", "sqrt-of-negative", "inverse-trig-domain", "pow-domain"})
+# causes behind which an epsilon may have been lost
+AT_EDGE = frozenset(
+    {
+        "log-of-zero",
+        "div-by-zero",
+        "zero-over-zero",
+        "sqrt-grad-at-zero",
+        "norm-grad-at-zero",
+        "pow-grad-at-zero",
+        "inverse-trig-grad-at-edge",
+        "inverse-trig-domain",
+        "masked-branch-gradient",
+        "zero-times-inf",
+        "underflow-then-divide",
+    }
+)
+# how a derivative that is infinite at one point fails there
+SINGULAR = frozenset({"", "div-by-zero", "zero-over-zero", "zero-times-inf", "log-of-zero", "other-domain-error", "inf-over-inf"})
+
+
+def cause_of(scene: Scene, node: Node) -> tuple[str, tuple[str, ...]]:
+    """The one cause that a person would fix, and related ones."""
+    own = danger_of(scene, node)
+    related = [own] if own else []
+    cause = own or "other-domain-error"
+    if node.phase == BACKWARD:
+        cause, more = _backward_cause(scene, node, cause)
+        related += more
+    related += _background(scene, node)
+    if cause in ("zero-over-zero", "div-by-zero") and "zero-variance" in related:
+        related.append(cause)
+        cause = "zero-variance"
+    if cause in OUT_OF_DOMAIN and (_only_by_rounding(scene, node) or _barely_outside(scene, node)):
+        related.append(cause)
+        cause = "rounding-out-of-domain"
+    if cause == "inf-minus-inf" and _subtracts_maximum(scene, node):
+        related.append(cause)
+        cause = "all-masked-softmax"
+    if (cause in AT_EDGE or set(related) & AT_EDGE) and lost_epsilon(scene, node) is not None:
+        related.append(cause)
+        cause = "epsilon-rounds-away"
+    return cause, tuple(dict.fromkeys(c for c in related if c != cause))
+
+
+def danger_of(scene: Scene, node: Node) -> str:
+    """The danger of the op's record that applies at a non-finite element."""
+    record, out = OPS.get(node.op), scene.value(node.id)
+    inputs = [v for j in node.inputs if (v := scene.values[j]) is not None]
+    if node.op == "input":
+        return "nonfinite-input"
+    if record is None or out is None or len(inputs) != len(node.inputs):
+        return ""
+    call = call_of(scene.graph, node)
+    wrong = ~np.isfinite(out)
+    for danger in record.dangers:
+        with np.errstate(all="ignore"):
+            mask = np.asarray(danger.when(call, *[_plain(v) for v in inputs]), bool)
+        try:
+            hit = bool((np.broadcast_to(mask, out.shape) & wrong).any())
+        except ValueError:  # the mask is laid out like an input: any element counts
+            hit = bool(mask.any())
+        if hit:
+            return danger.cause
+    return ""
+
+
+def _plain(v: Array) -> Array:
+    """Half-precision arrays as float32: NumPy's functions know them all."""
+    return v.astype(np.float32) if v.dtype.itemsize == 2 and v.dtype.kind not in "iu" else v
+
+
+def _backward_cause(scene: Scene, node: Node, own: str) -> tuple[str, list[str]]:
+    """Name a failing derivative after the forward op, or the `where` trap if what failed had been masked."""
+    group = scene.derived(node)
+    steep = [OPS[written(n)].steep for n in group if written(n) in OPS and OPS[written(n)].steep] if own in SINGULAR else []
+    if steep and any(n.op == "var" for n in group):
+        steep.append("zero-variance")
+    specific = steep[-1] if steep else own
+    related = [c for c in [*steep, own] if c != specific]
+    hidden = [c for n in group if scene.bad(n.id) for c in [danger_of(scene, n), *_origin_causes(scene, n)] if c]
+    if group and _masked(scene, node, group, bool(hidden)):
+        return "masked-branch-gradient", [specific, *related, *hidden]
+    return specific, [*related, *hidden]
+
+
+def _origin_causes(scene: Scene, node: Node) -> list[str]:
+    """Causes of the forward value that is non-finite (and hidden from the loss)."""
+    stack, seen, out = [node.id], set(), []
+    while stack:
+        n = scene.graph.nodes[stack.pop()]
+        guilty = [j for j in n.inputs if scene.bad(j) and not scene.meant(j)]
+        if not guilty:
+            cause = danger_of(scene, n)
+            out += [cause] if cause else []
+            if cause == "inf-minus-inf" and _subtracts_maximum(scene, n):
+                out.append("all-masked-softmax")
+            if lost_epsilon(scene, n) is not None:
+                out.append("epsilon-rounds-away")
+        fresh = [j for j in guilty if j not in seen]
+        seen.update(fresh)
+        stack += fresh
+    return out
+
+
+def _masked(scene: Scene, node: Node, group: Sequence[Node], hidden: bool) -> bool:
+    """Whether a choice stands between the forward value and the loss, and no gradient was to come back at the failing element."""
+    if not _zero_cotangent(scene, node):
+        return False
+    users = scene.graph.users()
+    stack, seen = [n.id for n in group], set()
+    while stack:
+        i = stack.pop()
+        for u in users[i]:
+            user = scene.graph.nodes[u]
+            if user.phase != FORWARD or u in seen:
+                continue
+            seen.add(u)
+            if user.op in CHOOSERS and i in [user.inputs[k] for k in CHOOSERS[user.op]] and (user.op == "where" or hidden):
+                return True
+            stack.append(u)
+    return False
+
+
+def _zero_cotangent(scene: Scene, node: Node) -> bool:
+    """Whether the failing element came from a zero gradient: 0/0 or 0*inf."""
+    out = scene.value(node.id)
+    if out is None or not np.isnan(out).any():
+        return False
+    for j in node.inputs:
+        v = scene.value(j)
+        if v is None:
+            continue
+        try:
+            if (np.isnan(out) & (np.broadcast_to(v, out.shape) == 0)).any():
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def _background(scene: Scene, node: Node) -> list[str]:
+    """What else lies behind: a variance of equal values, a divisor that underflowed."""
+    out: list[str] = []
+    if node.op == "div" and len(node.inputs) == 2:
+        divisor = node.inputs[1]
+        if any(scene.graph.nodes[i].op == "var" for i in _ancestors(scene.graph, divisor, 6)):
+            out.append("zero-variance")
+        here, exact = scene.value(divisor), scene.wide[divisor] if node.phase == FORWARD else None
+        if here is not None and exact is not None and exact.shape == here.shape and ((here == 0) & (exact != 0)).any():
+            out.append("underflow-then-divide")
+    return out
+
+
+def _ancestors(graph: Graph, i: int, most: int) -> list[int]:
+    """A node and what it is computed from, a few steps back."""
+    out, frontier = [i], [i]
+    for _ in range(most):
+        frontier = [j for k in frontier for j in graph.nodes[k].inputs if j not in out]
+        out += frontier
+    return out
+
+
+def _only_by_rounding(scene: Scene, node: Node) -> bool:
+    """Whether the same operation is fine when nothing is rounded: only rounding pushed its input out of the domain."""
+    here, exact = scene.value(node.id), scene.wide[node.id]
+    if here is None or exact is None or exact.shape != here.shape:
+        return False
+    return bool((np.isnan(here) & np.isfinite(exact)).any())
+
+
+def _barely_outside(scene: Scene, node: Node) -> bool:
+    """Whether what leaves [-1, 1] does so by a few ulps."""
+    x = scene.value(node.inputs[0])
+    if node.op not in ("acos", "asin", "atanh") or x is None:
+        return False
+    beyond = np.abs(x[np.abs(x) > 1])
+    return bool(beyond.size and beyond.min() <= 1 + 8 * node.format.eps)
+
+
+def _subtracts_maximum(scene: Scene, node: Node) -> bool:
+    return node.op == "sub" and any(scene.graph.nodes[i].op == "amax" for i in _ancestors(scene.graph, node.inputs[1], 3))
+
+
+# ---------------------------------------------------------------- epsilons that round away
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A small constant that changed nothing: `text` says which and why."""
+
+    text: str
+
+
+def lost_epsilon(scene: Scene, node: Node) -> Lost | None:
+    """A constant on the way to the failing operation that was meant to keep it away from the edge and rounded away."""
+    nodes = scene.graph.nodes
+    frontier = [node.id, *(n.id for n in scene.derived(node))]
+    seen = set(frontier)
+    for _ in range(12):
+        for i in frontier:
+            found = _lost_here(scene, nodes[i])
+            if found is not None:
+                return found
+        frontier = sorted({j for i in frontier for j in nodes[i].inputs} - seen)
+        seen.update(frontier)
+    return None
+
+
+def _lost_here(scene: Scene, node: Node) -> Lost | None:
+    fmt = node.format
+    for key, rounded in (
+        ("low_written", node.attrs.get("low")),
+        ("high_written", node.attrs.get("high")),
+        ("written", node.attrs.get("value")),
+    ):
+        written = node.attrs.get(key)
+        if isinstance(written, float) and rounded is not None and written not in (0.0, 1.0, -1.0):
+            kept = float(np.asarray(rounded, np.float64).reshape(-1)[0])
+            if kept in (0.0, 1.0, -1.0) and kept != written and (kept != 0.0 or written > 0):
+                return Lost(_rounds_to(fmt.name, written, kept, spacing(fmt, 1.0), fmt.smallest))
+    if node.op in ("add", "sub") and len(node.inputs) == 2:
+        return _absorbed(scene, node)
+    return None
+
+
+def _absorbed(scene: Scene, node: Node) -> Lost | None:
+    """x + c == x for a small constant c at an element where x is not 0."""
+    fmt, out = node.format, scene.value(node.id)
+    for constant, other in (node.inputs, node.inputs[::-1]):
+        c, x = scene.value(constant), scene.value(other)
+        if scene.graph.nodes[constant].op != "const" or c is None or x is None or out is None or c.size != 1:
+            continue
+        small = float(c.reshape(-1)[0])
+        if not 0 < abs(small) <= 1e-3:
+            continue
+        same = (np.broadcast_to(x, out.shape) == out) & (out != 0) & np.isfinite(out)
+        if same.any() and np.abs(out[same]).min() <= 2:
+            near = float(np.abs(out[same]).reshape(-1)[0])
+            return Lost(f"{small:.3g} added to {near:.6g} changes nothing in {fmt.name}: numbers there are {spacing(fmt, near):.3g} apart.")
+    return None
+
+
+def _rounds_to(name: str, written: float, kept: float, gap: float, smallest: float) -> str:
+    if kept == 0:
+        return f"{written:.3g} rounds to 0 in {name}, whose smallest positive number is {smallest:.3g}."
+    return f"{written!r} rounds to {kept:g} in {name}: the largest number below 1 is 1 - {gap / 2:.3g}."

@@ -1,0 +1,68 @@
+"""A recorded run as blame looks at it: all its values, the same run without rounding, and which values are to be followed."""
+
+import numpy as np
+
+from whynan.analysis.evaluate import evaluate, fill
+from whynan.ir.dtype import Array
+from whynan.ir.frontend import Trace
+from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node
+
+
+class Scene:
+    """The recorded run with its values, and the same run in float64."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.graph: Graph = trace.graph
+        self.values = fill(trace.graph, trace.values)
+        self._bad: dict[int, bool] = {}
+        self._meant: dict[int, bool] = {}
+        self._wide: list[Array | None] | None = None
+        self.loss_finite = not any(self.bad(o.node) for o in self.graph.outputs if o.kind == "loss")
+
+    @property
+    def wide(self) -> list[Array | None]:
+        """All values without rounding to the program's formats."""
+        if self._wide is None:
+            inputs = {name: self.values[i] for name, i in self.graph.inputs.items()}
+            self._wide = evaluate(self.graph, {k: v for k, v in inputs.items() if v is not None}, wide=True)
+        return self._wide
+
+    def value(self, i: int) -> Array | None:
+        """The value of node i as float64, or None if it was never seen."""
+        v = self.values[i]
+        return None if v is None else v.astype(np.float64)
+
+    def bad(self, i: int) -> bool:
+        """Whether the value holds NaN or an infinity."""
+        if i not in self._bad:
+            v = self.value(i)
+            self._bad[i] = v is not None and not np.isfinite(v).all()
+        return self._bad[i]
+
+    def meant(self, i: int) -> bool:
+        """Whether all that is non-finite in the value are infinities that a constant brought in."""
+        if i not in self._meant:
+            self._meant[i] = False
+            node, value = self.graph.nodes[i], self.value(i)
+            if value is not None and self.bad(i) and not np.isnan(value).any():
+                sources = [j for j in node.inputs if self.bad(j)]
+                self._meant[i] = node.op == "const" or (bool(sources) and all(self.meant(j) for j in sources))
+        return self._meant[i]
+
+    def derived(self, node: Node) -> list[Node]:
+        """The forward nodes whose derivative a backward node computes (none for a forward node)."""
+        if node.phase == FORWARD:
+            return []
+        forward = (n for n in self.graph.nodes if n.phase == FORWARD)
+        return [n for n in forward if (n.source == node.derives if node.derives >= 0 else n.site == node.site)]
+
+    def followed(self, node: Node, j: int) -> bool:
+        """Whether the search for the origin goes on from a node to its input j."""
+        if not self.bad(j) or self.meant(j):
+            return False
+        return self.graph.nodes[j].phase == BACKWARD or not (self.loss_finite and node.phase == BACKWARD)
+
+
+def written(node: Node) -> str:
+    """The op as the source has it: x ** 0.5 is computed as a square root, but it is a power."""
+    return str(node.attrs.get("written_as", node.op))
