@@ -35,6 +35,7 @@ lint: $(STAMP) ## ruff, mypy and import-linter
 
 fuzz: $(STAMP) ## the property tests, with many more examples and fresh seeds
 	$(BIN)/python -m pytest -n $(JOBS) -m hypothesis --hypothesis-profile=fuzz
+	$(BIN)/python -m tests.soundness.fuzz --jobs $(JOBS)
 
 update-goldens: $(STAMP) ## write the expected files anew; review the diff
 	$(BIN)/python -m pytest -q tests/report --update-goldens

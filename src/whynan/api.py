@@ -7,16 +7,17 @@ from typing import Any
 
 from whynan.analysis.check import check_program, explain_program
 from whynan.config import Settings
-from whynan.domain.declare import as_domain, declared_by
+from whynan.domain.declare import as_domain, declared_by, project_domains
 from whynan.domain.names import candidates, with_grad_by_name
 from whynan.domain.spec import Domain, const, dtype_name, retyped
-from whynan.errors import DomainError, FrameworkMissing, TargetError
+from whynan.errors import DomainError, FrameworkMissing, TargetError, WhynanError
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Program
 from whynan.report.script import witness_script
 from whynan.result import Report
-from whynan.target import arguments_of, framework_of, load_target
+from whynan.target import Target, arguments_of, framework_of, instance, load_target, names_used
 
+_PRODUCTS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
 DEFAULT_MODES = {"torch": ("eager",)}
 ALL_MODES = {"torch": ("eager",)}
 
@@ -38,16 +39,19 @@ def check(
 
     `loss` is a function, a module, or a target as text ("losses.py:focal"). Domains are given by argument name: a domain
     (`whynan.prob(8, 1)`), its notation as text, or a concrete array, which stands for its shape, dtype and kind of values. What is
-    not given is inferred from the arguments' names and reported as assumed. `dtype` overrides the dtype of all floating
-    domains. `budget` is the search's time in seconds per mode.
+    not given comes from the loss's `@whynan.domains(...)`, for a target as text from `[tool.whynan.domains]` of the nearest
+    `pyproject.toml`, and else from the arguments' names; then it is reported as assumed. `dtype` overrides the dtype of all
+    floating domains. `budget` is the search's time in seconds per mode, `seed` starts its and the loss's own random numbers.
 
     Raises TargetError or DomainError if the loss cannot be loaded or run on its domain.
     """
-    program, target = _program(loss, framework, name)
+    target = _target(loss, framework, name)
+    program = _program(target, seed)
     settings = _settings(program.framework, modes, dtype, budget, seed)
-    given = {**declared_by(loss), **(domains or {}), **named}
-    ready = _with_parameters(program, _domains(program, target, given, settings))
-    return Report.of(check_program(program, ready, settings, _script_of(program, target, ready, settings.seed)))
+    stated = stated_domains(target) if isinstance(loss, str) else declared_by(target.callable)
+    given = {**stated, **(domains or {}), **named}
+    ready = _with_parameters(program, _domains(program, target.callable, given, settings))
+    return Report.of(check_program(program, ready, settings, _script_of(program, target.callable, ready, settings.seed)))
 
 
 def explain(
@@ -67,44 +71,67 @@ def explain(
     Tensors are given by argument name. Raises TargetError if the loss raises on them.
     """
     if isinstance(loss, Path):
-        raise TargetError(f"{loss} is no recorded incident that this version reads.", "Give a loss and its tensors.")
-    program, target = _program(loss, framework, name)
+        raise TargetError(f"{loss} is a file or folder, not a loss, and recorded incidents are not read by this version.", _EXPLAIN)
+    target = _target(loss, framework, name)
+    program = _program(target, seed)
     settings = _settings(program.framework, modes, dtype, None, seed)
-    values = {n: v if isinstance(v, Domain) else const(v, grad=None) for n, v in {**(tensors or {}), **named}.items()}
-    _known(target, values)
+    values = {n: _value(n, v) for n, v in {**(tensors or {}), **named}.items()}
+    _known(target.callable, values)
+    missing = [n for n, needed in arguments_of(target.callable).items() if needed and n not in values]
+    if missing:
+        raise DomainError(f"no value is given for {', '.join(missing)}.", "Explaining a run needs a value for every argument.")
     fixed = {n: d if d.grad_given else d.but(grad=d.format.is_float) for n, d in values.items()}
     retyped_ = {n: retyped(d, settings.dtype) if settings.dtype else d for n, d in with_grad_by_name(fixed).items()}
     ready = _with_parameters(program, retyped_)
-    return Report.of(explain_program(program, ready, settings, _script_of(program, target, ready, settings.seed)))
+    return Report.of(explain_program(program, ready, settings, _script_of(program, target.callable, ready, settings.seed)))
 
 
 # ---------------------------------------------------------------- the program
 
 
-def _program(loss: Any, framework: str | None, name: str) -> tuple[Program, Any]:
-    """The loss made ready by its framework's front end, and the callable itself."""
+_EXPLAIN = "Give a loss, FILE.py:EXPR or package.module:EXPR, and its tensors."
+
+
+def stated_domains(target: Target) -> dict[str, Any]:
+    """What the nearest pyproject.toml and the loss's decorator say of a target's arguments; the decorator goes first."""
+    named = arguments_of(target.callable)
+    start = target.file.parent if target.file else Path.cwd()
+    general = {name: domain for name, domain in project_domains(start, target.name).items() if name in named or not named}
+    return {**general, **declared_by(target.callable)}
+
+
+def _target(loss: Any, framework: str | None, name: str) -> Target:
+    """The callable with its name and framework, from a target as text, a class or the loss itself."""
     if isinstance(loss, str):
         loaded = load_target(loss)
-        loss, name, framework = loaded.callable, name or loaded.name, framework or loaded.framework
-    elif inspect.isclass(loss):
-        loss = loss()
+        return Target(loaded.callable, name or loaded.name, loaded.file, framework or loaded.framework)
+    if inspect.isclass(loss):
+        loss = instance(loss, loss.__name__)
     if not callable(loss):
-        raise TargetError(f"{name or loss!r} is a {type(loss).__name__}, which cannot be called.", "Give a function or a module.")
-    framework = framework or framework_of(loss) or _only_installed()
-    if framework != "torch":
+        raise TargetError(f"{name or repr(loss)} is a {type(loss).__name__}, which cannot be called.", "Give a function or a module.")
+    return Target(loss, name or _name_of(loss), None, framework or framework_of(loss))
+
+
+def _program(target: Target, seed: int) -> Program:
+    """The loss made ready by its framework's front end. A loss that names no framework is taken for PyTorch's."""
+    if target.framework not in (None, "torch"):
         raise FrameworkMissing(
-            f"this version of whynan checks PyTorch losses; {name or _name_of(loss)} looks like {framework}.", "Give a PyTorch loss."
+            f"{target.name} is a {_PRODUCTS[target.framework]} loss, and this version of whynan checks PyTorch losses only.",
+            "Write the same formula with torch operations to check it; if it is PyTorch after all, say --framework torch.",
         )
     try:
         from whynan.frontends.torch import load
     except ImportError as error:
         raise FrameworkMissing(f"PyTorch cannot be imported ({error}).", "Install it with: pip install 'whynan[torch]'") from error
-    return load(loss, name or _name_of(loss)), loss
+    return load(target.callable, target.name, seed)
 
 
-def _only_installed() -> str:
-    """A loss that names no framework is taken for PyTorch's."""
-    return "torch"
+def _value(name: str, value: Any) -> Domain:
+    """A tensor, array, number or constant as a domain of one value."""
+    domain = value if isinstance(value, Domain) else as_domain(name, value) if isinstance(value, str) else const(value)
+    if domain.value is None:
+        raise DomainError(f"{name} = {domain} is a domain, not a value.", "Give a tensor, an array or a number to explain.")
+    return domain
 
 
 def _name_of(loss: Any) -> str:
@@ -145,7 +172,9 @@ def _settings(framework: str, modes: Sequence[str] | str | None, dtype: Any, bud
     wanted = ALL_MODES[framework] if "all" in wanted else tuple(m.strip() for m in wanted)
     for mode in wanted:
         if mode not in ALL_MODES[framework]:
-            raise TargetError(f"{framework} has no mode {mode!r} that this version checks.", f"Choose from {', '.join(ALL_MODES[framework])}.")
+            raise TargetError(
+                f"this version does not check {_PRODUCTS[framework]} in mode {mode!r}.", f"Choose from {', '.join(ALL_MODES[framework])}."
+            )
     base = Settings(modes=wanted, dtype=dtype_name(dtype) if dtype is not None else None, seed=seed)
     if budget is None:
         return base
@@ -165,22 +194,35 @@ def _domains(program: Program, target: Any, given: Mapping[str, Any], settings: 
     missing = [n for n, needed in arguments.items() if needed and n not in known]
     if not missing:
         return with_grad_by_name(known)
-    return _inferred(program, arguments, known, settings)
+    return _inferred(program, target, known, settings)
 
 
-def _inferred(program: Program, arguments: Mapping[str, bool], known: Mapping[str, Domain], settings: Settings) -> dict[str, Domain]:
+def _inferred(program: Program, target: Any, known: Mapping[str, Domain], settings: Settings) -> dict[str, Domain]:
+    arguments = arguments_of(target)
     wanted = [n for n, needed in arguments.items() if needed or n in known]
-    error = ""
-    for attempt in _typed(candidates(wanted, known, program.name.rpartition(":")[2]), known, settings):
+    hints = " ".join([program.name.rpartition(":")[2].partition("(")[0], *names_used(target)])
+    refused: list[tuple[str, dict[str, Domain]]] = []
+    for attempt in _typed(candidates(wanted, known, hints), known, settings):
         run = program.run(_example(attempt), tuple(n for n, d in attempt.items() if d.grad), settings.modes[0])
         if not run.error and (run.gradients or not any(d.grad for d in attempt.values())):
             return attempt
-        error = error or run.error
-    missing = [n for n in wanted if n not in known]
-    raise DomainError(
-        f"no usual domain for {', '.join(missing)} fits {program.name}: it raised {error or 'no error but has no gradient'}.",
-        f'Give one, as in -d "{missing[0]}=prob(8, 1)".',
+        refused.append((run.error, attempt))
+    raise _not_inferred(program.name, [n for n in wanted if n not in known], refused)
+
+
+def _not_inferred(name: str, missing: Sequence[str], refused: Sequence[tuple[str, Mapping[str, Domain]]]) -> WhynanError:
+    """What to tell when no usual domain fits: the loss's own complaint, on what, and how to say what the inputs are."""
+    error, attempt = next((r for r in refused if r[0]), ("", refused[0][1] if refused else {}))
+    tried = ", ".join(f"{n}={attempt[n]}" for n in missing if n in attempt)
+    if not error:
+        return TargetError(f"no gradient of {name} reaches its inputs (tried {tried}).", _CUT)
+    say = " ".join(f'-d "{n}={attempt.get(n, "prob(8, 1)")}"' for n in missing)
+    return DomainError(
+        f"no usual domain fits {', '.join(missing)}: {name} raised {error.rstrip('.')} on {tried}.", f"Say what they are, as in {say}."
     )
+
+
+_CUT = "Check that it uses its arguments and returns a tensor: .item(), float() and .detach() cut it off from its gradients."
 
 
 def _typed(attempts: Iterator[dict[str, Domain]], known: Mapping[str, Domain], settings: Settings) -> Iterator[dict[str, Domain]]:

@@ -16,7 +16,6 @@ from typing import Any, TextIO
 import click
 
 import whynan
-from whynan.domain.declare import declared_by, project_domains
 from whynan.domain.parse import parse_assignments
 from whynan.errors import DomainError, WhynanError
 from whynan.target import FRAMEWORKS, Target, arguments_of, load_target
@@ -168,9 +167,7 @@ def _domains(target: Target, options: Mapping[str, Any], stated: bool = True) ->
     given = {**_samples(options["samples"], named), **parse_assignments(options["domains"])}
     if not stated:
         return given
-    start = target.file.parent if target.file else Path.cwd()
-    general = {name: domain for name, domain in project_domains(start, target.name).items() if name in named or not named}
-    return {**general, **declared_by(target.callable), **given}
+    return {**_api().stated_domains(target), **given}
 
 
 def _samples(file: Path | None, named: Mapping[str, bool]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def load_target(text: str) -> Target:
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     value = _evaluate(expression, module, text)
     if inspect.isclass(value):
-        value = _instance(value, text)
+        value = instance(value, text)
     if not callable(value):
         raise TargetError(f"{text} is a {type(value).__name__}, which cannot be called.", "Name a function, a class or a module.")
     file = getattr(module, "__file__", None)
@@ -208,7 +208,8 @@ def _suggestion(error: NameError | AttributeError, module: ModuleType) -> str:
     return f"The module defines {', '.join(own[:8])}." if own else "Check the name after the colon."
 
 
-def _instance(cls: type, text: str) -> Any:
+def instance(cls: type, text: str) -> Any:
+    """A class called without arguments. Raises TargetError if it needs some or fails; `text` is how the user named it."""
     needed = _needed(cls)
     if needed:
         example = f"{text}({', '.join(f'{n}=…' for n in needed)})"
@@ -335,6 +336,17 @@ def _of_code(function: Any, depth: int = 3) -> set[str]:
         return found
     helpers = [v for v in values if inspect.isfunction(v) and v is not function]
     return set().union(*(_of_code(helper, depth - 1) for helper in helpers))
+
+
+def names_used(loss: Any, depth: int = 1) -> list[str]:
+    """The names that the code of a loss uses, and of the functions of its module that it calls; empty if it has no Python code."""
+    function = _plain_function(loss)
+    code, scope = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+    if not isinstance(code, CodeType):
+        return []
+    names = list(dict.fromkeys(_names(code)))
+    helpers = [v for n in names if inspect.isfunction(v := scope.get(n)) and v.__module__ == function.__module__] if depth else []
+    return [*names, *(name for helper in helpers for name in names_used(helper, depth - 1))]
 
 
 def _names(code: CodeType) -> Iterable[str]:

@@ -512,7 +512,7 @@ def test_random_losses_repeat_and_leave_the_generator_alone():
     trace = program.capture({"x": X}, ("x",), "eager")
     assert torch.equal(before, torch.get_rng_state())
     assert losses == {float(trace.values[trace.graph.outputs[0].node])}
-    assert "random: run under seed 0" in trace.graph.notes
+    assert "the loss draws random numbers: every run of it starts from the same seed" in trace.graph.notes
 
 
 def test_settings_are_restored_and_inputs_not_changed():

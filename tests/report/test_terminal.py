@@ -166,7 +166,7 @@ def test_findings_alone(examples):
 
 def test_a_concrete_input_is_not_called_a_domain(make_report):
     shown = render(make_report(domain={"x": const(np.zeros(3))}), width=100, color=False)
-    assert "finite on this input" in shown
+    assert "finite on this one input" in shown
     assert "Proven" not in shown
 
 

@@ -45,7 +45,7 @@ def draw_case(rng: np.random.Generator) -> Case:
     maker = Maker(rng)
     for _ in range(1 + int(rng.integers(3))):
         maker.input()
-    goal = int(rng.integers(3, 15))
+    goal = 3 + int(12 * rng.random() ** 1.7)
     while maker.size < goal:
         motif = MOTIFS[int(rng.choice(len(MOTIFS), p=SHARES))]
         try:
@@ -65,6 +65,7 @@ class Maker:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng, self.builder = rng, Builder()
         self.format = FLOATS[int(rng.choice(4, p=(0.2, 0.5, 0.15, 0.15)))]
+        self.mixed = self.chance(0.2)
         self.inputs: dict[str, int] = {}
         self.domains: dict[str, Bounds] = {}
         self.samples: dict[str, Array] = {}
@@ -156,7 +157,13 @@ class Maker:
 
     def elementwise(self, op: str, *nodes: int, fmt: Format | None = None, **attrs: Any) -> int:
         nodes = tuple(self.same_format(*nodes))
-        return self.builder.add(op, nodes, self.broadcast(*nodes), fmt or self.fmt(nodes[0]), **attrs)
+        made = self.builder.add(op, nodes, self.broadcast(*nodes), fmt or self.fmt(nodes[0]), **attrs)
+        return self.widened(made) if self.mixed and self.fmt(made).is_float else made
+
+    def widened(self, x: int) -> int:
+        """Now and then the same in a wider format: relations look through such casts."""
+        wider = [f for f in FLOATS if f.eps <= self.fmt(x).eps and f.max >= self.fmt(x).max and f.smallest <= self.fmt(x).smallest]
+        return self.builder.add("cast", (x,), self.shape(x), self.one(*wider)) if self.chance(0.25) else x
 
     def broadcast(self, *nodes: int) -> Shape:
         try:
@@ -189,6 +196,7 @@ class Maker:
             attrs.setdefault("ord", self.one(2.0, 2.0, 2.0, 1.0, np.inf, 3.0, 1.5, 4.0, 0.0, 0.5, -np.inf, 10.0))
         if op == "var":
             attrs.setdefault("correction", self.one(0, 1))
+        x = self.widened(x) if self.mixed else x
         rank = len(self.shape(x))
         shape = tuple(1 if d - rank in dims else n for d, n in enumerate(self.shape(x)))
         return self.builder.add(op, (x,), shape, self.fmt(x), dims=dims, **attrs)
@@ -490,6 +498,9 @@ def _ordered(m: Maker) -> None:
     y = m.partner(x)
     y = m.unary(y, m.one("square", "abs", "relu", "exp", "sigmoid")) if m.chance(0.5) else y
     big = m.elementwise(m.one("maximum", "minimum", "add", "sub", "mul"), *_shuffled(m, x, y))
+    if m.chance(0.15):  # the same computation in two formats, or with one term replaced
+        op, z = m.builder.nodes[big].op, m.partner(x)
+        x = m.elementwise(op if op in COMMON_BINARY else "add", m.widened(x), m.widened(y) if m.chance(0.6) else z)
     if m.chance(0.4):
         big = m.unary(big, m.one("sqrt", "exp", "log", "log1p", "relu", "clamp"))
         x = m.unary(x, m.builder.nodes[big].op) if m.chance(0.6) and m.builder.nodes[big].op != "clamp" else x

@@ -21,7 +21,7 @@ MOST = 1500
 def first_violation() -> Violation | None:
     """The first violation among some graphs."""
     for k in range(MOST):
-        wrong = next(violations(draw_case(np.random.default_rng([1, k])), (True,)), None)
+        wrong = next(violations(draw_case(np.random.default_rng([1, k])), ("refined", "split")), None)
         if wrong is not None:
             return wrong
     return None

@@ -1,5 +1,7 @@
 """The property: what a run gives on inputs of the domain lies within the bounds that the analysis proves.
 
+It is tested three ways: "plain" without branch and prune, "refined" with it, and "split": branch and prune alone, on single nodes,
+told to go on splitting as long as a bound is not a point, so that it cannot stop early.
 `violations` tests it on one case; `minimised` makes a failing case small: parts of the graph become inputs.
 """
 
@@ -9,14 +11,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tests.soundness.graphs import Case
 
+from whynan.analysis.branch import cones_of, prune
 from whynan.analysis.evaluate import evaluate_many
-from whynan.analysis.propagate import Proof, propagate
+from whynan.analysis.propagate import propagate
+from whynan.analysis.relations import Relations
+from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, contains, join, of_array
 from whynan.ir.dtype import Array
 from whynan.ir.graph import Graph, Output
 from whynan.ir.text import text
 
 BOXES = 150
+SPLIT_NODES = 2
+HOWS = ("plain", "refined", "split")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,57 +33,70 @@ class Violation:
     case: Case
     node: int
     sample: int
-    refine: bool
+    how: str
     bounds: Bounds | None
     value: Array | None
     error: str = ""
 
     def __str__(self) -> str:
-        how = "with" if self.refine else "without"
         lines = [text(self.case.graph)]
         for name, b in self.case.domains.items():
             lines.append(f"{name} in {_bounds_text(b)}")
             lines.append(f"  = {np.asarray(self.case.inputs[name][self.sample]).astype(np.float64).tolist()!r}")
         if self.error:
-            return "\n".join([*lines, f"{how} branch and prune the analysis gave {self.error}"])
+            return "\n".join([*lines, f"{self.how}: the analysis gave {self.error}"])
         assert self.bounds is not None and self.value is not None
         lines.append(f"%{self.node} is {self.value.astype(np.float64).tolist()!r}")
-        return "\n".join([*lines, f"{how} branch and prune proven within {_bounds_text(self.bounds)}"])
+        return "\n".join([*lines, f"{self.how}: proven within {_bounds_text(self.bounds)}"])
 
 
 def _bounds_text(b: Bounds) -> str:
     return f"[{b.lo.tolist()!r}, {b.hi.tolist()!r}] flags {b.flags.tolist()!r}"
 
 
-def violations(case: Case, refines: tuple[bool, ...] = (False, True)) -> Iterator[Violation]:
-    """All that is wrong with a case, the first wrong node of each run."""
+def violations(case: Case, hows: tuple[str, ...] = HOWS) -> Iterator[Violation]:
+    """All that is wrong with a case, the first wrong node of each way."""
     values = evaluate_many(case.graph, range(len(case.graph.nodes)), case.inputs)
-    for refine in refines:
+    for how in hows:
         try:
-            proof = propagate(case.graph, case.domains, BOXES, refine)
+            found = list(_split(case, values) if how == "split" else _propagated(case, values, how))
         except Exception as error:
-            yield Violation(case, -1, 0, refine, None, None, f"{type(error).__name__}: {error}")
-            continue
-        yield from _outside(case, values, proof, refine)
+            found = [Violation(case, -1, 0, how, None, None, f"{type(error).__name__}: {error}")]
+        yield from found[:1]
 
 
-def _outside(case: Case, values: dict[int, Array], proof: Proof, refine: bool) -> Iterator[Violation]:
+def _propagated(case: Case, values: dict[int, Array], how: str) -> Iterator[Violation]:
+    proof = propagate(case.graph, case.domains, BOXES, how == "refined")
     for i, value in values.items():
-        if not _fits(proof.bounds[i].shape, case.graph.nodes[i].shape):
-            text = f"bounds of shape {proof.bounds[i].shape} for %{i} of shape {case.graph.nodes[i].shape}"
-            yield Violation(case, -1, 0, refine, None, None, text)
-            return
-        allowed = contains(proof.bounds[i], value)
-        if not allowed.all():
-            sample = int(np.argwhere(~allowed.reshape(len(allowed), -1).all(axis=1))[0, 0])
-            yield Violation(case, i, sample, refine, proof.bounds[i], np.asarray(value[sample]))
-            return
+        yield from _outside(case, i, value, proof.bounds[i], how)
     for output, finite in zip(case.graph.outputs, proof.outputs, strict=True):
         bad = ~np.isfinite(values[output.node].astype(np.float64)).reshape(len(values[output.node]), -1).all(axis=1)
         if finite and bad.any():
             sample = int(np.argmax(bad))
-            yield Violation(case, output.node, sample, refine, proof.bounds[output.node], np.asarray(values[output.node][sample]))
-            return
+            yield Violation(case, output.node, sample, how, proof.bounds[output.node], np.asarray(values[output.node][sample]))
+
+
+def _split(case: Case, values: dict[int, Array]) -> Iterator[Violation]:
+    """Branch and prune on the last few nodes that are computed element by element."""
+    proof = propagate(case.graph, case.domains, 0, refine=False)
+    view = View(case.graph)
+    facts = Relations(view, list(proof.bounds))
+    roots = [view.root(n.id) for n in case.graph.nodes if view.elementwise(view.root(n.id))]
+    for root in roots[-SPLIT_NODES:]:
+        for cone in cones_of(view, root):
+            found = prune(view, facts, cone, lambda b: (b.lo < b.hi) | b.may_nan, BOXES)
+            yield from _outside(case, root[0], values[root[0]], found.bounds, "split")
+
+
+def _outside(case: Case, i: int, value: Array, b: Bounds, how: str) -> Iterator[Violation]:
+    shape = case.graph.nodes[i].shape
+    if not _fits(b.shape, shape):
+        yield Violation(case, -1, 0, how, None, None, f"bounds of shape {b.shape} for %{i} of shape {shape}")
+        return
+    allowed = contains(b, value)
+    if not allowed.all():
+        sample = int(np.argmin(allowed.reshape(len(allowed), -1).all(axis=1)))
+        yield Violation(case, i, sample, how, b, np.asarray(value[sample]))
 
 
 def _fits(groups: tuple[int, ...], shape: tuple[int, ...]) -> bool:
@@ -109,7 +129,7 @@ def minimised(found: Violation) -> Violation:
 
 def _smaller(found: Violation, case: Case) -> Violation | None:
     try:
-        return next((v for v in violations(case, (found.refine,)) if bool(v.error) == bool(found.error)), None)
+        return next((v for v in violations(case, (found.how,)) if bool(v.error) == bool(found.error)), None)
     except Exception:
         return None  # the smaller graph cannot be run
 
@@ -151,7 +171,7 @@ def _kept(case: Case, ids: list[int], outputs: tuple[int, ...]) -> Case:
 def _cut(case: Case, found: Violation) -> Iterator[Case]:
     """One computed value made an input: with the bounds that were proven for it, or those of its values if the analysis raises."""
     values = evaluate_many(case.graph, range(len(case.graph.nodes)), case.inputs)
-    proven = None if found.error else propagate(case.graph, case.domains, BOXES, found.refine).bounds
+    proven = None if found.error else propagate(case.graph, case.domains, BOXES, found.how == "refined").bounds
     for node in reversed(case.graph.nodes):
         if node.op in ("input", "const") or node.id == found.node:
             continue

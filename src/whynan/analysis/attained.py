@@ -44,7 +44,8 @@ class Attained:
         if op is not None and op.elementwise and op.monotone == (1,) and rank and node.inputs[0] in self._least:
             dims, value = self._least[node.inputs[0]]
             point = make(np.full((1,) * rank, value), np.full((1,) * rank, value))
-            return dims, float(bound(self.view.calls[node.id], [point]).lo.min())
+            image = bound(self.view.calls[node.id], [point])
+            return None if image.may_nan.any() else (dims, float(image.lo.min()))
         return None
 
     def _meets_maximum(self, node: Node) -> Dims | None:

@@ -15,7 +15,7 @@ from whynan.analysis.finding import Step
 from whynan.analysis.scene import Scene, written
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
-from whynan.ir.graph import BACKWARD, FORWARD, Node
+from whynan.ir.graph import FORWARD, Node
 from whynan.ir.where import Site
 from whynan.ops._opdef import OPS
 
@@ -112,9 +112,8 @@ def _reported_op(scene: Scene, node: Node) -> str:
 def _message(scene: Scene, node: Node, op: str, cause: str) -> str:
     """One or two sentences: what the operation got, what it gave, and why."""
     got, gave = _element(scene, node)
-    what = f"{node.op}({got}) gives {gave}" if got else f"{node.op} gives {gave}"
-    if node.phase == BACKWARD:
-        what = f"the derivative of {op} computes {what}"
+    call = f"{node.op}({', '.join(got)})" if got else node.op
+    what = f"{call} gives {gave}" if node.phase == FORWARD else f"in the derivative of {op}, {call} gives {gave}"
     record = OPS.get(node.op)
     because = next((d.because for d in record.dangers if d.cause == danger_of(scene, node)), "") if record else ""
     lost = lost_epsilon(scene, node) if cause == "epsilon-rounds-away" else None
@@ -122,11 +121,11 @@ def _message(scene: Scene, node: Node, op: str, cause: str) -> str:
     return " ".join(p for p in parts if p)
 
 
-def _element(scene: Scene, node: Node) -> tuple[str, str]:
+def _element(scene: Scene, node: Node) -> tuple[tuple[str, ...], str]:
     """The operands and the result at the first failing element, in words."""
     out = scene.value(node.id)
     if out is None or not out.size:
-        return "", "a value of no elements"
+        return (), "a value of no elements"
     where = np.unravel_index(int(np.argmin(np.isfinite(out))), out.shape)
     operands = []
     for j in node.inputs:
@@ -135,7 +134,7 @@ def _element(scene: Scene, node: Node) -> tuple[str, str]:
             operands.append(number(float(np.broadcast_to(v, out.shape)[where])) if v is not None else "?")
         except ValueError:
             operands.append(summary(v) if v is not None else "?")
-    return ", ".join(operands), number(float(out[where]))
+    return tuple(operands), number(float(out[where]))
 
 
 def number(x: float) -> str:
@@ -173,6 +172,6 @@ def _step(scene: Scene, node: Node, first: bool) -> Step:
     out = scene.value(node.id)
     if first:
         got, gave = _element(scene, node)
-        return Step(node.op, node.site, node.phase, (got,) if got else (), gave)
+        return Step(node.op, node.site, node.phase, got, gave)
     inputs = tuple(summary(v) if (v := scene.value(j)) is not None else "?" for j in node.inputs)
     return Step(node.op, node.site, node.phase, inputs, summary(out) if out is not None else "?")

@@ -13,7 +13,7 @@ import numpy as np
 
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import Vertex, View, align
-from whynan.domain.interval import FRACTION, NAN, Bounds, join_axes, make
+from whynan.domain.interval import NAN, Bounds, join_axes, make, normalised, without_nan
 from whynan.ir.dtype import Format, from_ordinal, ordinal
 from whynan.ops._opdef import bound
 
@@ -261,7 +261,7 @@ def _least(a: Bounds, slack: Slack, absolute: bool) -> np.ndarray:
 
 def _narrow(b: Bounds, lo: np.ndarray, hi: np.ndarray, fmt: Format) -> Bounds:
     """The same with other ends; NaN and zero flags stay where they still apply."""
-    return make(lo, hi, nan=b.may_nan, pos_zero=b.may_pos_zero, neg_zero=b.may_neg_zero, fraction=b.flags & FRACTION != 0, fmt=fmt)
+    return normalised(lo, hi, b.flags, fmt)
 
 
 def _count(box: Box) -> int:
@@ -303,10 +303,10 @@ def _cut(box: Box, v: Vertex, points: list[float], fmt: Format) -> Box:
         if p is not None:
             pieces.append(_narrow(b, np.maximum(b.lo, p), np.minimum(b.hi, p), fmt))
             below = p
-    pieces = [p for p in pieces if bool((~p.empty | p.may_nan).any())]
-    flags = np.stack([p.flags for p in pieces])
-    flags[1:] &= ~NAN  # NaN is a box of its own: only the first piece keeps the flag
-    return _stack(box, v, Bounds(np.stack([p.lo for p in pieces]), np.stack([p.hi for p in pieces]), flags))
+    pieces = [without_nan(p) for p in pieces if not p.empty.all()]
+    if b.may_nan.any():  # NaN is a box of its own
+        pieces.append(make(np.full(b.shape, np.inf), np.full(b.shape, -np.inf), nan=b.may_nan))
+    return _stack(box, v, Bounds(*(np.stack([getattr(p, field) for p in pieces]) for field in ("lo", "hi", "flags"))))
 
 
 def _after(fmt: Format, p: float, step: int) -> float:
@@ -321,7 +321,7 @@ def _split(box: Box, v: Vertex, fmt: Format, parts: int) -> Box:
     empty = b.empty
     first = ordinal(fmt, np.where(empty, 0.0, b.lo))
     last = ordinal(fmt, np.where(empty, 0.0, b.hi))
-    step = last // parts - first // parts  # halves first: the whole width may exceed an int64
+    step = last // parts - first // parts + (last % parts - first % parts) // parts  # the whole width may exceed an int64
     k = np.arange(parts).reshape(parts, *(1,) * b.lo.ndim)
     start = first + k * (step + 1)  # where the product overflows, the sum wraps back
     end = np.minimum(start + step, last)

@@ -22,9 +22,10 @@ from whynan.domain.abstract import bounds_of
 from whynan.domain.spec import Domain
 from whynan.errors import TargetError
 from whynan.ir.frontend import Program, Run, Trace
-from whynan.ir.graph import Graph
+from whynan.ir.graph import FORWARD, Graph
 
 MOST_BLAMED = 20
+PATH = "path"  # the op of an open site that is a look at a value
 STARTS = 12  # inputs tried until the loss runs without raising
 
 ScriptOf = Callable[[Inputs, str], str]
@@ -37,7 +38,7 @@ class _Mode:
     mode: str
     trace: Trace
     proof: Proof
-    unproven: tuple[str, ...]  # reasons why the proof, finite or not, does not cover the domain
+    unproven: tuple[Open, ...]  # why the proof, finite or not, does not cover the domain
     searched: Searched
     findings: tuple[Finding, ...]
 
@@ -137,7 +138,7 @@ class _Job:
             if why is None:  # not repeatable: without a second failing run it is no witness
                 continue
             found.setdefault(_key(why), (why, failure))
-        for why, failure in found.values():
+        for why, failure in sorted(found.values(), key=lambda pair: pair[0].node):  # as the program runs
             yield self._finding(mode, why, failure)
 
     def _finding(self, mode: str, why: Blame, failure: Failure) -> Finding:
@@ -195,28 +196,27 @@ def _shapes(domains: Mapping[str, Domain]) -> str:
 # ---------------------------------------------------------------- what a proof does not cover
 
 
-def _assumed(graph: Graph, proof: Proof) -> list[str]:
+def _assumed(graph: Graph, proof: Proof) -> list[Open]:
     """Looks at values whose outcome is not the same on the whole domain."""
     out = []
     for a in graph.assumptions:
         b = proof.bounds[a.node]
         if b.may_nan.any() or (b.lo < a.low).any() or (b.hi > a.high).any():
-            place = f" in {a.site.text!r} (line {a.site.line})" if a.site else ""
-            out.append(f"Python code looks at a value by {a.what}{place}: other inputs may take another path")
+            out.append(Open(PATH, a.site, FORWARD, f"{a.what} looks at a value here: on other inputs the code may take another path"))
     return list(dict.fromkeys(out))
 
 
-def _varying(one: Graph, two: Graph) -> list[str]:
+def _varying(one: Graph, two: Graph) -> list[Open]:
     """A second recording on other inputs must give the same graph; otherwise the graph depends on values unseen."""
     if len(one.nodes) != len(two.nodes) or any(
         a.op != b.op or a.shape != b.shape or a.inputs != b.inputs for a, b in zip(one.nodes, two.nodes, strict=True)
     ):
-        return ["the operations themselves change with the input's values"]
+        return [Open(PATH, None, FORWARD, "which operations are done changes with the input's values")]
     live = _live(one)
     for a, b in zip(one.nodes, two.nodes, strict=True):
         if a.op == "const" and live[a.id] and not np.array_equal(a.attrs["value"], b.attrs["value"], equal_nan=a.format.is_float):
-            place = f" in {a.site.text!r} (line {a.site.line})" if a.site else ""
-            return [f"a constant{place} changes with the input's values: it was computed outside the framework"]
+            reason = "a number here changes with the input's values but was computed outside the framework"
+            return [Open(PATH, a.site, FORWARD, reason)]
     return []
 
 
@@ -243,7 +243,7 @@ def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     failing = {f.site for f in joined.values() if f.severity == ERROR}
     # where a gradient can be infinite it can be large as well: that is no news
     news = [f for f in joined.values() if f.kind != "exploding-gradient" or f.site not in failing]
-    ordered = sorted(news, key=lambda f: (f.severity != ERROR, f.phase != "forward", f.site.line if f.site else 0))
+    ordered = sorted(news, key=lambda f: (f.severity != ERROR, f.phase != FORWARD))  # stable: else in order of execution
     return tuple(replace(f, id=f"F{n}") for n, f in enumerate(ordered, 1))
 
 
@@ -278,8 +278,7 @@ def _left(m: _Mode, findings: Sequence[Finding]) -> Iterator[Open]:
         if node.site not in refuted and (node.site, node.phase) not in seen:
             seen.add((node.site, node.phase))
             yield Open(node.op, node.site, node.phase, reason)
-    for reason in m.unproven:
-        yield Open("path", None, "forward", reason)
+    yield from m.unproven
 
 
 def _sites(modes: Sequence[_Mode], findings: Sequence[Finding]) -> dict[str, int]:
@@ -338,5 +337,5 @@ def explain_program(program: Program, domains: Mapping[str, Domain], settings: S
         sites={"total": 0, "proven": 0, "refuted": len(merged), "undecided": 0},
         findings=merged,
         search={"evaluations": len(settings.modes), "seconds": 0.0},
-        notes=(*dict.fromkeys(notes), "one concrete input was run; nothing is said about others"),
+        notes=(*dict.fromkeys(notes), "one concrete input was run: nothing is proven about any other"),
     )

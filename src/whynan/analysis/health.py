@@ -11,7 +11,8 @@ import numpy as np
 from whynan.analysis.evaluate import ancestors, evaluate_many, fill, finite
 from whynan.analysis.finding import WARNING, Finding, Witness
 from whynan.analysis.propagate import Proof
-from whynan.analysis.search import Inputs, Searched, Seen, search
+from whynan.analysis.search import Inputs, Searched, Seen, corner_products, search
+from whynan.analysis.shrink import shrink
 from whynan.config import Settings
 from whynan.domain import sample
 from whynan.domain.spec import Domain
@@ -23,7 +24,7 @@ from whynan.ir.where import Site
 from whynan.ops._opdef import known, run
 
 CLAMPS = frozenset({"clamp", "minimum", "maximum"})
-CORNERS = 8  # extreme inputs looked at
+CORNERS = 36  # extreme inputs looked at
 SHARE_SAMPLES = 64  # evenly drawn inputs by which the share that a clamp cuts is estimated
 MOST_KILLED = 4
 
@@ -65,8 +66,10 @@ def _exploding(patient: Patient, steepest: Seen | None) -> Iterator[Finding]:
     limit = patient.settings.gradient_limit
     if steepest is None or steepest.size <= limit:
         return
-    node = _growth(patient.capture(steepest.inputs), limit)
-    largest = max(steepest.run.gradients, key=lambda n: float(np.abs(steepest.run.gradients[n].astype(np.float64)).max(initial=0.0)))
+    inputs = shrink(steepest.inputs, patient.domains, lambda i: _explodes(patient.execute(i), limit))
+    result = patient.execute(inputs)
+    node = _growth(patient.capture(inputs), limit)
+    largest = max(result.gradients, key=lambda n: _size(result.gradients[n]))
     yield _finding(
         patient,
         kind="exploding-gradient",
@@ -74,10 +77,16 @@ def _exploding(patient: Patient, steepest: Seen | None) -> Iterator[Finding]:
         op=node.op if node else "",
         phase=BACKWARD,
         site=node.site if node else None,
-        message=f"the gradient by {largest} is finite but reaches {steepest.size:.3g}, above the limit of {limit:.3g}: "
-        "one such step ends a training run.",
-        witness=patient.witness(steepest.inputs, steepest.run),
+        message=f"the gradient by {largest} is finite but reaches {_size(result.gradients[largest]):.3g} on this input, above the limit "
+        f"of {limit:.3g}; the largest that was seen is {steepest.size:.3g}.",
+        witness=patient.witness(inputs, result),
     )
+
+
+def _explodes(result: Run, limit: float) -> bool:
+    """Whether all is finite and a gradient is above the limit."""
+    outputs = [result.loss, *result.gradients.values()]
+    return not result.error and all(map(finite, outputs)) and max(map(_size, result.gradients.values()), default=0.0) > limit
 
 
 def _growth(trace: Trace, limit: float) -> Node | None:
@@ -131,7 +140,7 @@ def _cut_off(graph: Graph, node: Node, proof: Proof) -> tuple[int, float, float]
         operand = next(i for i in node.inputs if i != constants[0])
         edge = float(graph.nodes[constants[0]].attrs["value"].reshape(-1)[0])
         low, high = (edge, np.inf) if node.op == "maximum" else (-np.inf, edge)
-    if low == 0 and high == np.inf:
+    if node.op == "maximum" and low == 0:
         return None  # a hinge: that it stops the gradient below zero is what it is for
     b = proof.bounds[operand]
     leaves = bool((b.lo < low).any() or (b.hi > high).any())
@@ -141,8 +150,8 @@ def _cut_off(graph: Graph, node: Node, proof: Proof) -> tuple[int, float, float]
 def _evidence(patient: Patient, trace: Trace, node: Node, operand: int, low: float, high: float) -> Finding | None:
     """A run in which the clamp cuts all elements, an input's gradient is exactly 0, and without the clamp the loss would change."""
     rng = np.random.default_rng(patient.settings.seed)
-    corners = {name: sample.corners(d) for name, d in patient.domains.items()}
-    candidates: list[Inputs] = [{n: c[k % len(c)] for n, c in corners.items()} for k in range(CORNERS)]
+    candidates: list[Inputs] = list(corner_products(patient.domains, CORNERS))
+    evenly = len(candidates)
     candidates += [{n: _even(d, rng) for n, d in patient.domains.items()} for _ in range(SHARE_SAMPLES)]
     cut = _cut_elements(trace.graph, operand, candidates, low, high)
     if cut is None or not cut.size:
@@ -151,7 +160,7 @@ def _evidence(patient: Patient, trace: Trace, node: Node, operand: int, low: flo
     found = next((w for w in (_killed(patient, trace, node, operand, inputs) for inputs in everywhere) if w is not None), None)
     if found is None:
         return None
-    share = float(cut[CORNERS:].mean())
+    share = float(cut[evenly:].mean())
     place = f"below {low:g}" if high == np.inf else f"above {high:g}" if low == -np.inf else f"outside [{low:g}, {high:g}]"
     how_much = f"{share:.0%} of evenly drawn elements are" if share >= 0.005 else "only values at the edge of the domain are"
     return _finding(
@@ -161,7 +170,7 @@ def _evidence(patient: Patient, trace: Trace, node: Node, operand: int, low: flo
         op=node.op,
         phase=BACKWARD,
         site=node.site,
-        message=f"where the value is {place}, the {node.op} passes no gradient although the loss without it would still change: "
+        message=f"where the value is {place}, the {node.op} passes no gradient although the loss depends on it: "
         f"{how_much} cut off there.",
         witness=patient.witness(*found),
     )
@@ -201,14 +210,21 @@ def _killed(patient: Patient, trace: Trace, node: Node, operand: int, inputs: In
 
 
 def _matters(graph: Graph, node: Node, operand: int, inputs: Inputs) -> bool:
-    """Whether the loss, computed in float64, changes when the clamp's result moves from its limit towards the inside."""
+    """Whether the loss, computed in float64, changes when the clamp's result moves from its limit towards the inside.
+
+    A clamp from below at 0 may be a hinge, which holds the value where the loss wants it: there the loss must fall.
+    """
     loss = next((o.node for o in graph.outputs if o.kind == "loss"), -1)
     at_limit = _values(graph, ancestors(graph, node.id), inputs).get(node.id)
     if at_limit is None or loss not in (needed := ancestors(graph, loss)) or node.id not in needed:
         return False
     x = _values(graph, ancestors(graph, operand), inputs)[operand]
     inward = at_limit + np.sign(at_limit - x) * 1e-3 * np.maximum(1e-3, np.abs(at_limit))
-    return _differ([_values(graph, needed, inputs, {node.id: value}).get(loss) for value in (at_limit, inward)])
+    before, after = (_values(graph, needed, inputs, {node.id: value}).get(loss) for value in (at_limit, inward))
+    if before is None or after is None or not _differ([before, after]):
+        return False
+    hinge = node.op == "clamp" and node.attrs.get("low") == 0 and node.attrs.get("high") is None
+    return not hinge or float(after.sum()) < float(before.sum())
 
 
 def _moves(graph: Graph, operand: int, inputs: Inputs, name: str) -> bool:

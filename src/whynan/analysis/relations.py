@@ -73,7 +73,7 @@ class Relations:
         return found
 
     def _search(self, a: Term, b: Vertex, depth: int) -> Slack | None:
-        for rule in (_same, _larger_right, _smaller_left, _pairwise, _reduction, _roots):
+        for rule in (_same, _larger_right, _smaller_left, _pairwise, _reduction, _smallest, _roots):
             found = rule(self, a, b, depth)
             if found is not None:
                 return found
@@ -189,14 +189,18 @@ def _pairwise(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     if op in ("sqrt", "relu"):
         found = facts._prove(Term("id", view.inputs(v)[0]), view.inputs(b)[0], depth - 1)
         # MKL's square root may be off by an ulp either way
-        return None if found != EXACT else EXACT if op == "relu" else Slack(4 * view.node(b).format.eps)
-    if op == "add":
+        return None if found != EXACT else EXACT if op == "relu" else Slack(4 * max(view.node(x).format.eps for x in (v, b)))
+    if op == "add" and view.node(v).format is view.node(b).format:
         (p, q), (r, s) = view.inputs(v), view.inputs(b)
         for first, second in ((r, s), (s, r)):
             one = facts._prove(Term("id", p), first, depth - 1)
             two = facts._prove(Term("id", q), second, depth - 1) if one == EXACT else None
             if two == EXACT:
                 return EXACT
+    if op == "sub" and view.node(v).format is view.node(b).format:
+        (p, q), (r, s) = view.inputs(v), view.inputs(b)
+        if facts._prove(Term("id", p), r, depth - 1) == EXACT and facts._prove(Term("id", s), q, depth - 1) == EXACT:
+            return EXACT
     return None
 
 
@@ -225,6 +229,22 @@ def _reduction(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None
     return None
 
 
+def _smallest(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """a is the minimum of something at most b, or of something at most what b is the maximum of along the same axes."""
+    view, (kind, v) = facts.view, a
+    if kind != "id" or view.op(v) != "amin":
+        return None
+    if view.op(b) == "amax":
+        base = _fresh(v, b)
+        left, right = view.reduced(v, base), view.reduced(b, base)
+        if left is not None and right is not None and left[1] == right[1]:
+            found = facts._prove(Term("id", left[0]), right[0], depth - 1)
+            if found is not None:
+                return _of_smaller(found)
+    inner = _element(view, b, v)
+    return None if inner is None else facts._prove(Term("id", inner), b, depth - 1)
+
+
 def _element(view: View, a: Vertex, b: Vertex) -> Vertex | None:
     """What b reduces, at the place along the reduced axes at which a stands; None if a does not run along them."""
     found = view.reduced(b, base=_fresh(a, b))
@@ -249,8 +269,8 @@ def _sums(facts: Relations, a: Vertex, b: Vertex, depth: int) -> Slack | None:
     """sum(x) <= sum(y) over the same axes where x <= y: exact up to the order in which the terms are added."""
     base = _fresh(a, b)
     left, right = facts.view.reduced(a, base), facts.view.reduced(b, base)
-    if left is None or right is None or left[1] != right[1] or facts.low(left[0]) < 0:
-        return None
+    if left is None or right is None or left[1] != right[1] or facts.low(left[0]) < 0 or facts.high(a) == np.inf:
+        return None  # where only one of two sums overflows, the terms say nothing
     below = facts._prove(Term("id", left[0]), right[0], depth - 1)
     terms = int(np.prod([facts.view.length(right[0], name) for name in right[1]], initial=1))
     error = terms * max(facts.view.node(v).format.eps for v in (a, b))
@@ -275,7 +295,8 @@ def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     if facts.view.op(b) != "sqrt" or a.kind == "square":
         return None
     below = facts._prove(Term("square", a.vertex), facts.view.inputs(b)[0], depth - 1)
-    slack = _norm_slack(facts.view.node(b).format, max(facts.view.node(b).format, facts.view.node(a.vertex).format, key=lambda f: f.tiny))
+    formats = (facts.view.node(b).format, facts.view.node(a.vertex).format)  # the square is rounded in one that lies between the two
+    slack = _norm_slack(max(formats, key=lambda f: f.eps), max(formats, key=lambda f: f.tiny))
     return None if below is None else slack if below == EXACT else below + slack
 
 

@@ -21,6 +21,8 @@ Hint = Mapping[str, tuple[float, float]]  # input name -> range in which an elem
 Signature = tuple[str, ...]
 
 PER_FINGERPRINT = 5
+HUGE_MOSAICS = 3
+LEAST = 8  # candidates that are tried, however long a run takes, until one fails
 WHOLE_FILLS = 24  # how many special values are tried as the value of a whole input
 
 
@@ -89,7 +91,8 @@ def search(
     stages = (_fixed(domains, rng), _hinted(domains, hints, rng), proposals(), _random(domains, rng))
     for stage, candidates in enumerate(stages):
         for inputs in candidates:
-            if log.count >= evaluations or log.elapsed > seconds or (stage == 3 and _enough(log.kept, log.count)):
+            late = log.elapsed > seconds and (log.count >= LEAST or bool(log.kept))
+            if log.count >= evaluations or late or (stage == 3 and _enough(log.kept, log.count)):
                 break
             log.note(inputs, execute(inputs))
     return log.result()
@@ -149,7 +152,9 @@ def _enough(kept: Mapping[object, Sequence[Failure]], count: int) -> bool:
 def _fixed(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
     plain = {name: sample.plain(d) for name, d in domains.items()}
     yield plain
-    yield from _corner_products(domains)
+    if any(sample.huge(d) for d in domains.values()):  # few runs are affordable: those first that try most at once
+        yield from _mosaics(domains, rng, HUGE_MOSAICS)
+    yield from corner_products(domains)
     yield from _mosaics(domains, rng, 24)
     yield from _whole_fills(domains, plain)
     yield from _coincidences(domains, rng)
@@ -157,7 +162,7 @@ def _fixed(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[
     yield from _single_specials(domains, plain, rng)
 
 
-def _corner_products(domains: Mapping[str, Domain], most: int = 64) -> Iterator[Inputs]:
+def corner_products(domains: Mapping[str, Domain], most: int = 64) -> Iterator[Inputs]:
     """Every input at one of its extremes, in all combinations while they are few."""
     corners = {name: sample.corners(d) for name, d in domains.items()}
     names = list(domains)
@@ -169,12 +174,8 @@ def _corner_products(domains: Mapping[str, Domain], most: int = 64) -> Iterator[
 
 def _mosaics(domains: Mapping[str, Domain], rng: np.random.Generator, count: int) -> Iterator[Inputs]:
     """Each element a special value of its own: one evaluation tries as many combinations as there are elements."""
-    specials = {name: np.array(sample.special_values(d)) for name, d in domains.items()}
     for _ in range(count):
-        yield {
-            name: sample.project(d, rng.choice(specials[name], d.shape)) if specials[name].size else sample.draw(d, rng)
-            for name, d in domains.items()
-        }
+        yield {name: sample.mosaic(d, rng) for name, d in domains.items()}
 
 
 def _whole_fills(domains: Mapping[str, Domain], plain: Inputs) -> Iterator[Inputs]:

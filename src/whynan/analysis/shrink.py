@@ -13,12 +13,17 @@ from whynan.ir.dtype import Array
 
 Inputs = Mapping[str, Array]
 
+MOST_NUMBERS = 50_000_000  # in all runs together
+LEAST = 4  # runs, however large
+FIRST = 1 << 16  # elements that are looked at for values to simplify
+
 ROUND = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 10.0, -10.0, 100.0, -100.0, 1000.0, -1000.0)
 
 
 def shrink(inputs: Inputs, domains: Mapping[str, Domain], fails: Callable[[Inputs], bool], budget: int = 160) -> Inputs:
-    """The simplest input found on which `fails` still holds, within `budget` runs of it."""
-    judge = _Judge(inputs, domains, fails, budget)
+    """The simplest input found on which `fails` still holds, within `budget` runs of it (fewer where each is of millions of numbers)."""
+    numbers = sum(a.size for a in inputs.values())
+    judge = _Judge(inputs, domains, fails, max(min(budget, MOST_NUMBERS // max(numbers, 1)), LEAST))
     for _ in range(2):
         before = judge.spent
         for name in domains:
@@ -66,7 +71,7 @@ def _whole(judge: _Judge, name: str) -> None:
     if domain.value is not None or judge.accepts(name, sample.plain(domain)):
         return
     here = judge.best[name]
-    for value in dict.fromkeys(here.astype(np.float64).reshape(-1)[:4].tolist()):
+    for value in dict.fromkeys(here.reshape(-1)[:4].astype(np.float64).tolist()):
         if judge.accepts(name, sample.full(domain, value)):
             return
 
@@ -98,8 +103,9 @@ def _numbers(judge: _Judge, name: str) -> None:
     domain = judge.domains[name]
     if domain.value is not None:
         return
-    values = list(dict.fromkeys(judge.best[name].astype(np.float64).reshape(-1).tolist()))
-    for value in values[:8]:
+    plain = set(sample.plain(domain).astype(np.float64).reshape(-1).tolist())  # these need no rounder number
+    values = list(dict.fromkeys(judge.best[name].reshape(-1)[:FIRST].astype(np.float64).tolist()))
+    for value in [v for v in values if v not in plain][:8]:
         for simpler in _simpler(value):
             here = judge.best[name].astype(np.float64)
             if judge.accepts(name, np.where(here == value, simpler, here)):

@@ -28,6 +28,7 @@ class View:
         self.graph = graph
         self.nodes = graph.nodes
         self.representative = _representatives(graph)
+        self._inputs: dict[Vertex, tuple[Vertex, ...]] = {}
 
     @cached_property
     def calls(self) -> list[Call]:
@@ -62,8 +63,10 @@ class View:
 
     def inputs(self, vertex: Vertex) -> tuple[Vertex, ...]:
         """The vertices that an elementwise operation reads, in order."""
-        node, axes = vertex
-        return tuple(self.resolve(i, _operand_axes(self.nodes[i].shape, axes)) for i in self.nodes[node].inputs)
+        if vertex not in self._inputs:
+            node, axes = vertex
+            self._inputs[vertex] = tuple(self.resolve(i, _operand_axes(self.nodes[i].shape, axes)) for i in self.nodes[node].inputs)
+        return self._inputs[vertex]
 
     def elementwise(self, vertex: Vertex) -> bool:
         """Whether the vertex is computed element by element from other vertices."""

@@ -28,6 +28,8 @@ FRACTION = np.uint8(8)
 ZERO = np.uint8(6)
 ALL = np.uint8(15)
 
+_AS_FLAGS = tuple(np.uint8(n) for n in range(16))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
@@ -108,37 +110,59 @@ def make(
     A zero flag is kept only where the interval holds zero; where the interval ends at a zero that is excluded, the end moves
     to the format's smallest value (if `fmt` is given); NaN bounds (an undefined corner) become "anything".
     """
-    lo, hi, nan, pos_zero, neg_zero, fraction = np.broadcast_arrays(
-        np.asarray(lo, np.float64), np.asarray(hi, np.float64), nan, pos_zero, neg_zero, fraction
-    )
-    undefined = np.isnan(lo) | np.isnan(hi)
-    if undefined.any():
-        lo = np.where(undefined, -np.inf, lo)
-        hi = np.where(undefined, np.inf, hi)
-        nan = nan | undefined
-        pos_zero, neg_zero = pos_zero | undefined, neg_zero | undefined
-        fraction = fraction | undefined
-    # fresh arrays with +0.0 for both zeros: the sign of a zero lives in the flags
-    lo = lo + 0.0
-    hi = hi + 0.0
+    return normalised(lo, hi, packed(nan, pos_zero, neg_zero, fraction), fmt)
+
+
+def packed(nan: Any, pos_zero: Any, neg_zero: Any, fraction: Any) -> Any:
+    """The flags that four masks say (arrays of bool, or plain True and False)."""
+    sure, arrays = 0, None
+    for mask, bit in ((nan, NAN), (pos_zero, POS_ZERO), (neg_zero, NEG_ZERO), (fraction, FRACTION)):
+        if mask is True:
+            sure |= int(bit)
+        elif mask is not False:
+            arrays = np.multiply(mask, bit) if arrays is None else arrays | np.multiply(mask, bit)
+    return _AS_FLAGS[sure] if arrays is None else arrays | _AS_FLAGS[sure] if sure else arrays
+
+
+def normalised(lo: npt.ArrayLike, hi: npt.ArrayLike, flags: Any, fmt: Format | None = None) -> Bounds:
+    """`make` with flags that are packed already. The rare cases are looked for first: most bounds have none of them."""
+    # the sum is a fresh array with +0.0 for both zeros: the sign of a zero lives in the flags
+    lo = np.add(lo, 0.0, dtype=np.float64)
+    hi = np.add(hi, 0.0, dtype=np.float64)
+    if lo.shape != hi.shape or lo.shape != flags.shape:
+        lo, hi, flags = np.broadcast_arrays(lo, hi, flags)
+    if not _all(lo <= hi):
+        undefined = np.isnan(lo) | np.isnan(hi)
+        lo, hi = np.where(undefined, -np.inf, lo), np.where(undefined, np.inf, hi)
+        flags = np.where(undefined, ALL, flags)
     if fmt is not None:
-        excluded = ~(pos_zero | neg_zero)
-        if excluded.any():
-            unit = np.where(fraction, fmt.tiny if fmt.flush else fmt.smallest, 1.0)
-            lo = np.where(excluded & (lo == 0), unit, lo)
-            hi = np.where(excluded & (hi == 0), -unit, hi)
+        lo, hi = _without_excluded_zeros(lo, hi, flags, fmt)
     empty = lo > hi
-    if empty.any():
-        lo = np.where(empty, np.inf, lo)
-        hi = np.where(empty, -np.inf, hi)
-    has_zero = (lo <= 0) & (hi >= 0)
-    flags = (
-        nan * NAN
-        + (pos_zero & has_zero) * POS_ZERO
-        + (neg_zero & has_zero) * NEG_ZERO
-        + (fraction & ~empty) * FRACTION
-    )
+    if _any(empty):
+        lo, hi = np.where(empty, np.inf, lo), np.where(empty, -np.inf, hi)
+        flags = np.where(empty, flags & NAN, flags)
+    no_zero = (lo > 0) | (hi < 0)
+    if _any(no_zero):
+        flags = np.where(no_zero, flags & ~ZERO, flags)
     return Bounds(np.asarray(lo), np.asarray(hi), np.asarray(flags, np.uint8))
+
+
+def _without_excluded_zeros(lo: Any, hi: Any, flags: Any, fmt: Format) -> tuple[Any, Any]:
+    """Ends at a zero that the flags exclude, moved to the next value of the format (the next whole number)."""
+    at_zero = ((lo == 0) | (hi == 0)) & (flags & ZERO == 0)
+    if not _any(at_zero):
+        return lo, hi
+    unit = np.where(flags & FRACTION, fmt.tiny if fmt.flush else fmt.smallest, 1.0)
+    return np.where(at_zero & (lo == 0), unit, lo), np.where(at_zero & (hi == 0), -unit, hi)
+
+
+def _any(mask: Any) -> bool:
+    """Like np.any, at a fraction of its cost on small arrays."""
+    return bool(np.count_nonzero(mask))
+
+
+def _all(mask: Any) -> bool:
+    return bool(np.count_nonzero(mask) == mask.size)
 
 
 def of_array(value: Array) -> Bounds:
@@ -184,16 +208,7 @@ def join(first: Bounds, *others: Bounds) -> Bounds:
 
 def meet(a: Bounds, b: Bounds, fmt: Format | None = None) -> Bounds:
     """What both allow."""
-    both = a.flags & b.flags
-    return make(
-        np.maximum(a.lo, b.lo),
-        np.minimum(a.hi, b.hi),
-        nan=both & NAN != 0,
-        pos_zero=both & POS_ZERO != 0,
-        neg_zero=both & NEG_ZERO != 0,
-        fraction=both & FRACTION != 0,
-        fmt=fmt,
-    )
+    return normalised(np.maximum(a.lo, b.lo), np.minimum(a.hi, b.hi), a.flags & b.flags, fmt)
 
 
 def join_axes(b: Bounds, axes: Iterable[int]) -> Bounds:
@@ -255,16 +270,13 @@ def settle(b: Bounds, fmt: Format) -> Bounds:
     With flushed subnormals, ends between 0 and `tiny` reach to zero.
     """
     lo, hi = nearest(fmt, b.lo), nearest(fmt, b.hi)
-    pos_zero, neg_zero = b.may_pos_zero, b.may_neg_zero
+    flags: Any = b.flags
     # a nonzero exact result may round to a zero of its own sign
     reach = fmt.tiny if fmt.flush else fmt.smallest
-    if fmt.is_float:
-        near = ~b.empty & (lo < reach) & (hi > -reach)
-        below_down = near & (b.lo < 0) & (hi > -reach)
-        above_down = near & (b.hi > 0) & (lo < reach)
+    near = (lo < reach) & (hi > -reach)
+    if fmt.is_float and _any(near):
+        below_down, above_down = near & (b.lo < 0), near & (b.hi > 0)
         if fmt.flush:
-            lo = np.where(above_down & (lo > 0), 0.0, lo)
-            hi = np.where(below_down & (hi < 0), 0.0, hi)
-        pos_zero = pos_zero | above_down
-        neg_zero = neg_zero | below_down
-    return make(lo, hi, nan=b.may_nan, pos_zero=pos_zero, neg_zero=neg_zero, fraction=~b.integral, fmt=None)
+            lo, hi = np.where(above_down & (lo > 0), 0.0, lo), np.where(below_down & (hi < 0), 0.0, hi)
+        flags = flags | above_down * POS_ZERO | below_down * NEG_ZERO
+    return normalised(lo, hi, flags)

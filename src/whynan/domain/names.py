@@ -33,18 +33,23 @@ Shape = tuple[int, ...]
 _TARGET = "true target targets tgt label labels t gt truth groundtruth actual expected reference ref desired"
 _KINDS: dict[str, str] = {
     "logprob": "logp logps logprob logprobs logpmf logpdf loglik loglikelihood",
-    "logit": "logit logits score scores energy energies logvar logsigma logstd logscale logvariance",
+    "logit": "logit logits score scores energy energies",
+    "logscale": "logvar logsigma logstd logscale logvariance",
     "prob": "p q prob probs probability probabilities proba iou conf confidence likelihood",
     "simplex": "softmax attention attn",
     "mask": "mask masks keep valid ignore pad padding visible allowed",
     "positive": "var variance sigma sigmas std stdev stddev scale temperature temp tau bandwidth rate concentration precision kappa",
     "nonnegative": "weight weights distance distances dist length area count counts duration time depth margin gamma",
     "index": "idx index indices ids",
+    "flag": "event events censored indicator done dones",
+    "image": "img imgs image images picture pictures frame frames pixels",
     "small": "eps epsilon smooth smoothing",
 }
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
 _TARGETS = frozenset(_TARGET.split())
-_PREDICTIONS = frozenset("pred preds prediction predictions predicted output outputs out input inputs hat yhat estimate estimates".split())
+_PREDICTIONS = frozenset(
+    "pred preds prediction predictions predicted output outputs out input inputs hat yhat estimate estimates recon reconstruction".split()
+)
 _EMBEDDINGS = frozenset(
     "anchor anchors positive positives negative negatives emb embs embedding embeddings feature features feat query key z u v vec".split()
 )
@@ -69,39 +74,55 @@ def is_target(name: str, others: Collection[str] = ()) -> bool:
     words = words_of(name)
     if words == ["y"]:
         return "x" not in {other.lower() for other in others}
+    if any({*words_of(other)} & _PREDICTIONS and [w for w in words_of(other) if w not in _PREDICTIONS] == words for other in others):
+        return True  # x beside recon_x, y beside y_hat
     return any(word in _TARGETS for word in words) and not any(word in _PREDICTIONS or _kind_word(word) == "logit" for word in words)
 
 
 def kind_of(name: str, function: str = "") -> str:
-    """The kind that a name suggests ("real" if none); a prediction in a loss of probabilities, by the function's name, is a "prob"."""
+    """The kind that a name suggests ("real" if none); a prediction in a loss of probabilities, by the function's name, is a "prob".
+
+    `function` is the loss's name, followed by the names that its code uses if they are known.
+    """
     words = words_of(name)
     if words[:1] == ["log"] and len(words) > 1:
-        return "logprob" if _kind_word(words[1]) == "prob" else "logit"
+        return {"prob": "logprob", "positive": "logscale"}.get(_kind_word(words[1]), "logit")
     for word in reversed(words):
         if kind := _kind_word(word):
             return kind
     if not any(word in _PREDICTIONS for word in words):
         return "real"
-    return _prediction_kind(_function_words(function))
+    return _prediction_kind(_function_words(function), _used_words(function))
 
 
 def _function_words(function: str) -> list[str]:
     """The parts of a loss's name, its arguments and the word "loss" left out."""
-    return [word for word in words_of(function.partition("(")[0]) if word != "loss"]
+    named = (function.split() or [""])[0].partition("(")[0]
+    return [word for word in words_of(named) if word != "loss"]
+
+
+def _used_words(function: str) -> frozenset[str]:
+    """The names that a loss's code uses, and their parts: `log_softmax` is "log_softmax", "log" and "softmax"."""
+    used = function.split()[1:]
+    taken = ["log()"] if "log" in used else []  # as against a part of another name, as of log_target
+    return frozenset([*used, *taken, *(word for name in used for word in words_of(name))])
 
 
 def _kind_word(word: str) -> str:
     return _KIND_OF.get(word, "")
 
 
-def _prediction_kind(function: list[str]) -> str:
-    if {"kl", "nll"} & {*function} and not {"gaussian", "poisson"} & {*function}:
-        return "logprob"
-    if {"logits", "logit"} & {*function} or (function[-2:] == ["cross", "entropy"] and "binary" not in function):
+def _prediction_kind(function: list[str], used: frozenset[str]) -> str:
+    """What predictions are, by the loss's name and by what its code does with them."""
+    if {"logits", "logit", "poisson"} & {*function} or (function[-2:] == ["cross", "entropy"] and "binary" not in function):
         return "logit"
-    if {"bce", "dice", "jaccard", "tversky"} & {*function} or {"binary", "entropy"} <= {*function}:
+    if used & {"sigmoid", "softmax", "logsigmoid", "logits", "cross_entropy"}:
+        return "logit"
+    if {"kl", "nll"} & {*function} and "gaussian" not in function:
+        return "prob" if "log()" in used else "logprob"
+    if {"bce", "dice", "jaccard", "tversky", "js"} & {*function} or {"binary", "entropy"} <= {*function}:
         return "prob"
-    return "real"
+    return "prob" if used & {"binary_cross_entropy", "BCELoss"} else "real"
 
 
 def domain_for(name: str, shape: Shape, function: str = "") -> Domain:
@@ -109,9 +130,11 @@ def domain_for(name: str, shape: Shape, function: str = "") -> Domain:
     match kind_of(name, function):
         case "logprob":
             domain = real(*shape, low=-100, high=0)
-        case "logit":
+        case "logit" | "logscale":
             domain = logit(*shape)
-        case "prob":
+        case "flag":
+            domain = binary(*shape)
+        case "prob" | "image":
             domain = prob(*shape)
         case "simplex":
             domain = simplex(*shape) if shape else prob()
@@ -206,12 +229,25 @@ def _assignments(names: list[str], given: dict[str, Domain], function: str) -> I
     targets = [name for name in missing if is_target(name, names)]
     inputs = [name for name in missing if name not in targets]
     arrays = [n for n in names if not is_target(n, names) and not {*words_of(n)} & (_WEIGHTS | _HYPERPARAMETERS)]
+    yield from _sequences(names, given, function)
     for masks in ("mask", "binary") if any(kind_of(n) == "mask" for n in inputs) else ("mask",):
         for shape, target in _layouts(names, given, inputs, targets, arrays, function):
             made = dict(given)
             made |= {name: _input(name, shape, masks, function) for name in inputs}
             made |= {name: target.but(assumed=True) for name in targets}
             yield made
+
+
+def _sequences(names: list[str], given: dict[str, Domain], function: str) -> Iterator[dict[str, Domain]]:
+    """Scores (time, batch, classes), labels without the blank and their lengths, for a loss that takes lengths."""
+    lengths = [n for n in names if "lengths" in words_of(n)]
+    if not lengths or any(n in given for n in lengths):
+        return
+    time, batch, kinds, most = 5, 2, 4, 2
+    made = {n: domain_for(n, (time, batch, kinds), function) for n in names if n not in lengths and not is_target(n, names)}
+    made |= {n: integers(1, kinds - 1, batch, most).but(assumed=True) for n in names if is_target(n, names)}
+    made |= {n: integers(1, most, batch) if is_target(n, names) else integers(time, time, batch) for n in lengths}
+    yield {n: given.get(n, made[n].but(assumed=True)) for n in names}
 
 
 def _input(name: str, shape: Shape, masks: str, function: str) -> Domain:
@@ -228,21 +264,26 @@ def _layouts(
     shapes = _shapes(given, inputs, names)
     kinds = [kind_of(name, function) if name not in given else given[name].kind for name in arrays]
     # class numbers first: where they do not belong, shapes do not match and the loss refuses them
-    if targets and len(arrays) == 1:
+    if targets and len(arrays) == 1 and not {"mse_loss", "l1_loss", "huber_loss"} & _used_words(function):
         for shape in shapes:
             yield from ((shape, domain) for domain in _class_targets(shape))
-    scored = any(kind in ("prob", "logit", "simplex") for kind in kinds)
+    scored = any(kind in ("prob", "logit", "simplex") for kind in kinds) and "logscale" not in kinds
     for shape in shapes:
         wanted = [*_float_targets(shape, scored, {*_function_words(function)}), *_class_targets(shape)] if targets else [real(*shape)]
+        wanted += [integers(-1, shape[1] - 1, *shape)] if targets and len(shape) == 2 else []  # class numbers, padded with -1
         yield from ((shape, domain) for domain in wanted)
 
 
 def _float_targets(shape: Shape, scored: bool, function: set[str]) -> list[Domain]:
     """Targets of the inputs' own shape; signs where the loss is a margin's, one for each row as well."""
-    if "kl" in function:
+    if {"kl", "js"} & function:
         return [prob(*shape)]
-    if {"margin", "hinge", "cosine", "ranking"} & function:
+    if "poisson" in function:
+        return [nonnegative(*shape, high=100)]
+    if {"margin", "hinge", "cosine", "ranking"} & function and not {"multilabel", "label", "lovasz"} & function:
         return [real(*s, low=-1, high=1) for s in dict.fromkeys((shape, shape[:1]))]
+    if {"multilabel", "label"} & function:
+        return [binary(*shape)]
     return [binary(*shape), real(*shape)] if scored else [real(*shape), binary(*shape)]
 
 

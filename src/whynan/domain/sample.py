@@ -4,16 +4,21 @@ Arrays have the domain's shape and its dtype (ml_dtypes for bfloat16). Random ch
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from whynan.domain.spec import CONTINUOUS, ROWS, Domain
-from whynan.ir.dtype import Array, Float64, Format, from_ordinal, nearest, next_down, next_up, ordinal
+from whynan.ir.dtype import FORMATS, Array, Float64, Format, from_ordinal, nearest, next_down, next_up, ordinal
 
 # what a reader finds plainest, by kind: the first that lies inside the domain is taken
 _PLAIN = {"prob": (0.5, 1.0, 0.0), "positive": (1.0, 0.5), "nonnegative": (1.0, 0.5, 0.0), "mask": (1.0, 0.0)}
 _ZERO_FIRST = (0.0, 1.0, -1.0, 0.5, -0.5)
+
+#: A larger array is a block of about so many elements, drawn and repeated: chance finds no more in a larger one.
+BLOCK = 1 << 17
+HUGE_CORNERS = 3  # of an input larger than a block
 
 
 # ---------------------------------------------------------------- single values
@@ -35,7 +40,12 @@ def special_values(domain: Domain) -> list[float]:
     """
     if domain.kind not in CONTINUOUS:
         return _whole_values(domain)
-    return _distinct(_inside(domain, _interesting(domain.format, domain)))
+    return list(_special_floats(domain.dtype, domain.low, domain.high))
+
+
+@lru_cache(maxsize=256)
+def _special_floats(dtype: str, low: float, high: float) -> tuple[float, ...]:
+    return tuple(_distinct(_inside(FORMATS[dtype], low, high, _interesting(FORMATS[dtype], low, high))))
 
 
 def _whole_values(domain: Domain) -> list[float]:
@@ -44,22 +54,24 @@ def _whole_values(domain: Domain) -> list[float]:
     if domain.high - domain.low <= 16:
         return [float(n) for n in range(int(domain.low), int(domain.high) + 1)]
     middle = float((domain.low + domain.high) // 2)
-    return _distinct(_inside(domain, (0.0, 1.0, -1.0, domain.low, domain.high, domain.low + 1, domain.high - 1, middle)))
+    values = (0.0, 1.0, -1.0, domain.low, domain.high, domain.low + 1, domain.high - 1, middle)
+    return _distinct(_inside(domain.format, domain.low, domain.high, values))
 
 
-def _interesting(fmt: Format, domain: Domain) -> list[float]:
-    ends = [domain.low, domain.high, float(next_up(fmt, domain.low)), float(next_down(fmt, domain.high))]
+def _interesting(fmt: Format, low: float, high: float) -> list[float]:
+    ends = [low, high, float(next_up(fmt, low)), float(next_down(fmt, high))]
     sizes = [1.0, 0.5, 2.0, 10.0, 1 + fmt.eps, 1 - fmt.eps / 2, fmt.eps, fmt.eps / 2, 1e-8, 1e-6, 1e-4]
     sizes += [fmt.tiny, fmt.smallest, math.sqrt(fmt.tiny), math.sqrt(fmt.smallest), math.sqrt(fmt.max), fmt.max, math.pi / 2, math.pi]
     limits = [math.log(fmt.max), -math.log(fmt.tiny), -math.log(fmt.smallest), -math.log(fmt.eps), math.log(fmt.max) / 2]
     sizes += limits + [x * 1.01 for x in limits]
-    zeros = [0.0, -0.0] if domain.low < 0 else [0.0]  # a domain such as [0, 1] holds -0.0 too, but nobody expects to read it in a witness
+    zeros = [0.0, -0.0] if low < 0 else [0.0]  # a domain such as [0, 1] holds -0.0 too, but nobody expects to read it in a witness
     return [*zeros, *ends, *(s for x in sizes for s in (x, -x))]
 
 
-def _inside(domain: Domain, values: Iterable[float]) -> list[float]:
-    rounded = (float(nearest(domain.format, v)) for v in values)
-    return [v for v in rounded if domain.low <= v <= domain.high]
+def _inside(fmt: Format, low: float, high: float, values: Sequence[float]) -> list[float]:
+    """The values rounded to the format, those that lie between the ends."""
+    rounded = nearest(fmt, values)
+    return [float(v) for v in rounded[(low <= rounded) & (rounded <= high)]]
 
 
 def _distinct(values: Iterable[float]) -> list[float]:
@@ -71,7 +83,7 @@ def _distinct(values: Iterable[float]) -> list[float]:
 
 def full(domain: Domain, value: float) -> Array:
     """The domain's shape filled with one value, moved to the nearest member of the domain."""
-    return project(domain, np.full(domain.shape, value))
+    return project(domain, np.float64(value))
 
 
 def plain(domain: Domain) -> Array:
@@ -85,6 +97,8 @@ def corners(domain: Domain) -> list[Array]:
     """Extreme members: all elements at an end or at zero, ends in turn, one element apart from the rest, the vertices of rows."""
     if domain.value is not None:
         return [domain.value]
+    if huge(domain):
+        return [_repeated(a, domain.shape) for a in corners(_block(domain))[:HUGE_CORNERS]]
     shape = domain.shape
     if domain.kind in ROWS:
         width = shape[-1]
@@ -95,7 +109,7 @@ def corners(domain: Domain) -> list[Array]:
     low, high = domain.low, domain.high
     turns = np.arange(math.prod(shape)).reshape(shape) % 2
     first = np.arange(math.prod(shape)).reshape(shape) == 0
-    made = [np.full(shape, x) for x in _distinct((low, high, *(_inside(domain, (0.0,)))))]
+    made = [np.full(shape, x) for x in _distinct((low, high, *(_inside(domain.format, low, high, (0.0,)))))]
     made += [np.where(pick, a, b) for pick in (turns == 0, first) for a, b in ((low, high), (high, low))]
     return _unique([project(domain, a) for a in made])
 
@@ -104,6 +118,8 @@ def draw(domain: Domain, rng: np.random.Generator) -> Array:
     """A random member: uniform, or spread over all floats or over the decades, or of special values, or with repeated elements."""
     if domain.value is not None:
         return domain.value
+    if huge(domain):
+        return _repeated(draw(_block(domain), rng), domain.shape)
     if domain.kind in ROWS:
         return project(domain, _row_draw(domain, rng))
     if domain.kind not in CONTINUOUS:
@@ -116,6 +132,8 @@ def ordinary(domain: Domain, rng: np.random.Generator) -> Array:
     """A generic member: uniform within the bounds (within [-3, 3] of wide ones), no ties or zeros but by chance."""
     if domain.value is not None:
         return domain.value
+    if huge(domain):
+        return _repeated(ordinary(_block(domain), rng), domain.shape)
     if domain.kind in ROWS:
         return project(domain, rng.random(domain.shape) + 0.1 if domain.kind != "onehot" else _row_draw(domain, rng))
     if domain.kind not in CONTINUOUS:
@@ -124,6 +142,32 @@ def ordinary(domain: Domain, rng: np.random.Generator) -> Array:
     if low >= high:
         low, high = domain.low, domain.high
     return project(domain, 2 * rng.uniform(low / 2, high / 2, domain.shape))
+
+
+def mosaic(domain: Domain, rng: np.random.Generator) -> Array:
+    """Each element a special value of its own; a random member where the domain has none."""
+    if huge(domain):
+        return domain.value if domain.value is not None else _repeated(mosaic(_block(domain), rng), domain.shape)
+    values = special_values(domain)
+    return project(domain, rng.choice(np.array(values), domain.shape)) if values else draw(domain, rng)
+
+
+def huge(domain: Domain) -> bool:
+    """Whether arrays of the domain are larger than a block, so that they are made of repeated blocks."""
+    return math.prod(domain.shape) > BLOCK and math.prod(_block(domain).shape) < math.prod(domain.shape)
+
+
+def _block(domain: Domain) -> Domain:
+    """The domain with its leading axes cut until its arrays are no larger than a block; rows stay whole."""
+    shape = list(domain.shape)
+    for axis in range(len(shape) - (domain.kind in ROWS)):
+        inner = max(math.prod(shape[axis + 1 :]), 1)
+        shape[axis] = min(shape[axis], max(BLOCK // inner, 1))
+    return domain.but(shape=tuple(shape))
+
+
+def _repeated(block: Array, shape: tuple[int, ...]) -> Array:
+    return np.resize(block, shape)
 
 
 def _uniform(domain: Domain, rng: np.random.Generator) -> Float64:
@@ -223,14 +267,18 @@ def project(domain: Domain, array: Array) -> Array:
     """
     if domain.value is not None:
         return domain.value
-    x = np.broadcast_to(np.asarray(array).astype(np.float64), domain.shape)
-    x = np.clip(np.where(np.isnan(x), plain_value(domain), x), domain.low, domain.high)
+    x = np.asarray(array).astype(np.float64)
+    if np.count_nonzero(np.isnan(x)):
+        x = np.where(np.isnan(x), plain_value(domain), x)
+    x = np.asarray(np.clip(x, domain.low, domain.high))
     if domain.kind not in CONTINUOUS and domain.kind != "onehot":
         x = np.rint(x)
+    if x.shape != domain.shape:  # after the work on each element: a single number stands for all
+        x = np.broadcast_to(x, domain.shape)
     if domain.kind in ROWS and x.size:
         x = {"onehot": _to_onehot, "simplex": _to_simplex, "unit": _to_unit}[domain.kind](domain, x)
     # rounding to the dtype is monotone and the ends are values of it, so nothing leaves the bounds here
-    return np.asarray(nearest(domain.format, x)).astype(domain.format.numpy)
+    return x.astype(domain.format.numpy, order="C")
 
 
 def _to_onehot(domain: Domain, x: Float64) -> Float64:

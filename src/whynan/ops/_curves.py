@@ -6,6 +6,8 @@ rounding every end by the library's error: a result that is an exact zero stays 
 """
 
 from collections.abc import Callable, Iterable
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -56,9 +58,10 @@ def outward(
 
 def _below(work: Format, y: Any, ulps: int, slack: Any, keep: Any) -> Any:
     """The least value that a library may return for an exact result y. Without slack it does not cross zero."""
-    start = np.where(np.asarray(slack) > 0, y - slack, y)
+    slack = np.asarray(slack)
+    start = np.where(slack > 0, y - slack, y) if slack.any() else y
     stepped = next_down(work, nearest(work, start), ulps)
-    stepped = np.where((y >= 0) & (np.asarray(slack) == 0), np.maximum(stepped, 0.0), stepped)
+    stepped = np.where((y >= 0) & (slack == 0), np.maximum(stepped, 0.0), stepped)
     stepped = np.where((stepped > 0) & (stepped < work.tiny), 0.0, stepped)  # some libraries flush subnormal results
     stepped = np.where(start > work.max * (1 + (ulps + 1) * work.eps), np.inf, stepped)
     return np.where(keep, nearest(work, y), stepped)
@@ -80,7 +83,7 @@ def _narrowed(fmt: Format, lo: Float64, half_ulps: int) -> Float64:
 
 
 def _one_of(*values: float) -> Function:
-    return lambda x: np.isin(x, values)
+    return lambda x: reduce(or_, (x == v for v in values), np.False_)
 
 
 def curve(
@@ -113,20 +116,18 @@ def curve(
     known = exact if callable(exact) else _one_of(*exact)
 
     def transfer(call: Call, a: Bounds) -> Bounds:
-        x: Any
         work = working_format(call.format)
         lo, hi = np.maximum(a.lo, domain[0]), np.minimum(a.hi, domain[1])
         error = 0.0 if slack is None else np.maximum(slack(lo, call.format), slack(hi, call.format))
-        below: Any = np.inf
-        above: Any = -np.inf
-        for x in (lo, hi, *turning):
-            there = (lo <= x) & (x <= hi)
-            y = np.asarray(f(np.where(there, x, 1.0)), np.float64)
-            if odd:
-                y = np.where((y == 0) & (x != 0) & np.isfinite(x), np.copysign(_UNDERFLOW, x), y)
-            keep = known(x) | np.isinf(x) | (straight & (np.abs(x) < work.tiny))
-            below = np.where(there, np.minimum(below, _below(work, y, ulps, error, keep)), below)
-            above = np.where(there, np.maximum(above, -_below(work, -y, ulps, error, keep)), above)
+        x = np.stack(np.broadcast_arrays(lo, hi, *turning))
+        there = (lo <= x) & (x <= hi)
+        y = np.asarray(f(np.where(there, x, 1.0)), np.float64)
+        if odd:
+            y = np.where((y == 0) & (x != 0) & np.isfinite(x), np.copysign(_UNDERFLOW, x), y)
+        keep = known(x) | np.isinf(x) | (straight & (np.abs(x) < work.tiny))
+        # the greatest is the least of the negatives: both ends of all points go through one pass
+        ends = np.where(there, _below(work, np.stack((y, -y)), ulps, error, keep), np.inf).min(axis=1)
+        below, above = ends[0], -ends[1]
         below, above = np.where(lo <= hi, np.maximum(below, low), below), np.where(lo <= hi, np.minimum(above, high), above)
         if early < 1:
             below = np.where((below < -work.max * early) & (lo <= hi), -np.inf, below)

@@ -124,16 +124,21 @@ def _rounded(op: OpDef, call: Call, b: Bounds) -> Bounds:
 
 
 def _strict(result: Bounds, inputs: tuple[Bounds, ...]) -> Bounds:
+    if all(_always_number(b) for b in inputs):
+        return result
     nan: Any = np.uint8(0)
     empty: Any = np.False_
     for b in inputs:
         nan = nan | (b.flags & NAN)
         empty = empty | b.empty
-    if not np.any(nan) and not np.any(empty):
-        return result
     lo, hi, flags, nan, empty = np.broadcast_arrays(result.lo, result.hi, result.flags, nan, empty)
     kept = np.where(empty, 0, flags)  # no number comes out where no number goes in
     return Bounds(np.where(empty, np.inf, lo), np.where(empty, -np.inf, hi), np.asarray(kept | nan, np.uint8))
+
+
+def _always_number(b: Bounds) -> bool:
+    """Whether NaN is nowhere possible and a number everywhere."""
+    return not np.count_nonzero(b.flags & NAN) and bool(np.count_nonzero(b.lo <= b.hi) == b.lo.size)
 
 
 def run(call: Call, arrays: Iterable[Array], *, wide: bool = False) -> Array:

@@ -5,21 +5,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from whynan.domain.interval import Bounds, Mask, make, top
+from whynan.domain.interval import Bounds, Mask, make, normalised, top
 from whynan.ir.graph import Call
 from whynan.ops._opdef import Danger
+
+_NOTHING = np.uint8(0)
 
 
 def part(b: Bounds, low: npt.ArrayLike = -np.inf, high: npt.ArrayLike = np.inf, where: Any = True) -> Bounds:
     """The numbers of `b` between two limits, where the mask holds; elsewhere none (the empty interval)."""
-    return make(
-        np.where(where, np.maximum(b.lo, low), np.inf),
-        np.where(where, np.minimum(b.hi, high), -np.inf),
-        nan=b.may_nan & where,
-        pos_zero=b.may_pos_zero,
-        neg_zero=b.may_neg_zero,
-        fraction=~b.integral,
-    )
+    lo, hi = np.maximum(b.lo, low), np.minimum(b.hi, high)
+    if where is True:
+        return normalised(lo, hi, b.flags)
+    return normalised(np.where(where, lo, np.inf), np.where(where, hi, -np.inf), np.where(where, b.flags, _NOTHING))
 
 
 def yes_or_no(sure: npt.ArrayLike, possible: npt.ArrayLike) -> Bounds:

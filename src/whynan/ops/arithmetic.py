@@ -1,10 +1,10 @@
 """Sums, products, quotients, signs."""
 
-from typing import Any
+from functools import reduce
 
 import numpy as np
 
-from whynan.domain.interval import Bounds, Mask, join, make
+from whynan.domain.interval import NEG_ZERO, POS_ZERO, ZERO, Bounds, Mask, join, make, normalised
 from whynan.ir.dtype import Float64
 from whynan.ir.graph import Call
 from whynan.ops._opdef import Danger, define_op
@@ -31,9 +31,14 @@ def _add(call: Call, a: Bounds, b: Bounds) -> Bounds:
     return in_range(call, make(lo, hi, nan=nan, pos_zero=pos, neg_zero=neg, fraction=~(a.integral & b.integral), fmt=call.format))
 
 
+_ALL_FLAGS = np.arange(16, dtype=np.uint8)
+_ZEROS_SWAPPED = (_ALL_FLAGS & POS_ZERO != 0) * NEG_ZERO | (_ALL_FLAGS & NEG_ZERO != 0) * POS_ZERO
+_FLAGS_OF_NEGATIVE = _ALL_FLAGS & ~ZERO | _ZEROS_SWAPPED
+
+
 def negated(b: Bounds) -> Bounds:
     """Bounds of -x."""
-    return make(-b.hi, -b.lo, nan=b.may_nan, pos_zero=b.may_neg_zero, neg_zero=b.may_pos_zero, fraction=~b.integral)
+    return normalised(-b.hi, -b.lo, _FLAGS_OF_NEGATIVE[b.flags])
 
 
 def _negated(call: Call, a: Bounds) -> Bounds:
@@ -49,13 +54,10 @@ def _sub(call: Call, a: Bounds, b: Bounds) -> Bounds:
 
 def product(a: Bounds, b: Bounds) -> tuple[Float64, Float64]:
     """The ends of x*y, with 0*inf = 0: where that is NaN, it is a flag, and the numbers beside it reach zero."""
-    lo: Any = np.inf
-    hi: Any = -np.inf
-    for x in (a.lo, a.hi):
-        for y in (b.lo, b.hi):
-            p = np.where((x == 0) | (y == 0), 0.0, x * y)
-            lo, hi = np.minimum(lo, p), np.maximum(hi, p)
-    return lo, hi
+    corners = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+    if np.count_nonzero(np.isnan(reduce(np.add, corners))):
+        corners = [np.where(np.isnan(p), 0.0, p) for p in corners]
+    return reduce(np.minimum, corners) + 0.0, reduce(np.maximum, corners) + 0.0  # +0.0 for both zeros
 
 
 def _product_signs(a: Bounds, b: Bounds) -> tuple[Mask, Mask]:
@@ -103,9 +105,9 @@ def quotient(a: Bounds, b: Bounds, smallest: float) -> Bounds:
     up = (a.hi > 0) & b.may_pos_zero | (a.lo < 0) & b.may_neg_zero
     down = (a.lo < 0) & b.may_pos_zero | (a.hi > 0) & b.may_neg_zero
     over_zero = np.where(down, -np.inf, np.inf), np.where(up, np.inf, -np.inf)  # none of both: the empty interval
-    pieces = (over_positive, over_negative, over_zero)
-    lo = np.minimum.reduce(np.broadcast_arrays(*[lo for lo, _ in pieces]))
-    hi = np.maximum.reduce(np.broadcast_arrays(*[hi for _, hi in pieces]))
+    (lo_pos, hi_pos), (lo_neg, hi_neg), (lo_zero, hi_zero) = over_positive, over_negative, over_zero
+    lo = np.minimum(np.minimum(lo_pos, lo_neg), lo_zero)
+    hi = np.maximum(np.maximum(hi_pos, hi_neg), hi_zero)
     nan = a.may_zero & b.may_zero | a.may_inf & b.may_inf
     zero = a.may_zero | b.may_inf | (lo == 0) | (hi == 0)  # an end may have underflowed in float64 already
     pos, neg = _product_signs(a, b)

@@ -18,6 +18,7 @@ _TINY = 4  # elements: always shown in full
 _SMALL = 8  # elements: shown in full unless a plain value and its exceptions say it shorter
 _LONGEST_TEXT = 70  # characters
 _MOST_LINES = 10
+PATH = "path"  # the op of an open site where Python code looks at a value
 _EXCEPTIONS = 4  # elements named one by one besides the plain value
 
 
@@ -122,6 +123,8 @@ def outcome_text(value: Array) -> str:
         return f"{', '.join(_nonfinite_counts(wide))} among {value.size} elements, {'at' if bad.sum() == 1 else 'first at'} {where}"
     if value.size <= _SMALL:
         return array_text(value)
+    if not wide.any():
+        return "0 everywhere"
     top = np.unravel_index(int(np.argmax(np.abs(wide))), wide.shape)
     return f"finite, largest {number(value[top])} at {_index(top)}"
 
@@ -141,8 +144,19 @@ def domain_text(name: str, domain: Any) -> str:
 
 
 def domains(report: Report, assumed: bool) -> list[str]:
-    """The domains that the user gave, or those that were assumed, a line each."""
-    return some([domain_text(name, d) for name, d in report.domain.items() if d.assumed == assumed])
+    """The domains that the user gave, or those that were assumed, a line each; without constants."""
+    return some([domain_text(name, d) for name, d in report.domain.items() if d.assumed == assumed and d.value is None])
+
+
+def constants(report: Report) -> list[str]:
+    """The inputs of one value, a module's parameters among them, a line each."""
+    fixed = {name: d.value for name, d in report.domain.items() if d.value is not None}
+    return some([f"{name} = {array_text(value)}  ({value.dtype}, {shape_text(value.shape)})" for name, value in fixed.items()])
+
+
+def concrete(report: Report) -> bool:
+    """Whether the report is about one concrete input."""
+    return bool(report.domain) and all(d.value is not None for d in report.domain.values())
 
 
 # ---------------------------------------------------------------- the report's own sentences
@@ -180,17 +194,18 @@ def ordered(report: Report) -> list[Finding]:
     return sorted(report.findings, key=lambda f: f.severity != ERROR)
 
 
-def becomes(witness: Witness | None) -> str:
-    """What a witness shows: "can become NaN", "has a gradient that can become infinite"."""
+def becomes(witness: Witness | None, one: bool = False) -> str:
+    """What a witness shows: "can become NaN", "has a gradient that can become infinite"; on `one` input, what it is there."""
     if witness is None:
         return "can fail"
     loss = np.asarray(witness.loss).astype(np.float64)
     if not np.isfinite(loss).all():
-        return f"can become {_bad_kind(loss)}"
+        return f"is {_bad_kind(loss)} on this input" if one else f"can become {_bad_kind(loss)}"
     bad = [g for g in (np.asarray(g).astype(np.float64) for g in witness.gradients.values()) if not np.isfinite(g).all()]
-    if bad:
-        return f"has a gradient that can become {_bad_kind(np.concatenate([g.reshape(-1) for g in bad]))}"
-    return "can fail"
+    if not bad:
+        return "can fail"
+    kind = _bad_kind(np.concatenate([g.reshape(-1) for g in bad]))
+    return f"has a gradient that is {kind} on this input" if one else f"has a gradient that can become {kind}"
 
 
 def _bad_kind(wide: Array) -> str:
@@ -198,25 +213,35 @@ def _bad_kind(wide: Array) -> str:
 
 
 ASSUMED = "(not given, so inferred: say what these inputs really are if this is wrong)"
-TO_TRY = (
-    "Narrow the domain to what the loss really gets, or allow more search with a larger budget. An op that whynan does not know stays "
-    "open: bound what it gives, or write it in terms of others."
-)
+_TO_TRY = {
+    "path": "A proof covers one path: select with torch.where, or give domains on which the code always goes the same way.",
+    "unknown": "An op that whynan does not know stays open: write it in terms of others.",
+    "bound": "Narrow the domain to what the loss really gets, or search longer with a larger budget.",
+}
+
+
+def to_try(sites: Iterable[Open]) -> list[str]:
+    """What helps with sites that were left open, by why they were."""
+    why = {"path" if s.op == PATH else "unknown" if s.op.startswith("unknown") else "bound" for s in sites}
+    return [advice for reason, advice in _TO_TRY.items() if reason in why]
 
 
 def headline(report: Report) -> str:
     """The verdict in one sentence, without the verdict's own word."""
     name = target_name(report)
     if report.verdict == UNSAFE and errors(report):
-        return f"{name} {becomes(errors(report)[0].witness)}: {_culprit(errors(report)[0])}"
+        return f"{name} {becomes(errors(report)[0].witness, concrete(report))}: {_culprit(errors(report)[0])}"
     if report.verdict == SAFE:
         also = f" ({count(len(report.findings), 'warning')})" if report.findings else ""
-        concrete = report.domain and all(d.kind == "const" for d in report.domain.values())
-        return f"{name}: the loss and its gradients are finite on {'this input' if concrete else 'the whole domain'}{also}"
-    left = report.sites.get("undecided", 0) or len(report.undecided)
+        if concrete(report):
+            return f"{name}: the loss and its gradients are finite on this one input{also}"
+        return f"{name}: the loss and its gradients are finite on the whole domain{also}"
+    left = report.sites.get("undecided", 0) or sum(s.op != PATH for s in report.undecided)
     if left:
         of = f" of {report.sites['total']}" if report.sites.get("total") else ""
         return f"{name}: {left}{of} sites {'is' if left == 1 else 'are'} left open, and no failing input was found"
+    if report.undecided:
+        return f"{name}: finite on the path that was recorded, but other inputs may take another; no failing input was found"
     return f"{name}: neither proven finite nor shown to fail"
 
 
@@ -269,12 +294,14 @@ def location(finding: Finding, site: Site) -> str:
     return f"{shown_path(site.file)}:{site.line}{inside}{', in its gradient' if finding.phase == BACKWARD else ''}"
 
 
-def open_place(site: Open) -> tuple[str, str]:
-    """Where an undecided site stands: file and line, and its expression on one line."""
+def open_text(site: Open) -> str:
+    """An undecided site: what it is, where it stands, and its expression on one line."""
+    what = "the path that the code takes" if site.op == PATH else site.op
     if site.site is None:
-        return "", ""
+        return what
     text = one_line(site.site.text)
-    return f"{shown_path(site.site.file)}:{site.site.line}", text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
+    short = text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
+    return f"{what} at {shown_path(site.site.file)}:{site.site.line}: {'gradient of ' if site.phase == BACKWARD else ''}{short}"
 
 
 def fix_text(fix: Any) -> str:
@@ -294,7 +321,7 @@ def count(n: int, what: str) -> str:
 
 def scope_text(report: Report) -> str:
     """What the verdict is about besides the domain."""
-    return f"{report.dtype}, {', '.join(report.modes)}, for these shapes"
+    return f"{report.dtype}, {', '.join(report.modes)}, for {'this input alone' if concrete(report) else 'these shapes'}"
 
 
 def proof_title(report: Report) -> str:

@@ -140,15 +140,10 @@ def _line(line: Line, digits: int) -> str:
 def _open_sites(report: Report) -> str:
     if not report.undecided:
         return ""
-    items = []
-    for site in report.undecided:
-        place, text = _text.open_place(site)
-        side = "(gradient)" if site.phase == BACKWARD else ""
-        parts = (f"<code>{_escape(site.op)}</code>", side, _escape(place), f"<code>{_escape(text)}</code>" if text else "")
-        items.append(f"<li>{' '.join(part for part in parts if part)}: {_escape(site.reason)}</li>")
+    items = [f"<li><code>{_escape(_text.open_text(site))}</code>: {_escape(site.reason)}</li>" for site in report.undecided]
     return (
         f'<section>\n<h2 class="undecided">Undecided: {_text.count(len(items), "site")}</h2>\n'
-        f'<ul>{"".join(items)}</ul>\n<p class="note">{_escape(_text.TO_TRY)}</p>\n</section>\n'
+        f'<ul>{"".join(items)}</ul>\n<p class="note">{_escape(" ".join(_text.to_try(report.undecided)))}</p>\n</section>\n'
     )
 
 
@@ -158,6 +153,7 @@ def _proof(report: Report) -> str:
         ("sites", _escape(_text.counts_text(report)) if report.sites.get("total") else ""),
         ("for all", _list(_text.domains(report, assumed=False), code=True)),
         ("assumed", _list(assumed, code=True) + f'<span class="note">{_escape(_text.ASSUMED)}</span>' if assumed else ""),
+        ("fixed", _list(_text.constants(report), code=True)),
         ("scope", _escape(_text.scope_text(report))),
         ("finite", _list(_text.envelope_text(report))),
         ("search", _escape(_text.search_text(report))),

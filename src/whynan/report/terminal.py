@@ -179,13 +179,11 @@ def _open_sites(page: _Page, sites: tuple[Open, ...]) -> None:
     page.line()
     page.prose(f"Undecided: {_text.count(len(sites), 'site')}", "bold yellow")
     for site in sites[:_OPEN_SHOWN]:
-        place, text = _text.open_place(site)
-        side = "gradient of " if site.phase == BACKWARD else ""
-        page.prose(f"{site.op} at {place}: {side}{text}" if text else f"{site.op} {place}".rstrip(), indent=4, first=("  - ", ""))
+        page.prose(_text.open_text(site), indent=4, first=("  - ", ""))
         page.prose(site.reason, indent=4)
     if len(sites) > _OPEN_SHOWN:
         page.prose(f"... and {len(sites) - _OPEN_SHOWN} more, in the JSON report", indent=2)
-    page.field("to try", [_text.TO_TRY])
+    page.field("to try", _text.to_try(sites))
 
 
 def _proof(page: _Page, report: Report) -> None:
@@ -195,6 +193,7 @@ def _proof(page: _Page, report: Report) -> None:
     page.field("for all", _text.domains(report, assumed=False))
     assumed = _text.domains(report, assumed=True)
     page.field("assumed", [*assumed, _text.ASSUMED] if assumed else [])
+    page.field("fixed", _text.constants(report))
     page.field("scope", [_text.scope_text(report)])
     page.field("finite", _text.envelope_text(report))
     page.field("search", [text] if (text := _text.search_text(report)) else [])

@@ -186,10 +186,11 @@ _say(
 
 _say(
     "masked-branch-gradient",
-    "gradient of the branch that where() does not take",
-    "where() selects values only: the branch not taken is still differentiated, and zero times its infinite derivative is NaN.",
-    "Use where twice: make the input safe first, x_safe = where(cond, x, 1), compute with x_safe, then select with "
-    "where(cond, f(x_safe), other).",
+    "infinite gradient of a branch that is not taken",
+    "where(), clamp, min, max and a mask select values only: what they drop is still differentiated, and zero times its infinite "
+    "derivative is NaN.",
+    "Make the input safe before the dangerous operation, not its result after it: x_safe = where(cond, x, 1), then "
+    "where(cond, f(x_safe), other); or clamp the input.",
 )
 _say(
     "empty-reduction",

@@ -19,7 +19,6 @@ from whynan.ir.dtype import FLOAT64, Array
 from whynan.ir.frontend import Run, Trace
 from whynan.ir.graph import Assumption, Builder, Graph, Node, Output, Place
 
-SEED = 0
 MODES = ("eager", "compile")
 
 Target = Callable[..., Any]
@@ -30,8 +29,9 @@ class TorchProgram:
 
     framework = "torch"
 
-    def __init__(self, target: Target, name: str) -> None:
+    def __init__(self, target: Target, name: str, seed: int = 0) -> None:
         self.name = name
+        self._seed = seed
         self.framework_version = str(torch.__version__)
         self._target = _eager(target)
         self._positional = _positional_only(self._target)
@@ -46,7 +46,7 @@ class TorchProgram:
     def run(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "eager") -> Run:
         """Run the loss and its gradients by `wrt`; never raises for what the loss itself raises."""
         target = self._in_mode(mode)
-        with _session(), self._owned.lent(inputs):
+        with _session(self._seed), self._owned.lent(inputs):
             tensors = self._tensors(inputs, wrt)
             try:
                 result = _call(target, *self._arguments(tensors))
@@ -64,7 +64,7 @@ class TorchProgram:
         if mode != "eager":
             raise TargetError(f"PyTorch losses are recorded in eager mode only, not in {mode!r}.", "Use --mode eager.")
         recorder = Recorder(_call.__code__, _gradients.__code__)
-        with _session(), self._owned.lent(inputs):
+        with _session(self._seed), self._owned.lent(inputs):
             tensors = self._tensors(inputs, wrt)
             leaves = {**{n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}, **self._owned.parameters}
             nodes = {name: recorder.input(name, t, _array(t)) for name, t in leaves.items()}
@@ -113,11 +113,14 @@ class TorchProgram:
         return {name: t for name, t in found.items() if isinstance(t, torch.Tensor) and t.requires_grad}
 
 
-def load(target: Target, name: str) -> TorchProgram:
-    """A program from a function, a method, a closure or a module; TargetError if it cannot be called."""
+def load(target: Target, name: str, seed: int = 0) -> TorchProgram:
+    """A program from a function, a method, a closure or a module, whose random numbers are drawn under `seed`.
+
+    Raises TargetError if it cannot be called.
+    """
     if not callable(target):
         raise TargetError(f"{name} is a {type(target).__name__}, which cannot be called.", "Name a function or an nn.Module.")
-    return TorchProgram(target, name)
+    return TorchProgram(target, name, seed)
 
 
 # ---------------------------------------------------------------- running
@@ -173,14 +176,14 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _session() -> Iterator[None]:
-    """A fixed seed, gradients on, warnings off; afterwards the random state and torch's settings are as they were."""
+def _session(seed: int) -> Iterator[None]:
+    """The given seed, gradients on, warnings off; afterwards the random state and torch's settings are as they were."""
     generator = torch.default_generator
     state, dtype, grad = generator.get_state(), torch.get_default_dtype(), torch.is_grad_enabled()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            generator.manual_seed(SEED)
+            generator.manual_seed(seed)
             torch.set_grad_enabled(True)
             if torch.is_inference_mode_enabled():
                 with torch.inference_mode(False):

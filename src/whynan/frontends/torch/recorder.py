@@ -244,7 +244,7 @@ class Recorder:
         else:
             nodes = self._lowered(call, metas, known)
         if schema.random:
-            self.notes["random: run under seed 0"] = None
+            self.notes["the loss draws random numbers: every run of it starts from the same seed"] = None
         return [self._valued(node, a) for node, a in zip(nodes, known, strict=True)]
 
     def _makes_nonfinite(self, inputs: tuple[int, ...], results: list[Array]) -> bool:

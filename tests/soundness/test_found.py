@@ -1,0 +1,123 @@
+"""Graphs for which bounds were once wrong, each by hand and in its smallest form."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from tests.soundness.graphs import Case
+from tests.soundness.violations import violations
+
+from whynan.domain.interval import Bounds, between, make
+from whynan.ir.dtype import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, Array, Format
+from whynan.ir.graph import Builder, Graph, Output, Shape
+
+Build = Callable[..., int]
+BUILDS: list[tuple[Build, Format, tuple[tuple[Bounds, Array], ...]]] = []
+ROW: Shape = (3,)
+
+
+def within(low: float, high: float, fmt: Format, shape: Shape = ROW) -> tuple[Bounds, Array]:
+    """Bounds of one interval, and samples over its whole width, in equal steps and in decades."""
+    rng = np.random.default_rng(0)
+    even = rng.uniform(low, high, (200, *shape))
+    decades = np.clip(high * 10.0 ** rng.uniform(-12, 0, (200, *shape)), low, high)
+    ends = rng.choice([low, high], (50, *shape))
+    return between(low, high, fmt, len(shape)), np.concatenate([even, decades, ends]).astype(fmt.numpy)
+
+
+def graph(fmt: Format, *inputs: tuple[Bounds, Array]) -> Callable[[Build], Build]:
+    """Register a graph; the function gets a builder and the input nodes and returns the output node."""
+
+    def register(build: Build) -> Build:
+        BUILDS.append((build, fmt, inputs))
+        return build
+
+    return register
+
+
+@pytest.mark.parametrize("index", range(10))
+def test_values_lie_within_their_bounds(index: int) -> None:
+    build, fmt, inputs = BUILDS[index]
+    b = Builder()
+    names = {f"x{k}": b.add("input", (), value.shape[1:], fmt) for k, (_, value) in enumerate(inputs)}
+    out = build(b, *names.values())
+    domains, samples = ({n: pair[k] for n, pair in zip(names, inputs, strict=True)} for k in (0, 1))
+    found = list(violations(Case(Graph(tuple(b.nodes), names, (Output("loss", "loss", out),)), domains, samples)))
+    assert not found, str(found[0])
+
+
+def test_all_graphs_are_tested() -> None:
+    assert len(BUILDS) == 10
+
+
+@graph(FLOAT32, within(-1, 1, FLOAT32))
+def softmax_truncated_to_integers(b: Builder, x: int) -> int:
+    p = b.add("softmax", (x,), ROW, FLOAT32, dim=-1)
+    whole = b.add("cast", (p,), ROW, INT32)
+    return b.add("sum", (whole,), (1,), INT32, dims=(-1,))
+
+
+@graph(FLOAT32, within(-1, 1, FLOAT32))
+def sum_of_what_attains_zero_but_is_not_positive(b: Builder, x: int) -> int:
+    top = b.add("amax", (x,), (1,), FLOAT32, dims=(-1,))
+    d = b.add("sub", (x, top), ROW, FLOAT32)
+    e = b.add("expm1", (d,), ROW, FLOAT32)
+    s = b.add("sum", (e,), (1,), FLOAT32, dims=(-1,))
+    return b.add("amax", (s,), (1,), FLOAT32, dims=(-1,))
+
+
+@graph(FLOAT64, within(1, 2, FLOAT64, (2, 3)))
+def quotient_of_two_equal_transposes(b: Builder, x: int) -> int:
+    one, two = (b.add("permute", (x,), (3, 2), FLOAT64, axes=(-1, -2)) for _ in "ab")
+    same = b.add("reshape", (two,), (3, 2), FLOAT64)
+    return b.add("div", (one, same), (3, 2), FLOAT64)
+
+
+@graph(FLOAT32, within(0, 10, FLOAT32))
+def norm_of_high_order_underflows(b: Builder, x: int) -> int:
+    n = b.add("norm", (x,), (1,), FLOAT32, dims=(-1,), ord=10.0)
+    s = b.const(np.array(FLOAT32.smallest, np.float32), FLOAT32)
+    return b.add("div", (x, b.add("add", (n, s), (1,), FLOAT32)), ROW, FLOAT32)
+
+
+@graph(FLOAT32, (make([np.inf], [-np.inf], nan=True), np.full((450, 1), np.nan, np.float32)), within(0, 1, FLOAT32, (1,)))
+def maximum_with_nan(b: Builder, x: int, y: int) -> int:
+    m = b.add("maximum", (x, y), (1,), FLOAT32)
+    top = b.add("amax", (m,), (1,), FLOAT32, dims=(-1,))
+    return b.add("sub", (m, top), (1,), FLOAT32)
+
+
+@graph(FLOAT32, within(0, 1, FLOAT32), within(0, 1, FLOAT32))
+def sums_in_two_formats(b: Builder, x: int, y: int) -> int:
+    small = b.add("minimum", (x, y), ROW, FLOAT32)
+    wide = b.add("sum", (b.add("cast", (small,), ROW, FLOAT64),), (1,), FLOAT64, dims=(-1,))
+    narrow = b.add("sum", (x,), (1,), FLOAT32, dims=(-1,))
+    return b.add("sub", (wide, b.add("cast", (narrow,), (1,), FLOAT64)), (1,), FLOAT64)
+
+
+@graph(FLOAT32, within(0, 1, FLOAT32), within(0, 1, FLOAT32))
+def additions_in_two_formats(b: Builder, x: int, y: int) -> int:
+    wide = b.add("add", tuple(b.add("cast", (v,), ROW, FLOAT64) for v in (x, y)), ROW, FLOAT64)
+    narrow = b.add("cast", (b.add("add", (x, y), ROW, FLOAT32),), ROW, FLOAT64)
+    return b.add("sub", (wide, narrow), ROW, FLOAT64)
+
+
+@graph(BFLOAT16, within(0.1, 1, BFLOAT16))
+def root_of_a_square_in_a_narrow_format(b: Builder, x: int) -> int:
+    square = b.add("cast", (b.add("square", (x,), ROW, BFLOAT16),), ROW, FLOAT32)
+    root = b.add("sqrt", (square,), ROW, FLOAT32)
+    return b.add("div", (b.add("cast", (x,), ROW, FLOAT32), root), ROW, FLOAT32)
+
+
+@graph(FLOAT16, within(-1, 1, FLOAT16, (2, 3)))
+def widened_transpose_under_branch_and_prune(b: Builder, x: int) -> int:
+    r = b.add("reciprocal", (x,), (2, 3), FLOAT16)
+    t = b.add("permute", (r,), (3, 2), FLOAT16, axes=(-1, -2))
+    return b.add("cast", (b.add("reshape", (t,), (3, 2, 1), FLOAT16),), (3, 2, 1), FLOAT32)
+
+
+@graph(FLOAT32, within(-10, -1, FLOAT32, (1, 3)))
+def logarithm_of_what_is_attained_but_for_rounding(b: Builder, x: int) -> int:
+    p = b.add("softmax", (x,), (1, 3), FLOAT32, dim=-2)
+    twice = b.add("log", (b.add("log", (p,), (1, 3), FLOAT32),), (1, 3), FLOAT32)
+    return b.add("amax", (twice,), (1, 1), FLOAT32, dims=(-2, -1))
