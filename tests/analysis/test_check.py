@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import whynan
 from whynan.domain import sample
 from whynan.errors import TargetError
+from whynan.frontends.torch import load
 
 QUICK = {"budget": 0.05}
 
@@ -60,7 +61,7 @@ def test_safe(loss: Callable[..., Any], domains: dict[str, Any]) -> None:
 
 def test_what_is_safe_stays_finite_on_inputs_at_the_edge() -> None:
     for loss, domains in SAFE.values():
-        program = __import__("whynan.frontends.torch", fromlist=["load"]).load(loss, "loss")
+        program = load(loss, "loss")
         wrt = tuple(n for n, d in domains.items() if d.grad)
         corners = {n: sample.corners(d) for n, d in domains.items()}
         for k in range(8):
@@ -116,8 +117,8 @@ def test_a_constant_that_came_through_numpy_leaves_it_undecided() -> None:
 
 
 def test_an_unknown_operation_leaves_it_undecided_and_is_named() -> None:
-    report = whynan.check(lambda x: torch.fft.fft(x).abs().sum(), x=whynan.real(4, low=-1, high=1), **QUICK)
-    assert report.verdict == "undecided" and "fft" in reasons(report)
+    report = whynan.check(lambda x: torch.linalg.matrix_exp(x).sum(), x=whynan.real(2, 2, low=-1, high=1), **QUICK)
+    assert report.verdict == "undecided" and "matrix_exp" in reasons(report)
     assert report.search["evaluations"] > 0
 
 
@@ -260,29 +261,32 @@ AMPLE = {"budget": 30.0}  # the count of evaluations stops the search, not the c
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bce", "where trap", "empty mask"])
-def test_the_same_seed_gives_the_same_report(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_report(name: str) -> None:
     loss, domains = UNSAFE[name]
     assert stable(whynan.check(loss, **domains, **AMPLE)) == stable(whynan.check(loss, **domains, **AMPLE))
 
 
-PROGRAM = """
-import json, torch, whynan
+LOSS = """
+import torch
 def loss(p, t):
     q = p.clamp(1e-8, 1 - 1e-8)
     return -(t * torch.log(q) + (1 - t) * torch.log(1 - q)).mean()
-d = whynan.check(loss, p=whynan.prob(4), t=whynan.binary(4), budget=30.0).to_dict()
+"""
+CHECK = """
+import json, sys, whynan
+d = whynan.check(sys.argv[1], p=whynan.prob(4), t=whynan.binary(4), budget=30.0).to_dict()
 d.pop("seconds"); d["search"].pop("seconds")
 print(json.dumps(d, sort_keys=True))
 """
 
 
 @pytest.mark.slow
-def test_the_report_does_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
-    file = tmp_path / "loss.py"
-    file.write_text(PROGRAM)
-    outputs = []
-    for seed in ("1", "2"):
-        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        done = subprocess.run([sys.executable, str(file)], env=env, capture_output=True, text=True, check=True, timeout=120)
-        outputs.append(json.loads(done.stdout))
-    assert outputs[0] == outputs[1] and outputs[0]["verdict"] == "unsafe"
+def test_another_process_with_another_hash_seed_gives_the_same_report(tmp_path: Path) -> None:
+    file = tmp_path / "losses.py"
+    file.write_text(LOSS)
+    target = f"{file}:loss"
+    here = stable(whynan.check(target, p=whynan.prob(4), t=whynan.binary(4), **AMPLE))
+    env = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", CHECK, target], env=env, capture_output=True, text=True, check=True, timeout=120)
+    there = json.loads(done.stdout)
+    assert there["verdict"] == "unsafe" and there == json.loads(json.dumps(here))

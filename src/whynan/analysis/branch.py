@@ -20,6 +20,7 @@ from whynan.ops._opdef import bound
 PARTS = 16  # into how many boxes one box is split at a time
 MAX_VERTICES = 96
 MAX_LEAVES = 12
+MOST_NARROW = 3
 MAX_ROUNDS = 40
 MOST_POINTS = 64  # open boxes whose end points are looked at
 MAX_TRIED = 4  # leaves that compete for the next split
@@ -47,14 +48,15 @@ class Pruned:
 
 
 def cones_of(view: View, root: Vertex) -> list[Cone]:
-    """Cones above a root, the most promising first: the one with the fewest leaves that vary, then the largest within limits.
+    """Cones above a root, the most promising first: those with the fewest leaves that vary, then the largest within limits.
 
     Where all that is dangerous depends on one difference d = a - b, splitting d decides and splitting a and b does not; where the
-    leaves' own relations matter, the larger cone sees them.
+    leaves' own relations matter, the larger cone sees them. Of several cones with the fewest leaves the largest few are tried:
+    |d + c| <= norm(d + c) is a relation of d + c, not of d.
     """
     inner: set[Vertex] = set()
     frontier, leaves = {root}, set[Vertex]()
-    narrow: Cone | None = None
+    narrow: list[Cone] = []  # those with the fewest leaves
     fewest = MAX_LEAVES + 1
     while frontier:
         v = max(frontier)
@@ -66,9 +68,17 @@ def cones_of(view: View, root: Vertex) -> list[Cone]:
         frontier |= {u for u in view.inputs(v) if u not in inner and u not in leaves}
         varying = sum(view.op(u) != "const" for u in leaves | frontier)
         if varying <= fewest:
-            fewest, narrow = varying, _cone(root, leaves | frontier, inner)
-    whole = _cone(root, leaves, inner)
-    return [whole] if narrow is None or narrow.leaves == whole.leaves else [narrow, whole]
+            narrow = [*(narrow if varying == fewest else ()), _cone(root, leaves | frontier, inner)]
+            fewest = varying
+    narrow = narrow[:-2:-1] if fewest < 2 else narrow[::-1]
+    different = {_varying(view, cone): cone for cone in (_cone(root, leaves, inner), *reversed(narrow))}
+    whole, *others = different.values()
+    return [*others[: -MOST_NARROW - 1 : -1], whole]
+
+
+def _varying(view: View, cone: Cone) -> tuple[Vertex, ...]:
+    """The leaves that vary."""
+    return tuple(v for v in cone.leaves if view.op(v) != "const")
 
 
 def _cone(root: Vertex, leaves: set[Vertex], inner: set[Vertex]) -> Cone:
