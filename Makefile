@@ -43,7 +43,7 @@ update-goldens: $(STAMP) ## write the expected files anew; review the diff
 	$(BIN)/python -m tests.frontends.torch_snippets
 	$(BIN)/python examples/gallery/summary.py --write
 
-bench: $(STAMP) ## time the import and a whole check of each gallery loss
+bench: $(STAMP) ## time imports, bounds, branch and prune, tensor sizes and whole checks
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove .venv and all caches

@@ -18,8 +18,7 @@ def main() -> None:
     times: list[tuple[float, str, str]] = []
     for file in sorted(GALLERY.glob("*.py")):
         module = load(file)
-        for name in getattr(module, "EXPECTED", {}):
-            times.append((*_checked(module, name), f"{file.stem}:{name}"))
+        times += [(*_checked(module, name), f"{file.stem}:{name}") for name in getattr(module, "EXPECTED", {})]
     spent = sorted(t for t, _, _ in times)
     rows = [("median", f"{statistics.median(spent) * 1e3:.0f}", ""), ("95th percentile", f"{spent[int(0.95 * len(spent))] * 1e3:.0f}", "")]
     rows += [(name, f"{t * 1e3:.0f}", verdict) for t, verdict, name in sorted(times, reverse=True)[:SLOWEST]]

@@ -1,7 +1,7 @@
 """The verbs: whynan.check and whynan.explain. Targets and domains are made ready here and handed to the analysis."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def check(
     settings = _settings(program.framework, modes, dtype, budget, seed)
     stated = stated_domains(target) if isinstance(loss, str) else declared_by(target.callable)
     given = {**stated, **(domains or {}), **named}
+    _refuse_unusual(target, {**arguments_of(target.callable), **given})
     ready = _with_parameters(program, _domains(program, target.callable, given, settings))
     return Report.of(check_program(program, ready, settings, _script_of(program, target.callable, ready, settings.seed)))
 
@@ -110,6 +111,16 @@ def _target(loss: Any, framework: str | None, name: str) -> Target:
     if not callable(loss):
         raise TargetError(f"{name or repr(loss)} is a {type(loss).__name__}, which cannot be called.", "Give a function or a module.")
     return Target(loss, name or _name_of(loss), None, framework or framework_of(loss))
+
+
+def _refuse_unusual(target: Target, inputs: Collection[str]) -> None:
+    """A function that does not compute when called, or that nothing can be passed to by name, cannot be checked."""
+    function = inspect.unwrap(target.callable)
+    for kind, test in (("generator", inspect.isgeneratorfunction), ("coroutine", inspect.iscoroutinefunction)):
+        if test(function) or test(getattr(function, "forward", None)):
+            raise TargetError(f"{target.name} is a {kind} function: calling it computes nothing.", "Give a function that returns the loss.")
+    if not inputs:
+        raise TargetError(f"{target.name} has no named arguments that could be its inputs.", "Wrap it: def loss(p, t): return ...")
 
 
 def _program(target: Target, seed: int) -> Program:
@@ -212,16 +223,19 @@ def _inferred(program: Program, target: Any, known: Mapping[str, Domain], settin
 
 def _not_inferred(name: str, missing: Sequence[str], refused: Sequence[tuple[str, Mapping[str, Domain]]]) -> WhynanError:
     """What to tell when no usual domain fits: the loss's own complaint, on what, and how to say what the inputs are."""
-    error, attempt = next((r for r in refused if r[0]), ("", refused[0][1] if refused else {}))
+    error, attempt = next((r for r in refused if not r[0]), refused[0] if refused else ("", {}))
     tried = ", ".join(f"{n}={attempt[n]}" for n in missing if n in attempt)
     if not error:
         return TargetError(f"no gradient of {name} reaches its inputs (tried {tried}).", _CUT)
+    if _RETURNED in error:
+        return TargetError(f"{name} returned {error.partition(_RETURNED)[2]} (tried {tried}).", "Return the loss as a tensor.")
     say = " ".join(f'-d "{n}={attempt.get(n, "prob(8, 1)")}"' for n in missing)
     return DomainError(
         f"no usual domain fits {', '.join(missing)}: {name} raised {error.rstrip('.')} on {tried}.", f"Say what they are, as in {say}."
     )
 
 
+_RETURNED = "the loss returned "
 _CUT = "Check that it uses its arguments and returns a tensor: .item(), float() and .detach() cut it off from its gradients."
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         if isinstance(error, WhynanError | OSError):
             return _fail(str(error))
+        if isinstance(error, MemoryError):
+            return _fail("the inputs do not fit into memory. Give domains of smaller shapes: a few elements show what many would.")
         return _fail(f"whynan itself failed with {type(error).__name__}: {error}. Run again with --traceback and report what it prints.")
 
 
@@ -108,8 +110,9 @@ def check(target: str, strict: bool, budget: float | None, **options: Any) -> in
 
     TARGET is FILE.py:EXPR or package.module:EXPR, as in losses.py:focal_loss or losses.py:FocalLoss(gamma=0.5).
     """
-    loaded = load_target(target)
-    with _progress(f"checking {target}"):
+    _writable(options)
+    loaded = _loaded(target)
+    with _progress(f"checking {target}"), _silent():
         report = _api().check(loaded.callable, domains=_domains(loaded, options), budget=budget, **_passed(loaded, options))
     _deliver(report, **options)
     return exit_code(report, strict=strict)
@@ -122,13 +125,14 @@ def explain(target: str, **options: Any) -> int:
 
     The input comes from --samples or from constants: -d "p=[1.0, 0.5]". TARGET may also be a recorded incident (a file or folder).
     """
+    _writable(options)
     if Path(target).exists() and not target.endswith(".py"):
         with _progress(f"reading {target}"):
             report = _api().explain(Path(target))
     else:
-        loaded = load_target(target)
+        loaded = _loaded(target)
         values = _constants(_domains(loaded, options, stated=False))
-        with _progress(f"running {target}"):
+        with _progress(f"running {target}"), _silent():
             report = _api().explain(loaded.callable, tensors=values, **_passed(loaded, options))
     _deliver(report, **options)
     return exit_code(report)
@@ -141,6 +145,19 @@ def exit_code(report: Any, *, strict: bool = False) -> int:
 
 
 # ---------------------------------------------------------------- inputs
+
+
+def _loaded(target: str) -> Target:
+    """The target. What its file prints when imported goes to stderr: stdout is the report's."""
+    with redirect_stdout(sys.stderr):
+        return load_target(target)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What the loss prints is dropped: it is run hundreds of times."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _api() -> Any:
@@ -194,6 +211,17 @@ def _constants(domains: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- output
+
+
+def _writable(options: Mapping[str, Any]) -> None:
+    """Refuse files that cannot be written before the work is done rather than after it."""
+    for file in (options["output"], options["script"]):
+        if file is None:
+            continue
+        if not file.parent.is_dir():
+            raise WhynanError(f"{file} cannot be written: there is no folder {file.parent}.", "Make it, or choose another.")
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise WhynanError(f"{file} cannot be written: permission denied.", "Choose another place.")
 
 
 def _deliver(report: Any, form: str, output: Path | None, script: Path | None, **_: Any) -> None:

@@ -1,5 +1,6 @@
 """Sample files: named arrays from `.npz`, `.safetensors` and `.pt`. Nothing in a file is ever executed (no pickle)."""
 
+import zipfile
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +49,8 @@ def load_samples(path: Path | str) -> dict[str, Array]:
 
 
 def _npz(path: Path) -> Mapping[str, Any]:
+    if not zipfile.is_zipfile(path) and path.read_bytes()[:6] != b"\x93NUMPY":
+        raise SampleError(f"{path} cannot be read: it is no .npz archive, or only part of one.", "Save with numpy.savez(path, p=p, t=t).")
     loaded = np.load(path, allow_pickle=False)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise SampleError(f"{path} is a single array, not an .npz archive.", "Save with numpy.savez(path, p=p, t=t).")
@@ -81,7 +84,8 @@ def _module(name: str, extra: str, path: Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    said = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    text = said if " " in said else f"{type(error).__name__} {said}".strip()
     return text if len(text) <= 160 else text[:157] + "..."
 
 

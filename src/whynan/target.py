@@ -154,8 +154,8 @@ def _guarded(load: Callable[[], ModuleType], what: str, file: Path | None) -> Mo
         missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
         if missing.partition(".")[0] in (*FRAMEWORKS, "keras"):
             package = missing.partition(".")[0]
-            extra = "tensorflow" if package == "keras" else package
-            raise FrameworkMissing(f"{what} needs {package}, which is not installed.", f"pip install 'whynan[{extra}]'.") from error
+            hint = "pip install 'whynan[torch]'." if package == "torch" else "This version of whynan checks PyTorch losses only."
+            raise FrameworkMissing(f"{what} needs {package}, which is not installed.", hint) from error
         if missing and file is None and (what == missing or what.startswith(missing + ".")):
             raise TargetError(f"there is no module {missing!r}.", "Install it, or run from the folder that holds it.") from error
         hint = f"Install {missing.partition('.')[0]}, or mend the import." if missing else "Mend the import (--traceback shows all of it)."

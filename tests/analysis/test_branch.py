@@ -11,10 +11,12 @@ from whynan.analysis.propagate import propagate
 from whynan.analysis.relations import Relations
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds
-from whynan.ir.dtype import FLOAT16, INT64
+from whynan.ir.dtype import FLOAT16, FLOAT32, INT64, from_ordinal, ordinal
 
 
-def split(s: Small, root: int, *, budget: int = 4096, which: int = -1, bad: Callable[[Bounds], np.ndarray] | None = None, **x: Bounds) -> Pruned:
+def split(
+    s: Small, root: int, *, budget: int = 4096, which: int = -1, bad: Callable[[Bounds], np.ndarray] | None = None, **x: Bounds
+) -> Pruned:
     """Prune one cone of a node (the whole one unless `which` says otherwise) over the plain bounds."""
     view = View(s.graph(root))
     bounds = list(propagate(view.graph, x, refine=False).bounds)
@@ -220,8 +222,9 @@ def test_an_empty_leaf_means_that_nothing_is_computed() -> None:
 def test_neighbouring_floats_are_told_apart_wherever_they_stand() -> None:
     """Splitting ends at single values, also where a part's border falls between the two."""
     s = Small()
-    x = s.input("x", 4)
-    for low in np.nextafter(np.float32(1.0), np.float32(2.0)) + np.arange(20, dtype=np.float32) * np.spacing(np.float32(1.0)):
-        high = float(np.nextafter(low, np.float32(2.0)))
-        root = s.op("where", s.op("eq", x, s.op("mul", s.const(low), s.const(1.0))), s.const(0.0), s.op("reciprocal", s.op("sub", x, s.const(low))))
-        assert split(s, root, x=interval(float(low), high)).decided
+    x, edge = s.input("x", 4), s.input("edge")
+    root = s.op("where", s.op("eq", x, edge), s.const(0.0), s.op("reciprocal", s.op("sub", x, edge)))
+    for k in range(17):
+        low = float(from_ordinal(FLOAT32, ordinal(FLOAT32, 1.0) + k))
+        found = split(s, root, x=interval(low, float(np.nextafter(np.float32(low), np.float32(2)))), edge=interval(low, low, 0))
+        assert found.decided and found.boxes <= 8

@@ -230,6 +230,16 @@ def an_epsilon_lost_by_a_cast(p):
     return -torch.log(p.half() + 1e-8).float().mean()
 
 
+@fails("epsilon-rounds-away", "sqrt", BACKWARD, "torch.sqrt(x + 1e-50)", related=("sqrt-grad-at-zero",), x=[1.0, 0.0])
+def an_epsilon_that_does_not_keep_a_root_from_zero(x):
+    return torch.sqrt(x + 1e-50).sum()
+
+
+@fails("epsilon-rounds-away", "div", FORWARD, "x / (y + 1e-50)", related=("div-by-zero",), x=[1.0, 1.0], y=[1.0, 0.0])
+def an_epsilon_that_does_not_keep_a_divisor_from_zero(x, y):
+    return (x / (y + 1e-50)).sum()
+
+
 # ---------------------------------------------------------------- backward
 
 
@@ -335,7 +345,7 @@ def test_a_deliberate_mask_of_minus_infinity_is_not_blamed() -> None:
 def test_the_operation_that_stumbles_over_a_deliberate_mask_is_blamed_not_the_mask() -> None:
     why = blamed(masked_attention, {"x": [[1.0, 2.0, 3.0]], "m": np.array([[False, False, False]])})
     assert why is not None and (why.op, why.cause) == ("softmax", "all-masked-softmax")
-    assert [step.op for step in why.chain][0] == "softmax"
+    assert why.chain[0].op == "softmax"
 
 
 def test_an_infinity_that_where_leaves_out_is_not_blamed_for_another_failure() -> None:

@@ -229,7 +229,7 @@ def test_gradients_of_a_modules_parameters_are_outputs() -> None:
 
 
 def test_a_loss_that_cannot_run_on_its_domain_says_so() -> None:
-    with pytest.raises(TargetError, match="Give domains that fit"):
+    with pytest.raises(TargetError, match=r"cannot be multiplied.* Give "):
         whynan.check(lambda x, y: (x @ y).sum(), x=whynan.real(2, 3), y=whynan.real(2, 3))
 
 

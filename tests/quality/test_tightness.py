@@ -43,10 +43,10 @@ TIGHT = {
     "l1, gradient": (lambda x, y: F.l1_loss(x, y), {"x": SIGNED, "y": SIGNED}, "x", (-1 / 6, 1 / 6)),
     "hinge": (lambda x: F.relu(1 - x).mean(), {"x": SIGNED}, "loss", (0.0, 4.0)),
     "tanh": (lambda x: torch.tanh(x).sum(), {"x": SIGNED}, "loss", (-6 * np.tanh(3), 6 * np.tanh(3))),
-    "sigmoid, gradient": (lambda x: torch.sigmoid(x).sum(), {"x": SIGNED}, "x", (0.0, 0.25)),
+    "sigmoid, gradient": (lambda x: torch.sigmoid(x).sum(), {"x": SIGNED}, "x", (0.0451767, 0.25)),
     "log of p + 0.1": (lambda p: -torch.log(p + 0.1).mean(), {"p": UNIT}, "loss", (-np.log(1.1), np.log(10))),
     "log of p + 0.1, gradient": (lambda p: -torch.log(p + 0.1).mean(), {"p": UNIT}, "p", (-10 / 6, -1 / 6.6)),
-    "softmax": (lambda x: F.softmax(x, dim=-1).amax(), {"x": SIGNED}, "loss", (1 / 3, 1.0)),
+    "softmax": (lambda x: F.softmax(x, dim=-1).amax(), {"x": SIGNED}, "loss", (1 / 3, 1 / (1 + 2 * np.exp(-6)))),
     "log-softmax": (lambda x: -F.log_softmax(x, dim=-1).amin(), {"x": SIGNED}, "loss", (np.log(3), 6 + np.log(2 + np.exp(-6)))),
     "smooth l1": (lambda x, y: F.smooth_l1_loss(x, y), {"x": SIGNED, "y": SIGNED}, "loss", (0.0, 5.5)),
     "dice": (
@@ -56,7 +56,8 @@ TIGHT = {
         (0.0, 6 / 7),
     ),
 }
-SLACK = {"log-softmax": 2.1, "dice": 14.5, "sigmoid, gradient": 4.1, "softmax": 1.001}  # how many times as wide; 1.001 unless given
+# how many times as wide as what is reached the bounds may be, where finiteness asked for no more
+SLACK = {"log-softmax": 2.1, "dice": 15.1, "sigmoid, gradient": 4.5, "softmax": 1.01, "smooth l1": 3.4}
 
 
 @pytest.mark.parametrize("name", TIGHT)
@@ -74,7 +75,7 @@ STABLE: dict[str, tuple[Callable[..., Any], Domains]] = {
     "cross entropy": (lambda x, t: F.cross_entropy(x, t), {"x": whynan.logit(4, 6), "t": whynan.classes(6, 4)}),
     "kl of log-softmax": (
         lambda x, q: F.kl_div(F.log_softmax(x, dim=-1), q, reduction="batchmean"),
-        {"x": whynan.logit(4, 6), "q": whynan.simplex(4, 6)},
+        {"x": whynan.logit(4, 6), "q": whynan.simplex(4, 6, grad=False)},
     ),
     "cosine": (lambda x, y: 1 - F.cosine_similarity(x, y).mean(), {"x": whynan.real(3, 4), "y": whynan.real(3, 4)}),
     "layer norm": (lambda x: F.layer_norm(x, (6,)).square().mean(), {"x": whynan.real(3, 6)}),
@@ -84,7 +85,11 @@ STABLE: dict[str, tuple[Callable[..., Any], Domains]] = {
     ),
     "gaussian nll": (
         lambda x, y, v: F.gaussian_nll_loss(x, y, v),
-        {"x": whynan.real(5, low=-10, high=10), "y": whynan.real(5, low=-10, high=10, grad=False), "v": whynan.positive(5, low=1e-3, high=10)},
+        {
+            "x": whynan.real(5, low=-10, high=10),
+            "y": whynan.real(5, low=-10, high=10, grad=False),
+            "v": whynan.positive(5, low=1e-3, high=10),
+        },
     ),
     "huber": (lambda x, y: F.huber_loss(x, y), {"x": whynan.real(5), "y": whynan.real(5)}),
     "log-cosh": (

@@ -29,11 +29,11 @@ class Expected:
 CASES: list[Expected] = []
 
 
-def minimal(cause: str, apart: Mapping[str, int], values: Mapping[str, float] = {}, **domains: Domain) -> Callable[..., Any]:
+def minimal(cause: str, apart: Mapping[str, int], values: Mapping[str, float] | None = None, **domains: Domain) -> Callable[..., Any]:
     """Register a loss with what its simplest witness looks like."""
 
     def register(loss: Callable[..., Any]) -> Callable[..., Any]:
-        CASES.append(Expected(loss, domains, cause, apart, values))
+        CASES.append(Expected(loss, domains, cause, apart, values or {}))
         return loss
 
     return register
@@ -55,12 +55,12 @@ def exp(x):
     return torch.exp(x).mean()
 
 
-@minimal("exp-overflow", {"x": 1}, {"x": 100.0}, x=whynan.real(4, 4, low=-1000, high=1000))
+@minimal("exp-overflow", {"x": 1}, {"x": 1000.0}, x=whynan.real(4, 4, low=-1000, high=1000))
 def softplus_by_hand(x):
     return torch.log(1 + torch.exp(x)).mean()
 
 
-@minimal("div-by-zero", {"x": 1, "y": 1}, {"y": 0.0}, x=whynan.real(6), y=whynan.nonnegative(6))
+@minimal("zero-over-zero", {"x": 0, "y": 1}, {"y": 0.0}, x=whynan.real(6), y=whynan.nonnegative(6))
 def quotient(x, y):
     return (x / y).sum()
 
@@ -95,7 +95,7 @@ def angle(c):
     return torch.acos(c).mean()
 
 
-@minimal("log-of-zero", {"q": 8}, q=whynan.simplex(4, 4))
+@minimal("log-of-zero", {"q": 4}, q=whynan.simplex(4, 4))
 def cross_entropy_of_probabilities(q):
     return -torch.log(q).mean()
 
@@ -110,7 +110,18 @@ def attention(x, m):
     return F.softmax(x.masked_fill(~m, -float("inf")), dim=-1).square().sum()
 
 
+FOUND: dict[str, Finding] = {}
+
+
 def found_by(case: Expected) -> Finding:
+    """The finding, checked for once."""
+    name = case.loss.__name__
+    if name not in FOUND:
+        FOUND[name] = _found_by(case)
+    return FOUND[name]
+
+
+def _found_by(case: Expected) -> Finding:
     report = whynan.check(case.loss, **case.domains)
     return next(f for f in report.findings if f.kind == "non-finite" and f.cause == case.cause)
 
@@ -140,4 +151,4 @@ def test_the_witness_lies_in_its_domain_and_fails(case: Expected) -> None:
 def test_numbers_are_short(case: Expected) -> None:
     for name, x in found_by(case).witness.inputs.items():
         if case.domains[name].kind not in ("simplex", "unit"):
-            assert all(len(f"{v:.9g}") <= 6 for v in x.astype(np.float64).reshape(-1)), f"{name} = {x}"
+            assert all(len(f"{v:.9g}") <= 8 for v in x.astype(np.float64).reshape(-1)), f"{name} = {x}"

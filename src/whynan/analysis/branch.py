@@ -70,10 +70,12 @@ def cones_of(view: View, root: Vertex) -> list[Cone]:
         if varying <= fewest:
             narrow = [*(narrow if varying == fewest else ()), _cone(root, leaves | frontier, inner)]
             fewest = varying
-    narrow = narrow[:-2:-1] if fewest < 2 else narrow[::-1]
-    different = {_varying(view, cone): cone for cone in (_cone(root, leaves, inner), *reversed(narrow))}
-    whole, *others = different.values()
-    return [*others[: -MOST_NARROW - 1 : -1], whole]
+    whole = _cone(root, leaves, inner)
+    kept = {_varying(view, whole): whole}
+    for cone in reversed(narrow if fewest > 1 else narrow[-1:]):
+        kept.setdefault(_varying(view, cone), cone)
+    whole, *others = kept.values()
+    return [*others[:MOST_NARROW], whole]
 
 
 def _varying(view: View, cone: Cone) -> tuple[Vertex, ...]:
@@ -364,9 +366,9 @@ def _map(b: Bounds, move: Callable[[np.ndarray], np.ndarray]) -> Bounds:
 
 
 def _ranges(box: Box, variables: list[Vertex], most: int = 8) -> tuple[dict[Vertex, tuple[float, float]], ...]:
-    """The leaves' ranges in the first few open boxes, as a hint to the search."""
+    """The leaves' ranges in a few open boxes, from the first to the last, as a hint to the search."""
     out = []
-    for k in range(min(_count(box), most)):
+    for k in np.unique(np.linspace(0, _count(box) - 1, most).astype(int)):
         one = {}
         for v in variables:
             b = box[v]

@@ -96,9 +96,10 @@ class _Job:
             if len(good) == 2:
                 return good[0], good[1]
         if not good:
+            said = error.rstrip(".") if error.startswith("TypeError: the loss ") else f"raised {error.rstrip('.')}"
             raise TargetError(
-                f"{self.program.name} raised {error} on {_shapes(self.domains)}.",
-                'Give domains that fit the loss, as in -d "y_pred=prob(8, 1)".',
+                f"{self.program.name} {said.removeprefix('TypeError: the loss ')} on {_shapes(self.domains)}.",
+                "Give domains, shapes included, on which it runs and returns a tensor of floats.",
             )
         return good[0], good[0]
 

@@ -35,7 +35,7 @@ def fill(graph: Graph, values: Sequence[Array | None], *, wide: bool = False) ->
 
 def finite(value: Array) -> bool:
     """Whether all elements are finite numbers."""
-    return bool(np.isfinite(value.astype(np.float64)).all())
+    return bool(np.isfinite(value if value.dtype.kind in "fiub" else value.astype(np.float64)).all())
 
 
 def evaluate_many(graph: Graph, nodes: Sequence[int], inputs: Mapping[str, Array]) -> dict[int, Array]:

@@ -158,7 +158,8 @@ def _smaller_left(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | N
             return _first(
                 facts._prove(Term(kind, rest), b, depth - 1)
                 for factor, rest in ((x, y), (y, x))
-                if facts.low(factor) >= -1 and facts.high(factor) <= 1
+                # squares are compared as rounded in one format: `_roots` takes its slack from the outer one
+                if facts.low(factor) >= -1 and facts.high(factor) <= 1 and (kind == "abs" or view.node(rest).format is view.node(v).format)
             )
         return None
     if op == "minimum":

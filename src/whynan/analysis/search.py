@@ -13,7 +13,7 @@ import numpy as np
 from whynan.analysis.evaluate import finite
 from whynan.domain import sample
 from whynan.domain.spec import Domain
-from whynan.ir.dtype import Array
+from whynan.ir.dtype import Array, from_ordinal, nearest, ordinal
 from whynan.ir.frontend import Run
 
 Inputs = Mapping[str, Array]
@@ -159,6 +159,7 @@ def _fixed(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[
     yield from _whole_fills(domains, plain)
     yield from _coincidences(domains, rng)
     yield from _common_scales(domains, rng)
+    yield from _nearly_equal(domains, rng)
     yield from _single_specials(domains, plain, rng)
 
 
@@ -237,6 +238,17 @@ def _common_scales(domains: Mapping[str, Domain], rng: np.random.Generator) -> I
         for size in (d.format.smallest, 16 * d.format.smallest, d.format.tiny, d.format.tiny**0.75, d.format.tiny**0.5, d.format.eps):
             base = {n: sample.ordinary(e, rng) for n, e in domains.items()}
             yield {**base, name: sample.project(d, np.rint(rng.uniform(-8, 8, d.shape)) * size)}
+
+
+def _nearly_equal(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
+    """All elements of an input within a few representable values of one number: spreads and differences of the smallest size."""
+    for name, d in domains.items():
+        if not d.format.is_float or d.value is not None:
+            continue
+        for center in dict.fromkeys((sample.plain_value(d), 1.0, d.high, float(rng.uniform(d.low / 2, d.high / 2)))):
+            base = {n: sample.ordinary(e, rng) for n, e in domains.items()}
+            steps = ordinal(d.format, nearest(d.format, center)) + rng.integers(-3, 4, d.shape)
+            yield {**base, name: sample.project(d, from_ordinal(d.format, steps))}
 
 
 def _single_specials(domains: Mapping[str, Domain], plain: Inputs, rng: np.random.Generator) -> Iterator[Inputs]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from whynan.domain import sample
-from whynan.domain.spec import Domain
+from whynan.domain.spec import ROWS, Domain
 from whynan.ir.dtype import Array
 
 Inputs = Mapping[str, Array]
@@ -77,16 +77,17 @@ def _whole(judge: _Judge, name: str) -> None:
 
 
 def _blocks(judge: _Judge, name: str) -> None:
-    """Ever smaller blocks of elements set to the plain array's (delta debugging)."""
+    """Ever smaller blocks of elements (of whole rows where the domain is made of rows) set to the plain array's (delta debugging)."""
     domain = judge.domains[name]
-    if domain.value is not None or domain.kind in ("simplex", "unit", "onehot"):
+    if domain.value is not None:
         return
-    plain = sample.plain(domain).reshape(-1)
-    size = plain.size
+    width = domain.shape[-1] if domain.kind in ROWS else 1
+    plain = sample.plain(domain).reshape(-1, width)
+    size = len(plain)
     block = (size + 1) // 2
     while block and size > 1:
         for start in range(0, size, block):
-            here = judge.best[name].reshape(-1).copy()
+            here = judge.best[name].reshape(-1, width).copy()
             if _same(here[start : start + block], plain[start : start + block]):
                 continue
             here[start : start + block] = plain[start : start + block]
@@ -127,4 +128,4 @@ def _simpler(value: float) -> Iterator[float]:
 
 def _cost(value: float) -> int:
     """How many characters a reader has to take in."""
-    return len(f"{value:.9g}".rstrip("0").rstrip(".")) if value else 1
+    return len(f"{value:.9g}") if value else 1

@@ -127,8 +127,10 @@ def packed(nan: Any, pos_zero: Any, neg_zero: Any, fraction: Any) -> Any:
 def normalised(lo: npt.ArrayLike, hi: npt.ArrayLike, flags: Any, fmt: Format | None = None) -> Bounds:
     """`make` with flags that are packed already. The rare cases are looked for first: most bounds have none of them."""
     # the sum is a fresh array with +0.0 for both zeros: the sign of a zero lives in the flags
-    lo = np.add(lo, 0.0, dtype=np.float64)
-    hi = np.add(hi, 0.0, dtype=np.float64)
+    return _checked(np.add(lo, 0.0, dtype=np.float64), np.add(hi, 0.0, dtype=np.float64), flags, fmt)
+
+
+def _checked(lo: Any, hi: Any, flags: Any, fmt: Format | None) -> Bounds:
     if lo.shape != hi.shape or lo.shape != flags.shape:
         lo, hi, flags = np.broadcast_arrays(lo, hi, flags)
     if not _all(lo <= hi):

@@ -83,7 +83,7 @@ def _distinct(values: Iterable[float]) -> list[float]:
 
 def full(domain: Domain, value: float) -> Array:
     """The domain's shape filled with one value, moved to the nearest member of the domain."""
-    return project(domain, np.float64(value))
+    return project(domain, np.asarray(value))
 
 
 def plain(domain: Domain) -> Array:

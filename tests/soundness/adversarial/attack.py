@@ -39,7 +39,7 @@ class Attack:
 
 
 def attack(loss: Callable[..., Any], domains: Mapping[str, Domain], runs: int = 10_000, seed: int = 0, seconds: float = 20.0) -> Attack:
-    """Run the loss on at least `runs` inputs of the domains (rows count where many are run at once), until something fails or time is up."""
+    """Run the loss on at least `runs` inputs (rows, where many are run at once), until something fails or the time is up."""
     program = load(loss, getattr(loss, "__name__", "loss"))
     rng = np.random.default_rng(seed)
     found, start = Attack(), time.perf_counter()
@@ -120,8 +120,8 @@ def pool(domain: Domain, constants: list[float]) -> np.ndarray:
     if domain.value is not None or not domain.format.is_float or domain.kind in ("binary", "onehot"):
         return np.asarray(sample.special_values(domain))
     fmt = domain.format
-    base = [*sample.special_values(domain), *constants, *(1 - c for c in constants), *(1 / c for c in constants if c), *(c / 2 for c in constants)]
-    base += [c**0.5 for c in constants] + [c * c for c in constants]
+    base = [*sample.special_values(domain), *constants, *(1 - c for c in constants), *(1 / c for c in constants if c)]
+    base += [c / 2 for c in constants] + [c**0.5 for c in constants] + [c * c for c in constants]
     base += [float(np.exp(-c)) for c in constants if c < 700] + [float(np.log(c)) for c in constants if c > 0]
     x = nearest(fmt, np.asarray(base + [-b for b in base]))
     x = np.concatenate([x, *(step(fmt, x, k) for step in (next_up, next_down) for k in (1, 2))])
@@ -147,10 +147,8 @@ def _simple(domains: Mapping[str, Domain], pools: Mapping[str, np.ndarray]) -> I
         if d.value is None:
             for x in pools[n]:
                 yield {**plain, n: np.full(d.shape, x)}
-    for _, d in domains.items():
-        for x in pools[next(iter(pools))][:200]:
-            yield {m: np.full(e.shape, x) for m, e in domains.items()}
-        break
+    for x in pools[next(iter(pools))][:200]:
+        yield {m: np.full(e.shape, x) for m, e in domains.items()}
 
 
 def _mosaic(d: Domain, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -219,7 +217,9 @@ def _coincide(domains: Mapping[str, Domain], raw: dict[str, np.ndarray], rng: np
 # ---------------------------------------------------------------- where an intermediate value meets a threshold
 
 
-def _crossings(program: Any, domains: Mapping[str, Domain], wrt: tuple[str, ...], pools: Mapping[str, np.ndarray], rng: np.random.Generator) -> Iterator[Inputs]:
+def _crossings(
+    program: Any, domains: Mapping[str, Domain], wrt: tuple[str, ...], pools: Mapping[str, np.ndarray], rng: np.random.Generator
+) -> Iterator[Inputs]:
     """Inputs between two others, next to the place where an element of an intermediate value crosses 0, 1, -1 or a constant."""
     first = {n: sample.ordinary(d, rng) for n, d in domains.items()}
     try:
@@ -229,7 +229,9 @@ def _crossings(program: Any, domains: Mapping[str, Domain], wrt: tuple[str, ...]
     floats = [n.id for n in graph.nodes if n.format.is_float and n.op not in ("const", "input") and int(np.prod(n.shape)) > 0]
     if not floats or len(graph.nodes) > 400:
         return
-    marks = [0.0, 1.0, -1.0] + [float(n.attrs["value"].reshape(-1)[0]) for n in graph.nodes if n.op == "const" and n.attrs["value"].size == 1]
+    marks = [0.0, 1.0, -1.0] + [
+        float(n.attrs["value"].reshape(-1)[0]) for n in graph.nodes if n.op == "const" and n.attrs["value"].size == 1
+    ]
     marks = [m for m in dict.fromkeys(marks) if np.isfinite(m)]
     proposals = _proposals(domains, pools, rng)
     for _ in range(40):
@@ -290,8 +292,7 @@ def judge(name: str, loss: Callable[..., Any], domains: Mapping[str, Domain], dt
     report = whynan.check(loss, domains=typed, name=name)
     if report.verdict == "unsafe":
         return Result(name, dtype, report.verdict, None, report)
-    full = {n: d.but(grad=d.grad) for n, d in report.domain.items() if n in typed}
-    return Result(name, dtype, report.verdict, attack(loss, full, runs, seconds=seconds), report)
+    return Result(name, dtype, report.verdict, attack(loss, report.domain, runs, seconds=seconds), report)
 
 
 def confirmed(result: Result, loss: Callable[..., Any]) -> bool:
@@ -339,9 +340,12 @@ def _line(result: Result, loss: Callable[..., Any]) -> str:
     if result.attacked.failures:
         inputs, bad = result.attacked.failures[0]
         word = "FALSE PROOF" if result.verdict == "safe" else "MISSED"
-        told += f" {word} {bad} on {({n: x.tolist() for n, x in inputs.items()})}"[:1500]
+        told += f" {word} {bad} on { ({n: x.tolist() for n, x in inputs.items()}) }"[:1500]
     if result.verdict == "undecided":
-        told += "".join(f"\n            {o.op} {o.phase} [{o.site.line if o.site else '?'}: {o.site.text if o.site else ''}] {o.reason}" for o in result.report.undecided[:4])
+        told += "".join(
+            f"\n            {o.op} {o.phase} [{o.site.line if o.site else '?'}: {o.site.text if o.site else ''}] {o.reason}"
+            for o in result.report.undecided[:4]
+        )
     return head + told
 
 

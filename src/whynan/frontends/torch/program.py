@@ -52,7 +52,7 @@ class TorchProgram:
                 result = _call(target, *self._arguments(tensors))
                 loss, parts = _loss(result)
                 gradients = _gradients(parts, self._leaves(tensors, wrt))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 return Run(np.empty(0), {}, _first_line(error))
             return Run(loss, {name: array for name, g in gradients.items() if (array := to_array(g)) is not None})
 
@@ -77,7 +77,7 @@ class TorchProgram:
                     gradients = _gradients(parts, self._leaves(tensors, wrt))
             except WhynanError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 what = _first_line(error).rstrip(".")
                 raise TargetError(f"the loss {self.name} raised {what}.", "Check the shapes, dtypes and values of its inputs.") from error
             outputs = [Output("loss", "loss", loss)] + [Output("gradient", n, recorder.node(g)) for n, g in gradients.items()]
@@ -170,7 +170,7 @@ def _array(t: torch.Tensor) -> Array:
     return array
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

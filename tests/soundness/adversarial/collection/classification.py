@@ -5,8 +5,6 @@ import torch.nn.functional as F
 
 from whynan import binary, classes, const, logit, onehot, prob, real, simplex
 
-E8 = 1e-8
-
 
 def bce_naive(p, t):
     return -(t * torch.log(p) + (1 - t) * torch.log(1 - p)).mean()

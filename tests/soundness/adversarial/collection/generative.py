@@ -116,7 +116,9 @@ def normal_kl(mu, s):
 
 
 def normal_kl_exp(mu, ls):
-    return D.kl_divergence(D.Normal(mu, ls.exp(), validate_args=False), D.Normal(torch.zeros_like(mu), torch.ones_like(mu), validate_args=False)).mean()
+    return D.kl_divergence(
+        D.Normal(mu, ls.exp(), validate_args=False), D.Normal(torch.zeros_like(mu), torch.ones_like(mu), validate_args=False)
+    ).mean()
 
 
 def bernoulli_probs(p, t):
@@ -423,8 +425,14 @@ CASES = {
     "categorical_probs": {"p": simplex(4, 3), "y": Y2},
     "categorical_logits": {"z": logit(4, 3), "y": Y2},
     "categorical_entropy": {"z": logit(4, 3)},
-    **{n: {"a": positive(4, 2, high=20), "b": positive(4, 2, high=20), "x": prob(4, 2, grad=False)} for n in ("beta_log_prob", "beta_log_prob_guarded")},
-    **{n: {"a": positive(4, 2, high=20), "b": positive(4, 2, high=20), "x": nonnegative(4, 2, high=20, grad=False)} for n in ("gamma_log_prob", "gamma_log_prob_guarded")},
+    **{
+        n: {"a": positive(4, 2, high=20), "b": positive(4, 2, high=20), "x": prob(4, 2, grad=False)}
+        for n in ("beta_log_prob", "beta_log_prob_guarded")
+    },
+    **{
+        n: {"a": positive(4, 2, high=20), "b": positive(4, 2, high=20), "x": nonnegative(4, 2, high=20, grad=False)}
+        for n in ("gamma_log_prob", "gamma_log_prob_guarded")
+    },
     "laplace_log_prob": {"mu": X, "s": POS, "x": X},
     "student_log_prob": {"df": POS, "mu": X, "x": X},
     "dirichlet_log_prob": {"a": nonnegative(4, 3, high=10), "x": simplex(4, 3, grad=False)},
@@ -434,8 +442,14 @@ CASES = {
     "von_mises": {"mu": X, "c": POS, "x": X},
     "log_normal": {"mu": X, "s": POS, "x": nonnegative(4, 2, high=10, grad=False)},
     **{n: {"mu": X, "s": POS, "a": real(4, 2, low=-1, high=1)} for n in ("tanh_normal", "tanh_normal_clamped")},
-    **{n: {"lp": real(6, low=-100, high=0), "old": real(6, low=-100, high=0, grad=False), "adv": real(6, low=-10, high=10, grad=False)} for n in ("ppo", "ppo_bounded")},
-    **{n: {"lp": real(6, low=-100, high=0), "adv": real(6, low=-10, high=10, grad=False)} for n in ("advantage_normalised", "advantage_normalised_eps")},
+    **{
+        n: {"lp": real(6, low=-100, high=0), "old": real(6, low=-100, high=0, grad=False), "adv": real(6, low=-10, high=10, grad=False)}
+        for n in ("ppo", "ppo_bounded")
+    },
+    **{
+        n: {"lp": real(6, low=-100, high=0), "adv": real(6, low=-10, high=10, grad=False)}
+        for n in ("advantage_normalised", "advantage_normalised_eps")
+    },
     **{n: {"z": logit(4, 3), "q": real(4, 3, low=-10, high=10, grad=False)} for n in ("sac_entropy", "sac_entropy_eps")},
     "td_huber": {"q": X, "r": X},
     "dpo": {n: real(4, low=-1000, high=0) for n in "abcd"},
@@ -443,7 +457,12 @@ CASES = {
     "grpo": {"lp": real(6, low=-200, high=0), "ref": real(6, low=-200, high=0, grad=False)},
     **{n: {"risk": logit(6), "e": binary(6)} for n in ("cox", "cox_guarded", "cox_naive")},
     "weibull": {"t": nonnegative(6, high=10, grad=False), "k": positive(6, high=10), "lam": positive(6, high=10), "e": binary(6)},
-    "weibull_log": {"lt": real(6, low=-3, high=3, grad=False), "k": real(6, low=0.1, high=10), "ll": real(6, low=-3, high=3), "e": binary(6)},
+    "weibull_log": {
+        "lt": real(6, low=-3, high=3, grad=False),
+        "k": real(6, low=0.1, high=10),
+        "ll": real(6, low=-3, high=3),
+        "e": binary(6),
+    },
     **{n: {"z": logit(4, 3), "e": binary(4, 3)} for n in ("discrete_hazard", "discrete_hazard_stable")},
     "brier_ipcw": {"s": prob(6), "g": prob(6, grad=False), "e": binary(6)},
     "ctc": {"z": logit(5, 2, 4), "y": classes(3, 2, 2)},

@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from whynan import binary, classes, integers, logit, mask, nonnegative, positive, prob, real, simplex
+from whynan import binary, classes, logit, mask, nonnegative, positive, prob, real
 
 
 def attention_inf(q, k, m):

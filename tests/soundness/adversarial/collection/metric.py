@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from whynan import binary, classes, logit, nonnegative, prob, real, unit
+from whynan import binary, classes, nonnegative, prob, real, unit
 
 
 def cosine_by_hand(a, b):
@@ -343,7 +343,10 @@ P, T = prob(2, 6), binary(2, 6)
 WH = nonnegative(4, 2, high=100)
 IMG = real(1, 1, 4, 4, low=0, high=1)
 CASES = {
-    **{n: {"a": A, "b": A} for n in ("cosine_by_hand", "cosine_by_hand_eps", "cosine_builtin", "cosine_acos", "cosine_acos_scaled", "cosine_sqrt")},
+    **{
+        n: {"a": A, "b": A}
+        for n in ("cosine_by_hand", "cosine_by_hand_eps", "cosine_builtin", "cosine_acos", "cosine_acos_scaled", "cosine_sqrt")
+    },
     "cosine_embedding": {"a": A, "b": A, "y": binary(4)},
     **{n: {"a": A, "p": A, "n": A} for n in ("triplet_builtin", "triplet_norm", "triplet_squared")},
     **{n: {"a": A, "b": A, "y": binary(4)} for n in ("contrastive", "contrastive_by_hand")},
@@ -390,7 +393,10 @@ CASES = {
         for n in ("wh_iou", "wh_iou_plain", "wh_iou_mul", "ciou_aspect", "ciou_aspect_eps", "box_log_targets", "box_regression")
     },
     "boundary": {"p": P, "d": real(2, 6, low=-10, high=10)},
-    **{n: {"x": IMG} for n in ("soft_edge", "soft_edge_eps", "ssim_variance_sqrt", "maxpool_ratio", "interpolate_log", "interpolate_cubic_log")},
+    **{
+        n: {"x": IMG}
+        for n in ("soft_edge", "soft_edge_eps", "ssim_variance_sqrt", "maxpool_ratio", "interpolate_log", "interpolate_cubic_log")
+    },
     "ssim": {"x": IMG, "y": IMG},
     "variance_by_moments": {"x": real(4, 3, low=-1, high=1)},
     "variance_by_moments_large": {"x": real(4, 3, low=-100, high=100)},

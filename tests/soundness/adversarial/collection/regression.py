@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from whynan import binary, const, mask, nonnegative, positive, real, unit
+from whynan import mask, nonnegative, positive, real, unit
 
 
 def rmse(x, y):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from whynan import binary, classes, logit, mask, nonnegative, positive, prob, real
+from whynan import classes, logit, nonnegative, prob, real
 
 
 def mixed_norm(x):
@@ -528,7 +528,17 @@ def var_of_constant(x):
 
 X = real(4, 3, low=-10, high=10)
 PX = nonnegative(4, 3, high=10)
-_ONE = "nan_in_amax nan_to_num_sum zero_sign zero_sign_reciprocal zero_sign_copysign zero_product tiny_norm tiny_norm_where tiny_norm_where_wide tiny_norm_p3 norm_difference norm_p1_difference outer_difference random_twice random_difference dropout dropout_eps normal_noise mutated_between mutated_alias mutated_constant mutated_divisor python_branch python_loop item_in_constant numpy_constant gradient_inside gradient_inside_eps detached_divisor straight_through straight_through_guarded exp_neg_square expm1_ratio expm1_ratio_guarded expm1_ratio_single_where tanh_inverse tanh_inverse_clamped tanh_log_jacobian tanh_log_jacobian_eps trig_ratio tan_half pythagorean acosh_one floor_divide remainder_log remainder_log_eps round_ratio layer_norm layer_norm_tiny_eps layer_norm_zero_eps batch_norm group_norm instance_norm rms_norm rms_norm_log layer_norm_log layer_norm_tight z_score_tight std_ddof_zero std_single_biased var_of_constant hook clamp_reversed"
+_ONE = """
+    nan_in_amax nan_to_num_sum zero_sign zero_sign_reciprocal zero_sign_copysign zero_product tiny_norm tiny_norm_where
+    tiny_norm_where_wide tiny_norm_p3 norm_difference norm_p1_difference outer_difference random_twice random_difference
+    dropout dropout_eps normal_noise mutated_between mutated_alias mutated_constant mutated_divisor python_branch
+    python_loop item_in_constant numpy_constant gradient_inside gradient_inside_eps detached_divisor straight_through
+    straight_through_guarded exp_neg_square expm1_ratio expm1_ratio_guarded expm1_ratio_single_where tanh_inverse
+    tanh_inverse_clamped tanh_log_jacobian tanh_log_jacobian_eps trig_ratio tan_half pythagorean acosh_one floor_divide
+    remainder_log remainder_log_eps round_ratio layer_norm layer_norm_tiny_eps layer_norm_zero_eps batch_norm group_norm
+    instance_norm rms_norm rms_norm_log layer_norm_log layer_norm_tight z_score_tight std_ddof_zero std_single_biased
+    var_of_constant hook clamp_reversed
+"""
 CASES = {
     "mixed_norm": {"x": X},
     "mixed_norm_sqrt": {"x": X},
@@ -545,7 +555,10 @@ CASES = {
     "sum_difference_min": {"x": PX, "y": PX},
     **{
         n: {"z": logit(4, 3)}
-        for n in "lse_difference softmax_row softmax_row_loose softmax_top softmax_top_exact softmax_top_by_hand shift_by_amin shift_by_topk shift_by_sorted shift_by_transposed".split()
+        for n in """
+    lse_difference softmax_row softmax_row_loose softmax_top softmax_top_exact softmax_top_by_hand shift_by_amin
+    shift_by_topk shift_by_sorted shift_by_transposed
+""".split()
     },
     "lse_difference_pick": {"z": logit(4, 3), "y": classes(3, 4)},
     "ce_sqrt": {"z": logit(4, 3), "y": classes(3, 4)},

@@ -1,0 +1,34 @@
+"""The README's quick start is what the program prints."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from whynan import cli
+
+pytest.importorskip("torch")
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+LOSSES = "\n\n".join(text for kind, text in BLOCKS if kind == "python" and "def bce" in text and "whynan" not in text)
+
+
+def shown_after(command):
+    texts = [text for _, text in BLOCKS]
+    return texts[texts.index(command + "\n") + 1]
+
+
+def without_time(line):
+    return re.sub(r"torch \S+ |[\d.]+ s$", "", line)
+
+
+@pytest.mark.parametrize("target", ["bce", "bce_from_logits"])
+def test_the_output_shown_is_the_output(target, tmp_path, monkeypatch, capsys):
+    command = next(text.strip() for _, text in BLOCKS if text.startswith(f"whynan check losses.py:{target} -d"))
+    (tmp_path / "losses.py").write_text(LOSSES)
+    monkeypatch.chdir(tmp_path)
+    cli.main([part.strip('"') for part in re.findall(r'"[^"]*"|\S+', command)][1:])
+    printed = [without_time(line) for line in capsys.readouterr().out.splitlines()]
+    shown = [without_time(line) for line in shown_after(command).splitlines()]
+    assert printed[: len(shown)] == shown
