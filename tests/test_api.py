@@ -86,6 +86,12 @@ def slow(p, t):
     return bce(p, t)
 
 
+def pairs(embeddings, labels=None):
+    if labels is None:
+        raise ValueError("labels are required")
+    return torch.cdist(embeddings, embeddings)[labels[:, None] == labels].mean()
+
+
 def forked(p, t):
     return p.mean() if p.sum() > 0 else t.mean()
 '''
@@ -194,6 +200,11 @@ def test_a_branch_on_a_value_is_named_by_its_line(folder):
     assert [o.site.text for o in report.undecided if o.op == "path" and o.site] != []
     assert "the path that the code takes at losses.py:" in str(report).replace(f"{Path.cwd()}/", "")
     assert "torch.where" in str(report)
+
+
+def test_an_optional_target_is_given_where_the_loss_needs_it(folder):
+    report = whynan.check("losses.py:pairs")
+    assert {n: str(d) for n, d in report.domain.items()} == {"embeddings": "real(4, 3)", "labels": "classes(3, 4)"}
 
 
 # ---------------------------------------------------------------- explain

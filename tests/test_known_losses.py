@@ -1,4 +1,4 @@
-"""Losses that nobody here wrote: all of torch.nn.functional's and torch.nn's. Each is answered, and each witness fails again by its script."""
+"""Losses that nobody here wrote: all of PyTorch's own. Each is answered, and each witness fails again by its script."""
 
 import inspect
 import os

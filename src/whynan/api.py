@@ -1,6 +1,7 @@
 """The verbs: whynan.check and whynan.explain. Targets and domains are made ready here and handed to the analysis."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from whynan.analysis.check import check_program, explain_program
 from whynan.config import Settings
 from whynan.domain.declare import as_domain, declared_by, project_domains
-from whynan.domain.names import candidates, with_grad_by_name
+from whynan.domain.names import candidates, is_target, with_grad_by_name
 from whynan.domain.spec import Domain, const, dtype_name, retyped
 from whynan.errors import DomainError, FrameworkMissing, TargetError, WhynanError
 from whynan.ir.dtype import Array
@@ -212,8 +213,10 @@ def _inferred(program: Program, target: Any, known: Mapping[str, Domain], settin
     arguments = arguments_of(target)
     wanted = [n for n, needed in arguments.items() if needed or n in known]
     hints = " ".join([program.name.rpartition(":")[2].partition("(")[0], *names_used(target)])
+    optional = [n for n in arguments if n not in wanted and is_target(n, arguments)][:1]  # labels=None, without which some losses raise
+    tries = [candidates(wanted, known, hints), *([candidates([*wanted, *optional], known, hints)] if optional else [])]
     refused: list[tuple[str, dict[str, Domain]]] = []
-    for attempt in _typed(candidates(wanted, known, hints), known, settings):
+    for attempt in _typed(itertools.chain(*tries), known, settings):
         run = program.run(_example(attempt), tuple(n for n, d in attempt.items() if d.grad), settings.modes[0])
         if not run.error and (run.gradients or not any(d.grad for d in attempt.values())):
             return attempt

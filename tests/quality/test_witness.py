@@ -55,7 +55,7 @@ def exp(x):
     return torch.exp(x).mean()
 
 
-@minimal("exp-overflow", {"x": 1}, {"x": 1000.0}, x=whynan.real(4, 4, low=-1000, high=1000))
+@minimal("exp-overflow", {"x": 1}, {"x": 100.0}, x=whynan.real(4, 4, low=-1000, high=1000))
 def softplus_by_hand(x):
     return torch.log(1 + torch.exp(x)).mean()
 

@@ -115,7 +115,7 @@ def _numbers(judge: _Judge, name: str) -> None:
 
 def _simpler(value: float) -> Iterator[float]:
     """Candidates that read more easily than a value, best first."""
-    if not np.isfinite(value) or _cost(value) <= 1:
+    if not np.isfinite(value) or not value:
         return
     for r in ROUND:
         if _cost(r) < _cost(value):
@@ -127,5 +127,7 @@ def _simpler(value: float) -> Iterator[float]:
 
 
 def _cost(value: float) -> int:
-    """How many characters a reader has to take in."""
-    return len(f"{value:.9g}") if value else 1
+    """How hard a number is to read: significant digits first, then length."""
+    text = f"{value:.9g}"
+    digits = text.partition("e")[0].replace(".", "").strip("-0")
+    return 10 * len(digits) + len(text) if value else 0

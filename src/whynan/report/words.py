@@ -249,7 +249,8 @@ _say(
     "custom-gradient-wrong",
     "a hand-written gradient is wrong",
     "The user's own backward function is not the derivative of the forward one, or is not finite where that is.",
-    "Compare the backward function with finite differences in float64 (torch.autograd.gradcheck) at this input, and give it the forward's guards.",
+    "Compare the backward function with finite differences in float64 (torch.autograd.gradcheck) at this input, and give it the "
+    "forward's guards.",
 )
 
 # ---------------------------------------------------------------- the other kinds
