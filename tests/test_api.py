@@ -92,6 +92,11 @@ def pairs(embeddings, labels=None):
     return torch.cdist(embeddings, embeddings)[labels[:, None] == labels].mean()
 
 
+def selected(embeddings, labels):
+    near = (1 - torch.cdist(embeddings, embeddings)).clamp(min=0.1, max=0.9)
+    return near[labels[:, None] != labels].sum()
+
+
 def forked(p, t):
     return p.mean() if p.sum() > 0 else t.mean()
 '''
@@ -205,6 +210,12 @@ def test_a_branch_on_a_value_is_named_by_its_line(folder):
 def test_an_optional_target_is_given_where_the_loss_needs_it(folder):
     report = whynan.check("losses.py:pairs")
     assert {n: str(d) for n, d in report.domain.items()} == {"embeddings": "real(4, 3)", "labels": "classes(3, 4)"}
+
+
+def test_a_loss_that_selects_by_its_values_is_answered(folder):
+    report = whynan.check("losses.py:selected", embeddings="real(4, 3)", labels="classes(3, 4)")
+    assert report.verdict == "undecided"
+    assert "path" in {o.op for o in report.undecided}
 
 
 # ---------------------------------------------------------------- explain

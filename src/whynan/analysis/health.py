@@ -4,6 +4,7 @@ Each warning rests on runs of the real function; the graph only says where to lo
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -218,7 +219,9 @@ def _matters(graph: Graph, node: Node, operand: int, inputs: Inputs) -> bool:
     at_limit = _values(graph, ancestors(graph, node.id), inputs).get(node.id)
     if at_limit is None or loss not in (needed := ancestors(graph, loss)) or node.id not in needed:
         return False
-    x = _values(graph, ancestors(graph, operand), inputs)[operand]
+    x = _values(graph, ancestors(graph, operand), inputs).get(operand)
+    if x is None:
+        return False
     inward = at_limit + np.sign(at_limit - x) * 1e-3 * np.maximum(1e-3, np.abs(at_limit))
     before, after = (_values(graph, needed, inputs, {node.id: value}).get(loss) for value in (at_limit, inward))
     if before is None or after is None or not _differ([before, after]):
@@ -249,7 +252,8 @@ def _values(graph: Graph, needed: set[int], inputs: Inputs, given: Mapping[int, 
         elif node.op == "const":
             out[i] = np.broadcast_to(node.attrs["value"], node.shape)
         elif known(node.op) and node.op != "random" and all(j in out for j in node.inputs):
-            out[i] = run(call_of(graph, node), [out[j] for j in node.inputs], wide=True)
+            with suppress(OpError):  # a mask that selects another number of elements than in the recorded run
+                out[i] = run(call_of(graph, node), [out[j] for j in node.inputs], wide=True)
     return out
 
 

@@ -15,7 +15,6 @@ Inputs = Mapping[str, Array]
 
 MOST_NUMBERS = 50_000_000  # in all runs together
 LEAST = 4  # runs, however large
-FIRST = 1 << 16  # elements that are looked at for values to simplify
 
 ROUND = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 10.0, -10.0, 100.0, -100.0, 1000.0, -1000.0)
 
@@ -49,9 +48,11 @@ class _Judge:
 
     def accepts(self, name: str, array: Array) -> bool:
         """Try another array for one input; keep it if the failure stays."""
+        if self.spent >= self.budget:
+            return False
         domain = self.domains[name]
         array = sample.project(domain, array)
-        if self.spent >= self.budget or _same(array, self.best[name]) or not sample.contains(domain, array):
+        if _same(array, self.best[name]) or not sample.contains(domain, array):
             return False
         self.spent += 1
         trial = {**self.best, name: array}
@@ -102,12 +103,14 @@ def _blocks(judge: _Judge, name: str) -> None:
 def _numbers(judge: _Judge, name: str) -> None:
     """Rounder numbers in place of each distinct value that is left."""
     domain = judge.domains[name]
-    if domain.value is not None:
+    if domain.value is not None or sample.huge(domain):  # nobody reads millions of numbers
         return
     plain = set(sample.plain(domain).astype(np.float64).reshape(-1).tolist())  # these need no rounder number
-    values = list(dict.fromkeys(judge.best[name].reshape(-1)[:FIRST].astype(np.float64).tolist()))
+    values = list(dict.fromkeys(judge.best[name].astype(np.float64).reshape(-1).tolist()))
     for value in [v for v in values if v not in plain][:8]:
         for simpler in _simpler(value):
+            if judge.spent >= judge.budget:
+                return
             here = judge.best[name].astype(np.float64)
             if judge.accepts(name, np.where(here == value, simpler, here)):
                 break
