@@ -107,7 +107,7 @@ def markdown(table: Sequence[Row]) -> str:
     for r in table:
         name, *rest = r.cells()
         stem, function = name.split(".")
-        cells = (f"[{stem}]({stem}.py) · `{function}`", *(cell.replace("|", "\\|") for cell in rest))
+        cells = (f"[{stem}]({HERE.relative_to(README.parent)}/{stem}.py) · `{function}`", *(cell.replace("|", "\\|") for cell in rest))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

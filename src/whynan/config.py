@@ -7,14 +7,15 @@ from dataclasses import dataclass
 class Settings:
     """How a check is done.
 
-    `modes` are the programs to check (contract, section 3). `budget` is the time in seconds that search may take for each mode beyond
-    its fixed candidates; `boxes` limits branch and prune; `seed` makes everything repeatable. A gradient larger than
-    `gradient_limit` is reported as exploding. `step` is told what is being done, for a progress display.
+    `modes` are the programs to check (contract, section 3). `evaluations` is how many inputs the search may try for each mode, `boxes`
+    how many boxes branch and prune may evaluate; both are counts, so that the answer does not depend on the machine. `budget` is a
+    limit in seconds on the search, and on the explanation of what it found, for losses that take long to run. `seed` makes everything
+    repeatable. A gradient larger than `gradient_limit` is reported as exploding.
     """
 
     modes: tuple[str, ...] = ("eager",)
     dtype: str | None = None
-    budget: float = 0.4
+    budget: float = 4.0
     evaluations: int = 600
     boxes: int = 60_000
     seed: int = 0

@@ -71,6 +71,8 @@ def _origin(scene: Scene, output: int) -> tuple[int, dict[int, int]]:
     while stack:
         node = scene.graph.nodes[stack.pop()]
         guilty = [j for j in _chosen(scene, node) if scene.followed(node, j)]
+        if not guilty and scene.meant(node.id):  # a mask's infinity has come through as it is: back to where it was put in
+            guilty = [j for j in node.inputs if scene.bad(j) and scene.graph.nodes[j].op != "const"]
         if not guilty:
             origins.append(node.id)
         for j in guilty:
@@ -106,7 +108,9 @@ def _reported_op(scene: Scene, node: Node) -> str:
         return written(node)
     group = [n for n in scene.derived(node) if n.op not in PLUMBING]
     steep = [n for n in group if n.op in OPS and OPS[n.op].steep]
-    return written((steep or group)[-1]) if group else node.op
+    if steep:
+        return written(steep[-1])
+    return written(group[0]) if len(group) == 1 else node.op
 
 
 def _message(scene: Scene, node: Node, op: str, cause: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whynan.analysis.blame import Blame, blame
+from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.descent import proposals
 from whynan.analysis.finding import ERROR, SAFE, UNDECIDED, UNSAFE, Finding, Open, Report, Witness
 from whynan.analysis.health import Patient, warnings
@@ -134,11 +135,16 @@ class _Job:
     def _refuted(self, mode: str, searched: Searched) -> Iterator[Finding]:
         """One finding per place and phase, each with its simplest witness."""
         found: dict[tuple[object, ...], tuple[Blame, Failure]] = {}
+        end = time.perf_counter() + self.settings.budget
         for failure in _varied(searched.failures)[:MOST_BLAMED]:
+            if found and time.perf_counter() > end:
+                break
             why = blame(self.capture(failure.inputs, mode))
             if why is None:  # not repeatable: without a second failing run it is no witness
                 continue
-            found.setdefault(_key(why), (why, failure))
+            key = _key(why)
+            if key not in found or (why.cause in OUT_OF_DOMAIN and found[key][0].cause not in OUT_OF_DOMAIN):
+                found[key] = (why, failure)  # a whole region that fails says more than its edge
         for why, failure in sorted(found.values(), key=lambda pair: pair[0].node):  # as the program runs
             yield self._finding(mode, why, failure)
 

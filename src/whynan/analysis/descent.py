@@ -19,10 +19,10 @@ from whynan.ops._opdef import known
 
 Inputs = Mapping[str, Array]
 
-MOST_DANGERS = 6
+MOST_DANGERS = 4
 POPULATION = 48
 PARENTS = 8
-GENERATIONS = 28
+GENERATIONS = 20
 MOST_NUMBERS = 2_000_000  # elements of a whole population
 AT_ZERO = frozenset({"div", "log", "log2", "log10", "reciprocal", "rsqrt", "sqrt"})  # these fail where their (last) input is 0
 INVERSE = frozenset({"acos", "asin", "atanh", "acosh"})  # past the edge of their domain, not large, is where these fail

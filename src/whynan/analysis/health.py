@@ -57,7 +57,7 @@ def _looked(patient: Patient, trace: Trace, proof: Proof, searched: Searched) ->
     steep = any(o.kind == "gradient" and bool((proof.bounds[o.node].magnitude > limit).any()) for o in trace.graph.outputs)
     if searched.evaluations or not steep:
         return searched
-    return search(patient.execute, patient.domains, seed=patient.settings.seed, evaluations=120, seconds=0.1)
+    return search(patient.execute, patient.domains, seed=patient.settings.seed, evaluations=120, seconds=patient.settings.budget / 4)
 
 
 # ---------------------------------------------------------------- exploding

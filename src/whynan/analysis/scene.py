@@ -7,6 +7,9 @@ from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
 from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node
 
+# ops of which a mask of -inf is expected to leave something: where all is masked, they are to blame
+SUMMARIES = frozenset({"logsumexp", "softmax", "log_softmax", "logcumsumexp"})
+
 
 class Scene:
     """The recorded run with its values, and the same run in float64."""
@@ -46,7 +49,8 @@ class Scene:
             node, value = self.graph.nodes[i], self.value(i)
             if value is not None and self.bad(i) and not np.isnan(value).any():
                 sources = [j for j in node.inputs if self.bad(j)]
-                self._meant[i] = node.op == "const" or (bool(sources) and all(self.meant(j) for j in sources))
+                carried = bool(sources) and node.op not in SUMMARIES and all(self.meant(j) for j in sources)
+                self._meant[i] = node.op == "const" or carried
         return self._meant[i]
 
     def derived(self, node: Node) -> list[Node]:

@@ -22,6 +22,7 @@ Signature = tuple[str, ...]
 
 PER_FINGERPRINT = 5
 HUGE_MOSAICS = 3
+DESCENT, CHANCE = 2, 3  # stages of the search
 LEAST = 8  # candidates that are tried, however long a run takes, until one fails
 WHOLE_FILLS = 24  # how many special values are tried as the value of a whole input
 
@@ -79,12 +80,12 @@ def search(
     proposals: Callable[[], Iterator[Inputs]] = lambda: iter(()),
     seed: int = 0,
     evaluations: int = 600,
-    seconds: float = 0.4,
+    seconds: float = 4.0,
 ) -> Searched:
     """Try candidates in order of plainness until a budget is spent.
 
     `execute` runs the real function. `proposals` yields further candidates (descent towards open dangers) and is asked after the
-    fixed ones. The search always finishes the fixed candidates; chance fills what is left of the budget while nothing has failed.
+    fixed ones if none of them failed. Chance fills what is left of `evaluations`; `seconds` ends the search of a slow loss earlier.
     """
     rng = np.random.default_rng(seed)
     log = _Log()
@@ -92,7 +93,7 @@ def search(
     for stage, candidates in enumerate(stages):
         for inputs in candidates:
             late = log.elapsed > seconds and (log.count >= LEAST or bool(log.kept))
-            if log.count >= evaluations or late or (stage == 3 and _enough(log.kept, log.count)):
+            if log.count >= evaluations or late or (stage == CHANCE and _enough(log.kept, log.count)) or (stage == DESCENT and log.kept):
                 break
             log.note(inputs, execute(inputs))
     return log.result()

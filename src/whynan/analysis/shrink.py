@@ -3,6 +3,7 @@
 Each step is judged by the real function: a simpler input is kept only if it still fails in the same outputs.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ Inputs = Mapping[str, Array]
 
 MOST_NUMBERS = 50_000_000  # in all runs together
 LEAST = 4  # runs, however large
+SECONDS = 2.0  # for a loss that takes long to run
 
 ROUND = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 10.0, -10.0, 100.0, -100.0, 1000.0, -1000.0)
 
@@ -44,11 +46,12 @@ class _Judge:
         self.domains = domains
         self.fails = fails
         self.budget = budget
+        self.end = time.perf_counter() + SECONDS
         self.spent = 0
 
     def accepts(self, name: str, array: Array) -> bool:
         """Try another array for one input; keep it if the failure stays."""
-        if self.spent >= self.budget:
+        if self.spent >= self.budget or (self.spent >= LEAST and time.perf_counter() > self.end):
             return False
         domain = self.domains[name]
         array = sample.project(domain, array)
