@@ -28,6 +28,7 @@ def test_the_output_shown_is_the_output(target, tmp_path, monkeypatch, capsys):
     command = next(text.strip() for _, text in BLOCKS if text.startswith(f"whynan check losses.py:{target} -d"))
     (tmp_path / "losses.py").write_text(LOSSES)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # a test runner's worker may have the width of its own terminal
     cli.main([part.strip('"') for part in re.findall(r'"[^"]*"|\S+', command)][1:])
     printed = [without_time(line) for line in capsys.readouterr().out.splitlines()]
     shown = [without_time(line) for line in shown_after(command).splitlines()]

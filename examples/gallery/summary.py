@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
-README = HERE / "README.md"
+README = HERE.parents[1] / "README.md"
 FORMATS = ("float32", "float16", "bfloat16")
 BEGIN, END = "<!-- summary: begin -->", "<!-- summary: end -->"
 HEAD = ("loss", "what people write", *FORMATS, "why")

@@ -128,7 +128,7 @@ class _Job:
         )
 
     def _witness(self, mode: str, inputs: Inputs, run: Run) -> Witness:
-        return Witness(inputs, run.loss, run.gradients, self.script(inputs, mode), lambda again: self.run(again, mode))
+        return Witness(inputs, run.loss, run.gradients, lambda: self.script(inputs, mode), lambda again: self.run(again, mode))
 
     # ------------------------------------------------------------ from failures to findings
 
@@ -149,9 +149,9 @@ class _Job:
             yield self._finding(mode, why, failure)
 
     def _finding(self, mode: str, why: Blame, failure: Failure) -> Finding:
-        simple = shrink(failure.inputs, self.domains, lambda inputs: signature(self.run(inputs, mode)) == failure.signature)
+        simple = shrink(failure.inputs, self.domains, lambda inputs: _alike(self.run(inputs, mode), failure.run))
         again = blame(self.capture(simple, mode))
-        if again is None or _key(again) != _key(why):
+        if again is None or _key(again) != _key(why) or again.cause != why.cause:
             simple, again = failure.inputs, why
         return self.explained(mode, again, simple)
 
@@ -171,6 +171,15 @@ class _Job:
             chain=why.chain,
             witness=self._witness(mode, inputs, self.run(inputs, mode)),
         )
+
+
+def _alike(run: Run, other: Run) -> bool:
+    """Whether two runs fail in the same outputs, and both or neither with a loss that is NaN."""
+    return not run.error and signature(run) == signature(other) and _nan(run) == _nan(other)
+
+
+def _nan(run: Run) -> bool:
+    return bool(np.isnan(run.loss.astype(np.float64)).any())
 
 
 def _key(why: Blame) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
 """The records that a check ends in: findings, witnesses, open sites, the report. Plain data, fixed by the public contract."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,18 +30,18 @@ class Witness:
     """A concrete input inside the domain on which the real framework gave what the finding says.
 
     `inputs` maps name to a NumPy array of the input's dtype (ml_dtypes for bfloat16). `loss` and `gradients` are what came out.
-    `source` is the text that `script()` returns. `runner` repeats the run (set by the api).
+    `source` is the text that `script()` returns, or what writes it. `runner` repeats the run (set by the api).
     """
 
     inputs: Mapping[str, Array]
     loss: Array
     gradients: Mapping[str, Array]
-    source: str = ""
+    source: str | Callable[[], str] = ""
     runner: Any = None
 
     def script(self) -> str:
         """A Python program that repeats the failure without whynan; empty if none could be written."""
-        return self.source
+        return self.source if isinstance(self.source, str) else self.source()
 
     def replay(self) -> Any:
         """Run the real function on the witness again and return the loss and gradients."""

@@ -21,6 +21,8 @@ from whynan.ops._opdef import bound, known
 # ops whose result can be finite although an input is not
 SELECTIVE = frozenset({"where", "minimum", "maximum", "clamp", "nan_to_num", "relu", "index", "gather", "pow", "xlogy"})
 
+LEAST_CHARGED = 200  # boxes that one look counts for, however few it evaluates: a long program has many places to look at
+
 Ranges = Mapping[int, tuple[float, float]]  # node id -> a range of values
 
 
@@ -55,6 +57,7 @@ class _State:
     attained: Attained
     budget: int
     boxes: int = 0
+    charged: int = 0
     hints: list[Ranges] = field(default_factory=list)
 
 
@@ -171,7 +174,7 @@ def _raised(result: Bounds, least: float, node: Node) -> Bounds:
 def _worth_a_look(state: _State, node: Node, is_output: bool) -> bool:
     """Whether splitting may show finite what the plain run could not: a danger that starts here, or a choice between inputs."""
     b = state.bounds[node.id]
-    if b is None or not node.inputs or not b.nonfinite.any() or state.boxes >= state.budget or not known(node.op):
+    if b is None or not node.inputs or not b.nonfinite.any() or state.charged >= state.budget or not known(node.op):
         return False
     if not state.view.elementwise(state.view.root(node.id)):
         return False
@@ -195,8 +198,9 @@ def _look_closer(state: _State, node: Node) -> None:
     root = state.view.root(node.id)
     inputs = set(state.view.graph.inputs.values())
     for cone in cones_of(state.view, root):
-        found = prune(state.view, state.facts, cone, lambda b: b.nonfinite, min(4096, state.budget - state.boxes))
+        found = prune(state.view, state.facts, cone, lambda b: b.nonfinite, min(4096, state.budget - state.charged))
         state.boxes += found.boxes
+        state.charged += max(found.boxes, LEAST_CHARGED)
         before = state.bounds[node.id]
         assert before is not None
         state.bounds[node.id] = meet(before, found.bounds, node.format)

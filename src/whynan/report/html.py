@@ -98,9 +98,10 @@ def _finding(finding: Finding) -> str:
 
 
 def _script(witness: Witness | None) -> str:
-    if witness is None or not witness.source:
+    script = "" if witness is None else witness.script()
+    if not script:
         return ""
-    return f"<details><summary>program that repeats it</summary>\n<pre>{_escape(witness.source)}</pre></details>\n"
+    return f"<details><summary>program that repeats it</summary>\n<pre>{_escape(script)}</pre></details>\n"
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> str:

@@ -125,7 +125,7 @@ def _witness(witness: Witness) -> dict[str, Any]:
         "shapes": {name: list(value.shape) for name, value in witness.inputs.items()},
         "loss": plain(witness.loss),
         "gradients": plain(witness.gradients),
-        "script": witness.source,
+        "script": witness.script(),
     }
 
 

@@ -5,7 +5,6 @@ format's values fit in exactly; large arrays are a plain value with exceptions, 
 """
 
 import base64
-import textwrap
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -269,6 +268,7 @@ def _literal(value: Any) -> str:
 
 def _bytes(value: Array) -> str:
     raw = np.ascontiguousarray(value).reshape(-1).view(f"u{value.dtype.itemsize}").astype(f"<u{value.dtype.itemsize}").tobytes()
-    lines = textwrap.wrap(base64.b64encode(zlib.compress(raw, 9)).decode(), 100)
+    text = base64.b64encode(zlib.compress(raw, 6)).decode()
+    lines = (text[i : i + 100] for i in range(0, len(text), 100))
     quoted = "".join(f"\n    {line!r}" for line in lines)
     return f"zlib.decompress(base64.b64decode({quoted}\n))"
