@@ -162,3 +162,15 @@ def test_an_output_without_a_loss_is_explained_too() -> None:
     graph = Graph(nodes, s.inputs, (Output("gradient", "x", y),))
     why = blame(Trace(graph, tuple(evaluate(graph, full(x=[0.0])))))
     assert why is not None and why.output == "x"
+
+
+def test_a_program_deeper_than_the_stack_is_explained() -> None:
+    def recurrence(x: torch.Tensor) -> torch.Tensor:
+        h = x
+        for _ in range(600):
+            h = h * h + x
+        return h.sum()
+
+    program = load(recurrence, "recurrence")
+    found = blame(program.capture({"x": np.full(2, 4.0, np.float32)}, ("x",), "eager"))
+    assert found is not None and found.cause == "square-overflow"

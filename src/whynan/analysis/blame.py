@@ -35,6 +35,7 @@ class Blame:
     message: str
     chain: tuple[Step, ...]
     output: str
+    element: tuple[int, ...]  # the first failing element of the node's value
 
 
 def blame(trace: Trace) -> Blame | None:
@@ -61,7 +62,16 @@ def _explain(scene: Scene, output: int, name: str) -> Blame:
         _message(scene, node, op, cause),
         _chain(scene, origin, parents),
         name,
+        _first_failing(scene, node),
     )
+
+
+def _first_failing(scene: Scene, node: Node) -> tuple[int, ...]:
+    """The index of the first element that is not finite."""
+    out = scene.value(node.id)
+    if out is None or not out.size:
+        return ()
+    return tuple(int(k) for k in np.unravel_index(int(np.argmin(np.isfinite(out))), out.shape))
 
 
 def _origin(scene: Scene, output: int) -> tuple[int, dict[int, int]]:
@@ -130,7 +140,7 @@ def _element(scene: Scene, node: Node) -> tuple[tuple[str, ...], str]:
     out = scene.value(node.id)
     if out is None or not out.size:
         return (), "a value of no elements"
-    where = np.unravel_index(int(np.argmin(np.isfinite(out))), out.shape)
+    where = _first_failing(scene, node)
     operands = []
     for j in node.inputs:
         v = scene.value(j)

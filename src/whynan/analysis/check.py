@@ -149,7 +149,7 @@ class _Job:
             yield self._finding(mode, why, failure)
 
     def _finding(self, mode: str, why: Blame, failure: Failure) -> Finding:
-        simple = shrink(failure.inputs, self.domains, lambda inputs: _alike(self.run(inputs, mode), failure.run))
+        simple = shrink(failure.inputs, self.domains, lambda inputs: _alike(self.run(inputs, mode), failure.run), element=why.element)
         again = blame(self.capture(simple, mode))
         if again is None or _key(again) != _key(why) or again.cause != why.cause:
             simple, again = failure.inputs, why

@@ -171,8 +171,7 @@ def _evidence(patient: Patient, trace: Trace, node: Node, operand: int, low: flo
         op=node.op,
         phase=BACKWARD,
         site=node.site,
-        message=f"where the value is {place}, the {node.op} passes no gradient although the loss depends on it: "
-        f"{how_much} cut off there.",
+        message=f"where the value is {place}, the {node.op} passes no gradient although the loss depends on it: {how_much} cut off there.",
         witness=patient.witness(*found),
     )
 

@@ -18,7 +18,7 @@ class Scene:
         self.graph: Graph = trace.graph
         self.values = fill(trace.graph, trace.values)
         self._bad: dict[int, bool] = {}
-        self._meant: dict[int, bool] = {}
+        self._meant: list[bool] = []
         self._wide: list[Array | None] | None = None
         self.loss_finite = not any(self.bad(o.node) for o in self.graph.outputs if o.kind == "loss")
 
@@ -44,14 +44,16 @@ class Scene:
 
     def meant(self, i: int) -> bool:
         """Whether all that is non-finite in the value are infinities that a constant brought in."""
-        if i not in self._meant:
-            self._meant[i] = False
-            node, value = self.graph.nodes[i], self.value(i)
-            if value is not None and self.bad(i) and not np.isnan(value).any():
-                sources = [j for j in node.inputs if self.bad(j)]
-                carried = bool(sources) and node.op not in SUMMARIES and all(self.meant(j) for j in sources)
-                self._meant[i] = node.op == "const" or carried
+        for k in range(len(self._meant), i + 1):  # in order, so that the inputs are known: a graph may be deeper than Python's stack
+            self._meant.append(self.bad(k) and self._carries(self.graph.nodes[k]))
         return self._meant[i]
+
+    def _carries(self, node: Node) -> bool:
+        value = self.value(node.id)
+        if value is None or np.isnan(value).any():
+            return False
+        sources = [j for j in node.inputs if self.bad(j)]
+        return node.op == "const" or (bool(sources) and node.op not in SUMMARIES and all(self._meant[j] for j in sources))
 
     def derived(self, node: Node) -> list[Node]:
         """The forward nodes whose derivative a backward node computes (none for a forward node)."""

@@ -21,10 +21,16 @@ SECONDS = 2.0  # for a loss that takes long to run
 ROUND = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 10.0, -10.0, 100.0, -100.0, 1000.0, -1000.0)
 
 
-def shrink(inputs: Inputs, domains: Mapping[str, Domain], fails: Callable[[Inputs], bool], budget: int = 160) -> Inputs:
-    """The simplest input found on which `fails` still holds, within `budget` runs of it (fewer where each is of millions of numbers)."""
+def shrink(
+    inputs: Inputs, domains: Mapping[str, Domain], fails: Callable[[Inputs], bool], budget: int = 160, element: tuple[int, ...] = ()
+) -> Inputs:
+    """The simplest input found on which `fails` still holds, within `budget` runs of it (fewer where each is of millions of numbers).
+
+    `element` is where the failure was seen: the first try keeps only what stands there, in all inputs at once.
+    """
     numbers = sum(a.size for a in inputs.values())
     judge = _Judge(inputs, domains, fails, max(min(budget, MOST_NUMBERS // max(numbers, 1)), LEAST))
+    _at(judge, element)
     for _ in range(2):
         before = judge.spent
         for name in domains:
@@ -63,6 +69,29 @@ class _Judge:
             return False
         self.best = trial
         return True
+
+
+def _at(judge: _Judge, element: tuple[int, ...]) -> None:
+    """Everything plain but what stands at one element; failing that, but the row it stands in."""
+    for index in (element, element[:1]):
+        if not index:
+            return
+        trial = {name: _only(judge.domains[name], a, index) for name, a in judge.best.items()}
+        members = all(sample.contains(judge.domains[name], a) for name, a in trial.items())
+        judge.spent += 1
+        if members and judge.fails(trial):
+            judge.best = trial
+            return
+
+
+def _only(domain: Domain, array: Array, index: tuple[int, ...]) -> Array:
+    """The plain array with the values of another at an index (counted from the last axes where the array has fewer), if it has that."""
+    index = index[-array.ndim :] if array.ndim else ()
+    out = sample.plain(domain).copy()
+    if domain.value is not None or any(k >= n for k, n in zip(index, array.shape, strict=False)):
+        return array
+    out[index] = array[index]
+    return out
 
 
 def _same(a: Array, b: Array) -> bool:
