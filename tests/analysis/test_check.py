@@ -18,7 +18,7 @@ from whynan.domain import sample
 from whynan.errors import TargetError
 from whynan.frontends.torch import load
 
-QUICK = {"budget": 0.05}
+QUICK: dict[str, Any] = {}
 
 
 def reasons(report: Any) -> str:
