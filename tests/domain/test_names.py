@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from whynan.domain import names, spec
-from whynan.domain.spec import of_array
+from whynan.domain.names import of_array
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import whynan
-from whynan.domain import spec
+from whynan.domain import names, spec
 from whynan.errors import DomainError
 
 FLOATS = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -155,9 +155,9 @@ def test_retyped_moves_ends_inward_again():
 
 
 def test_of_array_takes_shape_and_dtype_and_is_assumed():
-    domain = spec.of_array(np.array([0.0, 1.0], np.float16), "y_true")
+    domain = names.of_array(np.array([0.0, 1.0], np.float16), "y_true")
     assert (domain.kind, domain.shape, domain.dtype, domain.assumed, domain.grad) == ("binary", (2,), "float16", True, False)
-    assert spec.of_array(np.array([0.5, 3.0]), "x").kind == "real"
+    assert names.of_array(np.array([0.5, 3.0]), "x").kind == "real"
 
 
 def test_public_names_are_these_constructors():

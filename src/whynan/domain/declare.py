@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from whynan.domain.names import of_array
 from whynan.domain.parse import parse
-from whynan.domain.spec import Domain, const, of_array
+from whynan.domain.spec import Domain, const
 from whynan.errors import DomainError
 
 Loss = TypeVar("Loss", bound=Callable[..., Any])

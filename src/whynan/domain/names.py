@@ -5,6 +5,7 @@ Everything inferred here is marked as assumed, so that a report can print it.
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from whynan.domain.spec import (
     LOGIT,
     WIDE,
     Domain,
+    as_array,
     binary,
     classes,
     const,
@@ -163,8 +165,18 @@ def with_grad_by_name(domains: Mapping[str, Domain]) -> dict[str, Domain]:
 # ---------------------------------------------------------------- values
 
 
+def of_array(value: Any, name: str = "") -> Domain:
+    """The domain that a concrete array or tensor stands for: its shape and dtype, the kind by its values and the argument's name.
+
+    The kind is the narrowest that holds the values and goes with the name: probabilities in [0, 1] are `prob` if the name does not
+    say otherwise, zeros and ones `binary`, integers `classes` or `integers`. The domain is marked as assumed.
+    """
+    array = as_array(value)
+    return kind_for_values(name, array).but(assumed=True)
+
+
 def kind_for_values(name: str, array: Array) -> Domain:
-    """The domain that a concrete array stands for, from its values and its argument's name; see `spec.of_array`.
+    """The domain that a concrete array stands for, from its values and its argument's name; see `of_array`.
 
     Values that the kind of the name does not hold widen it to `real`; an array with NaN or infinities is a `const`.
     """

@@ -161,19 +161,7 @@ _CLASSES = "Write classes(n, *shape), as in classes(10, 32)."
 _EXAMPLES = {"classes": "classes(10, 32)", "integers": "integers(0, 9, 32)"}
 
 
-# ---------------------------------------------------------------- arrays as domains
-
-
-def of_array(value: Any, name: str = "") -> Domain:
-    """The domain that a concrete array or tensor stands for: its shape and dtype, the kind by its values and the argument's name.
-
-    The kind is the narrowest that holds the values and goes with the name: probabilities in [0, 1] are `prob` if the name does not
-    say otherwise, zeros and ones `binary`, integers `classes` or `integers`. The domain is marked as assumed.
-    """
-    from whynan.domain.names import kind_for_values  # names builds domains, so it imports this module
-
-    array = as_array(value)
-    return kind_for_values(name, array).but(assumed=True)
+# ---------------------------------------------------------------- arrays
 
 
 def as_array(value: Any) -> Array:
