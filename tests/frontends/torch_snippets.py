@@ -514,7 +514,8 @@ def status(seen: Seen) -> str:
 
 def golden_lines() -> Iterator[str]:
     """One line per aten op of all programs, sorted."""
-    torch.distributions.Distribution.set_default_validate_args(True)  # torch.compile turns its checks, which are ops too, off for the whole process
+    # torch.compile turns the checks of distributions, which are ops too, off for the whole process
+    torch.distributions.Distribution.set_default_validate_args(True)
     found: dict[str, str] = {}
     rank = ("known", "partly", "unknown")
     for name in SNIPPETS:
