@@ -295,6 +295,9 @@ class Recorder:
             self._assume_count(call.args[0].node, args[0], "nonzero")
         elif base in ("index", "index_put", "_index_put_impl"):
             self._look_at_masks(call, args)
+        elif base == "_ctc_loss":  # only the width of a table depends on values: on the longest target's length
+            for t in _tensors(args[call.schema.positions.index("target_lengths")]):
+                self._assume_elements(t, base)
         elif call.schema.shaped_by_data:
             for t in _tensors(args):
                 self._assume_elements(t, base)

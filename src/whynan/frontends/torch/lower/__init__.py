@@ -11,11 +11,12 @@ from whynan.frontends.torch.lower import (
     normalisation,
     reduction,
     select,
+    sequence,
     shape,
     window,
 )
 from whynan.frontends.torch.lower._table import SPELLINGS, Aten, Ref, lower
 
-FAMILIES = (arithmetic, cast, create, exponential, indexing, linalg, loss, normalisation, reduction, select, shape, window)
+FAMILIES = (arithmetic, cast, create, exponential, indexing, linalg, loss, normalisation, reduction, select, sequence, shape, window)
 
 __all__ = ["FAMILIES", "SPELLINGS", "Aten", "Ref", "lower"]
