@@ -8,7 +8,7 @@ from tests.soundness.graphs import Case
 from tests.soundness.violations import violations
 
 from whynan.domain.interval import Bounds, between, make
-from whynan.ir.dtype import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, Array, Format
+from whynan.ir.dtype import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, Array, Format
 from whynan.ir.graph import Builder, Graph, Output, Shape
 
 Build = Callable[..., int]
@@ -121,3 +121,15 @@ def logarithm_of_what_is_attained_but_for_rounding(b: Builder, x: int) -> int:
     p = b.add("softmax", (x,), (1, 3), FLOAT32, dim=-2)
     twice = b.add("log", (b.add("log", (p,), (1, 3), FLOAT32),), (1, 3), FLOAT32)
     return b.add("amax", (twice,), (1, 1), FLOAT32, dims=(-2, -1))
+
+
+def test_a_mask_is_not_cut_at_a_constant_between_its_values() -> None:
+    """The constant that `where` selects is no whole number: True lay above the last cut and was lost."""
+    b = Builder()
+    mask = b.add("input", (), (2, 1), BOOL)
+    x = b.add("input", (), (2, 3), FLOAT32)
+    out = b.add("where", (mask, b.const(np.float32(1e-7).reshape(()), FLOAT32), x), (2, 3), FLOAT32)
+    domains = {"mask": make([[0.0], [1.0]], 1.0, neg_zero=False, fraction=False), "x": make(np.ones((2, 3)), 1.0, fraction=False)}
+    samples = {"mask": np.ones((1, 2, 1), bool), "x": np.ones((1, 2, 3), np.float32)}
+    graph = Graph(tuple(b.nodes), {"mask": mask, "x": x}, (Output("loss", "loss", out),))
+    assert not list(violations(Case(graph, domains, samples)))

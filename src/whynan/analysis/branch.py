@@ -300,7 +300,8 @@ def _critical(view: View, cone: Cone, leaf: Vertex) -> list[float]:
         for u in view.inputs(v):
             if view.op(u) == "const" and view.node(u).attrs["value"].size == 1:
                 points.add(float(view.node(u).attrs["value"].reshape(-1)[0]))
-    return sorted(p for p in points if np.isfinite(p))
+    # between whole numbers there is nothing to cut, and `_after` steps from one to the next
+    return sorted(p for p in points if np.isfinite(p) and (fmt.is_float or p == np.floor(p)))
 
 
 def _cut(box: Box, v: Vertex, points: list[float], fmt: Format) -> Box:
