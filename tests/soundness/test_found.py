@@ -7,8 +7,8 @@ import pytest
 from tests.soundness.graphs import Case
 from tests.soundness.violations import violations
 
-from whynan.domain.interval import Bounds, between, make
-from whynan.ir.dtype import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, Array, Format
+from whynan.domain.interval import Bounds, between, make, top
+from whynan.ir.dtype import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Array, Format
 from whynan.ir.graph import Builder, Graph, Output, Shape
 
 Build = Callable[..., int]
@@ -133,3 +133,25 @@ def test_a_mask_is_not_cut_at_a_constant_between_its_values() -> None:
     samples = {"mask": np.ones((1, 2, 1), bool), "x": np.ones((1, 2, 3), np.float32)}
     graph = Graph(tuple(b.nodes), {"mask": mask, "x": x}, (Output("loss", "loss", out),))
     assert not list(violations(Case(graph, domains, samples)))
+
+
+def test_a_half_is_not_cut_at_a_float32_constant() -> None:
+    """float32's 0.1 is no float16: the cut left out the float16 nearest to it, seen through a widening cast."""
+    b = Builder()
+    near = np.float16(0.1)
+    x = b.add("input", (), (2,), FLOAT16)
+    out = b.add("sub", (b.add("cast", (x,), (2,), FLOAT32), b.const(np.float32(0.1).reshape(()), FLOAT32)), (2,), FLOAT32)
+    domains = {"x": make([0.0, float(near)], [1.0, float(near)], neg_zero=False)}
+    graph = Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),))
+    assert not list(violations(Case(graph, domains, {"x": np.array([[1.0, near]], np.float16)})))
+
+
+def test_an_unbounded_integer_is_not_split() -> None:
+    """2**63 is no int64: the position of its upper bound wrapped to the lowest, and all values but one were lost."""
+    b = Builder()
+    n = b.add("input", (), (2,), INT64)
+    x = b.add("cast", (n,), (2,), FLOAT32)
+    out = b.add("reciprocal", (x,), (2,), FLOAT32)
+    graph = Graph(tuple(b.nodes), {"n": n}, (Output("loss", "loss", out),))
+    samples = {"n": np.array([[5, -3], [1, 2**40], [0, 7]], np.int64)}
+    assert not list(violations(Case(graph, {"n": top(INT64, 1)}, samples)))

@@ -14,7 +14,7 @@ import numpy as np
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import Vertex, View, align
 from whynan.domain.interval import NAN, Bounds, join_axes, make, normalised, without_nan
-from whynan.ir.dtype import Format, from_ordinal, ordinal
+from whynan.ir.dtype import Format, from_ordinal, nearest, ordinal
 from whynan.ops._opdef import bound
 
 PARTS = 16  # into how many boxes one box is split at a time
@@ -22,6 +22,7 @@ MAX_VERTICES = 96
 MAX_LEAVES = 12
 MOST_NARROW = 3
 MAX_ROUNDS = 40
+COUNTED = 2.0**53  # beyond it a float64 bound does not name each whole number
 MOST_POINTS = 64  # open boxes whose end points are looked at
 MAX_TRIED = 4  # leaves that compete for the next split
 
@@ -112,7 +113,7 @@ class _Search:
         self.order = _constraints(facts, cone.leaves)
         self.start = {v: self._leaf(facts, v) for v in cone.leaves}
         self.points = {v: _critical(view, cone, v) for v in cone.leaves}
-        self.variables = [v for v in cone.leaves if view.op(v) != "const" and bool((self.start[v].lo < self.start[v].hi).any())]
+        self.variables = [v for v in cone.leaves if view.op(v) != "const" and self._splits(v)]
         self.spent = 0
         self.done: list[Bounds] = []
         self.last: Bounds | None = None
@@ -122,6 +123,11 @@ class _Search:
         assert known is not None  # leaves stand before the root
         laid = align(known, v[1], self.rank)
         return Bounds(laid.lo[None], laid.hi[None], laid.flags[None])
+
+    def _splits(self, v: Vertex) -> bool:
+        """Whether a leaf's interval can be split: it is wider than a point, and whole numbers in it are counted exactly."""
+        b = self.start[v]
+        return bool((b.lo < b.hi).any()) and (self.formats[v].is_float or bool((b.magnitude < COUNTED).all()))
 
     def run(self, budget: int) -> Pruned:
         """Cut at the critical values first, then bisect the variable that helps most."""
@@ -287,7 +293,11 @@ def _take(b: Bounds, where: np.ndarray) -> Bounds:
 
 
 def _critical(view: View, cone: Cone, leaf: Vertex) -> list[float]:
-    """Values at which something may change for this leaf: zero, and the constants that the cone compares with."""
+    """Values of the leaf's own format at which something may change: zero, and the constants that the cone compares with.
+
+    They must be values of that format, since `_cut` goes on at the next one: a constant may be of a wider format, or lie between
+    whole numbers.
+    """
     fmt = view.nodes[leaf[0]].format
     points = {0.0}
     if fmt.is_float:
@@ -300,8 +310,8 @@ def _critical(view: View, cone: Cone, leaf: Vertex) -> list[float]:
         for u in view.inputs(v):
             if view.op(u) == "const" and view.node(u).attrs["value"].size == 1:
                 points.add(float(view.node(u).attrs["value"].reshape(-1)[0]))
-    # between whole numbers there is nothing to cut, and `_after` steps from one to the next
-    return sorted(p for p in points if np.isfinite(p) and (fmt.is_float or p == np.floor(p)))
+    own = {float(nearest(fmt, p)) for p in points} if fmt.is_float else {p for p in points if p == np.floor(p)}
+    return sorted(p for p in own if np.isfinite(p))
 
 
 def _cut(box: Box, v: Vertex, points: list[float], fmt: Format) -> Box:

@@ -139,6 +139,8 @@ class _Job:
         for failure in _varied(searched.failures)[:MOST_BLAMED]:
             if found and time.perf_counter() > end:
                 break
+            if not all(sample.contains(d, failure.inputs[name]) for name, d in self.domains.items()):
+                continue  # no witness lies outside its domain
             why = blame(self.capture(failure.inputs, mode))
             if why is None:  # not repeatable: without a second failing run it is no witness
                 continue
