@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 SOURCE = Path(__file__).parents[1] / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE), "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
 
-LOSSES = '''
+LOSSES = """
 import sys
 import time
 
@@ -99,7 +99,7 @@ def selected(embeddings, labels):
 
 def forked(p, t):
     return p.mean() if p.sum() > 0 else t.mean()
-'''
+"""
 
 
 @pytest.fixture
@@ -132,8 +132,7 @@ def folder(tmp_path, monkeypatch):
         ("check losses.py:mse -d q=prob(3)", "has no argument 'q'. It takes p, t."),
         ("check losses.py:mse -d p=prob(3,low=2)", "so the domain is empty"),
         ("check losses.py:mse -d p=prob(99999,99999,99) -d t=prob(3)", "do not fit into memory"),
-        ("check losses.py:mse --mode xla", "does not check PyTorch in mode 'xla'. Choose from eager."),
-        ("check losses.py:mse --framework jax", "is a JAX loss, and this version of whynan checks PyTorch losses only"),
+        ("check losses.py:mse --mode xla", "PyTorch has no mode 'xla'. Choose from eager, compile."),
         ("check losses.py:mse --output no/where.txt", "no/where.txt cannot be written"),
         ("check losses.py:mse --samples broken.npz", "broken.npz cannot be read: it is no .npz archive"),
         ("check losses.py:mse --samples broken.pt", "broken.pt cannot be read"),
@@ -150,6 +149,15 @@ def test_each_is_one_line_and_exit_2(folder, capsys, arguments, said):
     assert (err.count("\n"), out) == (1, "")
 
 
+@pytest.mark.parametrize(("framework", "product"), [("jax", "JAX"), ("tensorflow", "TensorFlow")])
+def test_a_framework_that_is_not_installed_says_which_extra_to_install(folder, capsys, monkeypatch, framework, product):
+    monkeypatch.setitem(sys.modules, framework, None)
+    assert cli.main(["check", "losses.py:mse", "--framework", framework]) == 2
+    err = capsys.readouterr().err
+    assert f"{product} cannot be imported" in err
+    assert f"pip install 'whynan[{framework}]'" in err
+
+
 def test_a_value_that_is_a_domain_is_refused(folder):
     with pytest.raises(DomainError, match=r"p = prob\(3\) is a domain, not a value"):
         whynan.explain("losses.py:bce", p=whynan.prob(3), t=np.float32([1, 1, 1]))
@@ -161,7 +169,7 @@ def test_a_value_that_is_a_domain_is_refused(folder):
 
 
 def test_targets_as_text_and_as_objects(folder):
-    as_text = whynan.check("losses.py:bce", p="prob(3)", t="binary(3)", modes="all")
+    as_text = whynan.check("losses.py:bce", p="prob(3)", t="binary(3)", modes="eager")
     assert (as_text.verdict, as_text.findings[0].cause) == ("unsafe", "log-of-zero")
     assert whynan.check(torch.nn.BCELoss()).verdict == whynan.check(torch.nn.BCELoss).verdict == "safe"
 

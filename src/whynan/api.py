@@ -11,16 +11,13 @@ from whynan.config import Settings
 from whynan.domain.declare import as_domain, declared_by, project_domains
 from whynan.domain.names import candidates, is_target, with_grad_by_name
 from whynan.domain.spec import Domain, const, dtype_name, retyped
-from whynan.errors import DomainError, FrameworkMissing, TargetError, WhynanError
+from whynan.errors import DomainError, TargetError, WhynanError
+from whynan.frontends import FRAMEWORKS, installed, load
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Program
 from whynan.report.script import witness_script
 from whynan.result import Report
 from whynan.target import Target, arguments_of, framework_of, instance, load_target, names_used
-
-_PRODUCTS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
-DEFAULT_MODES = {"torch": ("eager",)}
-ALL_MODES = {"torch": ("eager",)}
 
 
 def check(
@@ -125,17 +122,9 @@ def _refuse_unusual(target: Target, inputs: Collection[str]) -> None:
 
 
 def _program(target: Target, seed: int) -> Program:
-    """The loss made ready by its framework's front end. A loss that names no framework is taken for PyTorch's."""
-    if target.framework not in (None, "torch"):
-        raise FrameworkMissing(
-            f"{target.name} is a {_PRODUCTS[target.framework]} loss, and this version of whynan checks PyTorch losses only.",
-            "Write the same formula with torch operations to check it; if it is PyTorch after all, say --framework torch.",
-        )
-    try:
-        from whynan.frontends.torch import load
-    except ImportError as error:
-        raise FrameworkMissing(f"PyTorch cannot be imported ({error}).", "Install it with: pip install 'whynan[torch]'") from error
-    return load(target.callable, target.name, seed)
+    """The loss made ready by its framework's front end. A loss that names no framework is taken for one of the first installed."""
+    found = target.framework or next(iter(installed()), "torch")
+    return load(target.callable, target.name, found, seed)
 
 
 def _value(name: str, value: Any) -> Domain:
@@ -180,13 +169,12 @@ def _positional(target: Any) -> tuple[str, ...]:
 
 
 def _settings(framework: str, modes: Sequence[str] | str | None, dtype: Any, budget: float | None, seed: int) -> Settings:
-    wanted = tuple(modes.split(",")) if isinstance(modes, str) else tuple(modes or DEFAULT_MODES[framework])
-    wanted = ALL_MODES[framework] if "all" in wanted else tuple(m.strip() for m in wanted)
+    facts = FRAMEWORKS[framework]
+    wanted = tuple(modes.split(",")) if isinstance(modes, str) else tuple(modes or facts.default)
+    wanted = facts.modes if "all" in wanted else tuple(m.strip() for m in wanted)
     for mode in wanted:
-        if mode not in ALL_MODES[framework]:
-            raise TargetError(
-                f"this version does not check {_PRODUCTS[framework]} in mode {mode!r}.", f"Choose from {', '.join(ALL_MODES[framework])}."
-            )
+        if mode not in facts.modes:
+            raise TargetError(f"{facts.product} has no mode {mode!r}.", f"Choose from {', '.join(facts.modes)}.")
     base = Settings(modes=wanted, dtype=dtype_name(dtype) if dtype is not None else None, seed=seed)
     if budget is None:
         return base

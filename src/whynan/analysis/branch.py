@@ -13,7 +13,7 @@ import numpy as np
 
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import Vertex, View, align
-from whynan.domain.interval import NAN, Bounds, join_axes, make, normalised, without_nan
+from whynan.domain.interval import NAN, Bounds, entering, join_axes, make, normalised, without_nan
 from whynan.ir.dtype import Format, from_ordinal, nearest, ordinal
 from whynan.ops._opdef import bound
 
@@ -175,7 +175,7 @@ class _Search:
     def _evaluate(self, box: Box) -> tuple[Box, Bounds]:
         box = self._constrain(box)
         self.spent += _count(box)
-        values: Box = dict(box)
+        values: Box = {v: entering(b, self.formats[v]) for v, b in box.items()}
         for v in self.cone.inner:
             inputs = [values[u] for u in self.view.inputs(v)]
             values[v] = bound(self.view.calls[v[0]], inputs)

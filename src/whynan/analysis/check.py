@@ -13,6 +13,7 @@ from whynan.analysis.blame import Blame, blame
 from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.descent import proposals
 from whynan.analysis.finding import ERROR, SAFE, UNDECIDED, UNSAFE, Finding, Open, Report, Witness
+from whynan.analysis.forecast import forecaster
 from whynan.analysis.health import Patient, warnings
 from whynan.analysis.propagate import Proof, propagate
 from whynan.analysis.search import Failure, Hint, Inputs, Searched, fingerprint, search, signature
@@ -115,6 +116,7 @@ class _Job:
             seed=self.settings.seed,
             evaluations=self.settings.evaluations,
             seconds=self.settings.budget,
+            forecast=forecaster(trace.graph),
         )
 
     def _patient(self, mode: str) -> Patient:
@@ -282,7 +284,7 @@ def _report(job: _Job, modes: Sequence[_Mode], findings: tuple[Finding, ...], se
         sites=_sites(modes, findings),
         findings=findings,
         undecided=tuple(left),
-        search={"evaluations": sum(m.searched.evaluations for m in modes), "seconds": sum(m.searched.seconds for m in modes)},
+        search={key: sum(getattr(m.searched, key) for m in modes) for key in ("evaluations", "screened", "seconds")},
         notes=tuple(dict.fromkeys(n for m in modes for n in m.trace.graph.notes)),
     )
 
@@ -354,6 +356,6 @@ def explain_program(program: Program, domains: Mapping[str, Domain], settings: S
         domain=domains,
         sites={"total": 0, "proven": 0, "refuted": len(merged), "undecided": 0},
         findings=merged,
-        search={"evaluations": len(settings.modes), "seconds": 0.0},
+        search={"evaluations": len(settings.modes), "screened": 0, "seconds": 0.0},
         notes=(*dict.fromkeys(notes), "one concrete input was run: nothing is proven about any other"),
     )

@@ -13,7 +13,7 @@ from whynan.analysis.attained import Attained
 from whynan.analysis.branch import cones_of, prune
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
-from whynan.domain.interval import Bounds, collapse, make, meet, of_array, top
+from whynan.domain.interval import Bounds, collapse, entering, make, meet, of_array, top
 from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Graph, Node
 from whynan.ops._opdef import bound, known
@@ -89,9 +89,9 @@ def propagate(graph: Graph, domains: Mapping[str, Bounds], budget: int = 60_000,
 
 def _node(state: _State, node: Node, domains: Mapping[int, Bounds]) -> Bounds:
     if node.id in domains:
-        return domains[node.id]
+        return entering(domains[node.id], node.format)
     if node.op == "const":
-        return of_array(node.attrs["value"])
+        return entering(of_array(node.attrs["value"]), node.format)
     inputs = [state.bounds[i] for i in node.inputs]
     result = bound(state.view.calls[node.id], [b for b in inputs if b is not None])
     state.bounds[node.id] = result

@@ -1,6 +1,6 @@
 """Look for an input on which the real function fails: special values, corners, coincidences, hints of the prover, descent, chance.
 
-Every proposal is judged by the real framework; nothing else makes a witness.
+Every failure is judged by the real framework; nothing else makes a witness.
 """
 
 import itertools
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whynan.analysis.evaluate import finite
+from whynan.analysis.forecast import Forecaster
 from whynan.domain import sample
 from whynan.domain.spec import Domain
 from whynan.ir.dtype import Array, from_ordinal, nearest, ordinal
@@ -24,6 +25,9 @@ PER_FINGERPRINT = 5
 HUGE_MOSAICS = 3
 DESCENT, CHANCE = 2, 3  # stages of the search
 LEAST = 8  # candidates that are tried, however long a run takes, until one fails
+BATCH = 32  # candidates that are foreseen together
+ALWAYS = 8  # the first candidates of a search are run whatever is foreseen
+EVERY = 5  # of the candidates that are foreseen to be finite, one in so many is run
 WHOLE_FILLS = 24  # how many special values are tried as the value of a whole input
 
 
@@ -49,6 +53,7 @@ class Seen:
 class Searched:
     """What the search did: failures (a few per combination of failing outputs), evaluations, seconds.
 
+    `evaluations` are runs of the real function, `screened` the candidates that were only looked at through the graph.
     `steepest` is the finite run with the largest gradient element, `detached` a run in which a gradient was missing that other runs had.
     """
 
@@ -57,6 +62,7 @@ class Searched:
     seconds: float
     steepest: Seen | None = None
     detached: Seen | None = None
+    screened: int = 0
 
 
 def signature(run: Run) -> Signature:
@@ -81,22 +87,42 @@ def search(
     seed: int = 0,
     evaluations: int = 600,
     seconds: float = 4.0,
+    forecast: Forecaster | None = None,
 ) -> Searched:
     """Try candidates in order of plainness until a budget is spent.
 
-    `execute` runs the real function. `proposals` yields further candidates (descent towards open dangers) and is asked after the
+    `execute` runs the real function; with a `forecast` it is run on the candidates that are foreseen to fail or to have the steepest
+    gradients, and on a sample of the others. `proposals` yields further candidates (descent towards open dangers) and is asked after the
     fixed ones if none of them failed. Chance fills what is left of `evaluations`; `seconds` ends the search of a slow loss earlier.
     """
     rng = np.random.default_rng(seed)
     log = _Log()
     stages = (_fixed(domains, rng), _hinted(domains, hints, rng), proposals(), _random(domains, rng))
     for stage, candidates in enumerate(stages):
-        for inputs in candidates:
+        for inputs, worth_it in _screened(candidates, forecast):
             late = log.elapsed > seconds and (log.count >= LEAST or bool(log.kept))
-            if log.count >= evaluations or late or (stage == CHANCE and _enough(log.kept, log.count)) or (stage == DESCENT and log.kept):
+            if log.seen >= evaluations or late or (stage == CHANCE and _enough(log.kept, log.seen)) or (stage == DESCENT and log.kept):
                 break
-            log.note(inputs, execute(inputs))
+            if worth_it or log.seen < ALWAYS:
+                log.note(inputs, execute(inputs))
+            else:
+                log.screened += 1
     return log.result()
+
+
+def _screened(candidates: Iterator[Inputs], forecast: Forecaster | None) -> Iterator[tuple[Inputs, bool]]:
+    """The candidates in order, each with whether the real function is to be run on it."""
+    if forecast is None:
+        yield from ((c, True) for c in candidates)
+        return
+    steepest, fine = 0.0, 0
+    while batch := list(itertools.islice(candidates, BATCH)):
+        foreseen = forecast(batch)
+        for inputs, fails, steepness in zip(batch, foreseen.fails, foreseen.steepness, strict=True):
+            news = fails or steepness > steepest
+            steepest = max(steepest, float(steepness))
+            fine += not news
+            yield inputs, bool(news) or fine % EVERY == 0
 
 
 class _Log:
@@ -105,6 +131,7 @@ class _Log:
     def __init__(self) -> None:
         self.start = time.perf_counter()
         self.count = 0
+        self.screened = 0
         self.kept: dict[object, list[Failure]] = {}
         self.steepest: Seen | None = None
         self.fewest: Seen | None = None
@@ -114,6 +141,11 @@ class _Log:
     def elapsed(self) -> float:
         """Seconds since the search began."""
         return time.perf_counter() - self.start
+
+    @property
+    def seen(self) -> int:
+        """Candidates looked at, run or not."""
+        return self.count + self.screened
 
     def note(self, inputs: Inputs, run: Run) -> None:
         """Keep a run if it says something new."""
@@ -137,7 +169,7 @@ class _Log:
         """The record of the search."""
         failures = tuple(f for group in self.kept.values() for f in group)
         detached = self.fewest if self.fewest is not None and self.fewest.size < self.most_gradients else None
-        return Searched(failures, self.count, self.elapsed, self.steepest, detached)
+        return Searched(failures, self.count, self.elapsed, self.steepest, detached, self.screened)
 
 
 def _enough(kept: Mapping[object, Sequence[Failure]], count: int) -> bool:

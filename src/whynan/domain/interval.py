@@ -282,3 +282,8 @@ def settle(b: Bounds, fmt: Format) -> Bounds:
             lo, hi = np.where(above_down & (lo > 0), 0.0, lo), np.where(below_down & (hi < 0), 0.0, hi)
         flags = flags | above_down * POS_ZERO | below_down * NEG_ZERO
     return normalised(lo, hi, flags)
+
+
+def entering(b: Bounds, fmt: Format) -> Bounds:
+    """A value that no operation has made yet, as operations see it: where subnormals are flushed, one of those counts as a zero."""
+    return settle(b, fmt) if fmt.flush else b

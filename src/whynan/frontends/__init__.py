@@ -2,16 +2,40 @@
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any
 
 from whynan.errors import FrameworkMissing, TargetError
 from whynan.ir.frontend import Program
 
-FRAMEWORKS = ("torch",)
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """What is known of a framework without importing it: its name in prose, the programs it makes of a loss, those checked by default."""
+
+    product: str
+    modes: tuple[str, ...]
+    default: tuple[str, ...]
 
 
-def load(target: Callable[..., Any], name: str, framework: str) -> Program:
-    """The target as a program of that framework.
+FRAMEWORKS = MappingProxyType(
+    {
+        "torch": Framework("PyTorch", ("eager", "compile"), ("eager",)),
+        "tensorflow": Framework("TensorFlow", ("eager", "function", "xla"), ("eager", "function")),
+        "jax": Framework("JAX", ("jit", "eager"), ("jit",)),
+    }
+)
+
+
+def installed() -> tuple[str, ...]:
+    """The frameworks that this Python could import; none is imported to find out."""
+    return tuple(name for name in FRAMEWORKS if find_spec(name) is not None)
+
+
+def load(target: Callable[..., Any], name: str, framework: str, seed: int = 0) -> Program:
+    """The target as a program of that framework, whose random numbers are drawn under `seed`.
 
     Raises TargetError if whynan has no front end for it or the target cannot be called, FrameworkMissing if it is not installed.
     """
@@ -20,6 +44,7 @@ def load(target: Callable[..., Any], name: str, framework: str) -> Program:
     try:
         importlib.import_module(framework)
     except ImportError as error:
-        raise FrameworkMissing(f"{name} needs {framework}, which cannot be imported ({error}).", f"Install {framework}.") from error
-    program: Program = importlib.import_module(f"{__name__}.{framework}").load(target, name)
+        product = FRAMEWORKS[framework].product
+        raise FrameworkMissing(f"{product} cannot be imported ({error}).", f"Install it with: pip install 'whynan[{framework}]'") from error
+    program: Program = importlib.import_module(f"{__name__}.{framework}").load(target, name, seed)
     return program

@@ -5,7 +5,7 @@ values that the format can represent.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -72,6 +72,17 @@ BOOL = Format("bool", "bool", np.dtype(np.bool_), 1.0)
 
 FORMATS = {f.name: f for f in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16, INT64, INT32, INT16, INT8, UINT8, BOOL)}
 FLOATS = (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)
+
+
+_FLUSHED = {f.name: replace(f, flush=True) for f in (FLOAT64, FLOAT32, BFLOAT16)}
+
+
+def flushed(fmt: Format) -> Format:
+    """The format on hardware that takes subnormals for zero, as operands and as results: TensorFlow's and XLA's CPU programs.
+
+    float16 stays as it is: it is computed in float32, where its subnormals are ordinary numbers.
+    """
+    return _FLUSHED.get(fmt.name, fmt)
 
 
 def format_of(name: str) -> Format:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from whynan.domain.interval import NAN, Bounds, make, settle, top
 from whynan.errors import OpError
-from whynan.ir.dtype import Array, next_down, next_up
+from whynan.ir.dtype import Array, Format, next_down, next_up
 from whynan.ir.graph import Call
 
 Evaluate = Callable[..., Any]
@@ -150,11 +150,22 @@ def run(call: Call, arrays: Iterable[Array], *, wide: bool = False) -> Array:
     if op is None:
         raise OpError(f"the op {call.op!r} is unknown and cannot be run.")
     ready = [_prepared(a, wide) for a in arrays]
+    if not wide and any(f.flush for f in call.formats):
+        ready = [_flushed(a, f) for a, f in zip(ready, call.formats, strict=True)]
     if op.elementwise:
         ready = _aligned(ready, call)
     with np.errstate(all="ignore"):
         result = np.asarray(op.evaluate(call, *ready))
-        return result.astype(np.float64 if wide and call.format.is_float else call.format.numpy, copy=False)
+        result = result.astype(np.float64 if wide and call.format.is_float else call.format.numpy, copy=False)
+        return result if wide else _flushed(result, call.format)
+
+
+def _flushed(a: Array, fmt: Format) -> Array:
+    """The array with subnormals as zeros of their sign, where the format says so."""
+    if not fmt.flush or not a.size:
+        return a
+    small = (np.abs(a) < a.dtype.type(fmt.tiny)) & (a != 0)
+    return np.where(small, np.copysign(a.dtype.type(0), a), a) if small.any() else a
 
 
 def _prepared(a: Array, wide: bool) -> Array:

@@ -17,9 +17,9 @@ from whynan.frontends.torch.lower import Aten, Ref, lower
 from whynan.frontends.torch.places import Places
 from whynan.frontends.torch.storage import Memory, format_of, key_of, supported
 from whynan.frontends.torch.tensors import to_array
+from whynan.frontends.trace import Recording
 from whynan.ir.dtype import BOOL, INT64, Array, Format, next_down, next_up
-from whynan.ir.graph import Assumption, Builder, Place, Shape
-from whynan.ir.where import Site
+from whynan.ir.graph import Assumption, Place, Shape
 
 # torch functions that read one number
 _LOOKS = {
@@ -70,11 +70,11 @@ class Recorder:
     """
 
     def __init__(self, *floors: CodeType) -> None:
-        self.builder = Builder()
-        self.values: dict[int, Array] = {}
-        self.assumptions: list[Assumption] = []
-        self.notes: dict[str, None] = {}  # in order, each once
-        self.handwritten: dict[Site, None] = {}  # likewise
+        self.recording = Recording()
+        self.builder = self.recording.builder
+        self.values = self.recording.values
+        self.assumptions = self.recording.assumptions
+        self.notes = self.recording.notes
         self._memory = Memory(self.builder)
         self._places = Places(floors)
         self._varies: list[bool] = []  # per node: whether its value depends on an input or on random numbers
@@ -107,7 +107,7 @@ class Recorder:
     def derivatives_of(self, functions: Iterable[Any]) -> None:
         """Note the expressions that called the given autograd nodes, whose derivatives are Python code."""
         sites = (self._places.forward(f) for f in functions)
-        self.handwritten |= {site: None for site in sites if site is not None}
+        self.recording.handwritten |= {site: None for site in sites if site is not None}
 
     def varies(self, node: int) -> bool:
         """Whether the node's value depends on an input or on random numbers."""

@@ -1,13 +1,12 @@
 """Between NumPy arrays and torch tensors: element types, copies in both directions, and the floating tensors of a result."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import torch
 
+from whynan.frontends.trace import flattened
 from whynan.ir.dtype import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, Array, Format
 
 FORMATS: dict[torch.dtype, Format] = {
@@ -43,21 +42,6 @@ def to_array(tensor: torch.Tensor) -> Array | None:
         return values.copy()
     except (TypeError, RuntimeError, NotImplementedError):
         return None
-
-
-def flattened(result: Any) -> Iterator[Any]:
-    """The leaves of nested tuples, lists, mappings and dataclasses, in order."""
-    if isinstance(result, Mapping):
-        for value in result.values():
-            yield from flattened(value)
-    elif isinstance(result, (tuple, list)):
-        for value in result:
-            yield from flattened(value)
-    elif is_dataclass(result) and not isinstance(result, type):
-        for f in fields(result):
-            yield from flattened(getattr(result, f.name))
-    else:
-        yield result
 
 
 def floating(result: Any) -> list[torch.Tensor]:

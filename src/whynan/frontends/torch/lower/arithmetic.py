@@ -4,18 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import (
-    Kernel,
-    Number,
-    Value,
-    apply,
-    is_half,
-    kernel,
-    opmath,
-    product,
-    representable,
-    where,
-)
+from whynan.frontends.kit import Number, Value, apply, is_half, opmath, product, representable, where
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.ir.dtype import BOOL, FLOAT64
 
 Operand = Value | Number

@@ -1,6 +1,7 @@
 """Changes of format, and copies that change nothing."""
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, kernel
+from whynan.frontends.kit import Value
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 
 
 @kernel(

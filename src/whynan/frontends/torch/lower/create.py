@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, filled, kernel, where
+from whynan.frontends.kit import Value, filled, where
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.ir.dtype import BOOL
 
 

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, apply, axis, concat, cut, kernel, where
+from whynan.frontends.kit import Value, apply, axis, concat, cut, where
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.frontends.torch.lower.arithmetic import limited, rounded
 
 _SAME = (

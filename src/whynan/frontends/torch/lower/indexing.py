@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, axis, cut, kernel, where, zeros
+from whynan.frontends.kit import Value, axis, cut, where, zeros
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.frontends.torch.lower.shape import permuted
 from whynan.ir.dtype import BOOL, INT64
 from whynan.ir.graph import Shape

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, apply, axis, concat, kernel, matmul, reduce, transposed, where
+from whynan.frontends.kit import Value, apply, axis, concat, matmul, reduce, transposed, where
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.frontends.torch.lower.arithmetic import limited
 from whynan.ir.dtype import BOOL, INT64
 

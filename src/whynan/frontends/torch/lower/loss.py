@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, apply, kernel, reduce, where, zeros
+from whynan.frontends.kit import Value, apply, reduce, where, zeros
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.frontends.torch.lower.arithmetic import limited
 from whynan.ir.dtype import BOOL, INT64
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, apply, kernel, reduce, zeros
+from whynan.frontends.kit import Value, apply, reduce, zeros
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 
 
 def _rstd(x: Value, dims: Sequence[int], eps: float) -> Value:

@@ -5,19 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import (
-    Kernel,
-    Value,
-    apply,
-    axis,
-    cut,
-    format_of_dtype,
-    is_half,
-    kernel,
-    negative,
-    reduce,
-    where,
-)
+from whynan.frontends.kit import Value, apply, axis, cut, is_half, negative, reduce, where
+from whynan.frontends.torch.lower._kernel import Kernel, format_of_dtype, kernel
 from whynan.ir.dtype import FLOAT64, INT64
 
 Axes = Sequence[int]

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, apply, kernel, promoted, where
+from whynan.frontends.kit import Value, apply, promoted, where
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.ir.dtype import BOOL, FLOAT64
 
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, kernel
+from whynan.frontends.kit import Value
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.ir.dtype import INT64
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, axis, concat, cut, kernel, negative, where, zeros
+from whynan.frontends.kit import Value, axis, concat, cut, negative, where, zeros
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.ir.dtype import BOOL, INT64
 from whynan.ir.graph import Shape
 

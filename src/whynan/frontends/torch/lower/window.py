@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.torch.lower._kernel import Kernel, Value, concat, cut, kernel, reduce
+from whynan.frontends.kit import Value, concat, cut, reduce
+from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.frontends.torch.lower.linalg import repeated
 from whynan.frontends.torch.lower.shape import accumulated
 from whynan.ir.dtype import INT64, Array
