@@ -3,34 +3,42 @@
 Works on a `Program` that a front end has made ready; knows no framework.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from whynan.analysis import compiled
 from whynan.analysis.blame import Blame, blame
 from whynan.analysis.causes import OUT_OF_DOMAIN
+from whynan.analysis.contract import contracts
 from whynan.analysis.descent import proposals
 from whynan.analysis.finding import ERROR, SAFE, UNDECIDED, UNSAFE, Finding, Open, Report, Witness
 from whynan.analysis.forecast import forecaster
 from whynan.analysis.health import Patient, warnings
 from whynan.analysis.propagate import Proof, propagate
+from whynan.analysis.refused import Refusal, refusal
 from whynan.analysis.search import Failure, Hint, Inputs, Searched, fingerprint, search, signature
 from whynan.analysis.shrink import shrink
+from whynan.analysis.solve import solutions
 from whynan.config import Settings
 from whynan.domain import sample
 from whynan.domain.abstract import bounds_of
 from whynan.domain.spec import Domain
-from whynan.errors import TargetError
+from whynan.errors import TargetError, WhynanError
 from whynan.ir.frontend import Program, Run, Trace
 from whynan.ir.graph import FORWARD, Graph
+from whynan.ir.where import Site
 
 MOST_BLAMED = 20
+PLAIN = "eager"  # in every framework, the mode that runs what is written
 PATH = "path"  # the op of an open site that is a look at a value
 STARTS = 12  # inputs tried until the loss runs without raising
 
 ScriptOf = Callable[[Inputs, str], str]
+Raised = Callable[[BaseException | None], Site | None]  # where in the user's code an error was raised
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,24 +53,43 @@ class _Mode:
     findings: tuple[Finding, ...]
 
 
-def check_program(program: Program, domains: Mapping[str, Domain], settings: Settings, script: ScriptOf) -> Report:
+class _Refused(Exception):
+    """The loss raises on its whole domain for a cause that can be told; carries the finding."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+def check_program(
+    program: Program, domains: Mapping[str, Domain], settings: Settings, script: ScriptOf, raised: Raised = lambda error: None
+) -> Report:
     """Check a program in each mode and put the results into one report.
 
     `domains` holds every input by name, parameters of the loss included. `script(inputs, mode)` writes a witness's program.
-    Raises TargetError if the loss cannot be run on its domain at all.
+    `raised` finds the user's expression that an error comes from. Raises TargetError if the loss cannot be run on its domain at all, unless
+    what it raises is a known cause: that is a finding.
     """
     start = time.perf_counter()
-    job = _Job(program, domains, settings, script)
-    modes = [job.mode(mode) for mode in settings.modes]
-    findings = _merged([f for m in modes for f in m.findings])
+    job = _Job(program, domains, settings, script, raised)
+    modes: list[_Mode] = []
+    refused: list[Finding] = []
+    for mode in settings.modes:
+        try:
+            modes.append(job.mode(mode))
+        except _Refused as stopped:
+            refused.append(stopped.finding)
+    findings = _merged([*refused, *(job.confirmed(f) for m in modes for f in m.findings)])
     return _report(job, modes, findings, time.perf_counter() - start)
 
 
 class _Job:
     """One program on one set of domains: runs it, records it."""
 
-    def __init__(self, program: Program, domains: Mapping[str, Domain], settings: Settings, script: ScriptOf) -> None:
-        self.program, self.domains, self.settings, self.script = program, domains, settings, script
+    def __init__(
+        self, program: Program, domains: Mapping[str, Domain], settings: Settings, script: ScriptOf, raised: Raised = lambda error: None
+    ) -> None:
+        self.program, self.domains, self.settings, self.script, self.raised = program, domains, settings, script, raised
         self.wrt = tuple(name for name, d in domains.items() if d.grad)
 
     def run(self, inputs: Inputs, mode: str) -> Run:
@@ -81,7 +108,11 @@ class _Job:
         unproven = [*_assumed(trace.graph, proof), *_varying(trace.graph, self.capture(second, mode).graph)]
         open_ = not proof.finite or bool(unproven)
         searched = self._search(mode, trace, proof) if open_ else Searched((), 0, 0.0)
-        findings = [*self._refuted(mode, searched), *warnings(self._patient(mode), trace, proof, searched)]
+        patient = self._patient(mode)
+        wrong = list(contracts(patient, trace, proof, searched))
+        known = {f.site for f in wrong if f.cause == "logits-as-probabilities"}  # says more than that a clamp stops the gradient there
+        others = [f for f in warnings(patient, trace, proof, searched) if f.kind != "dead-gradient" or f.site not in known]
+        findings = [*self._refuted(mode, searched), *wrong, *others]
         return _Mode(mode, trace, proof, tuple(unproven), searched, tuple(findings))
 
     def _starts(self, mode: str) -> tuple[Inputs, Inputs]:
@@ -98,12 +129,35 @@ class _Job:
             if len(good) == 2:
                 return good[0], good[1]
         if not good:
+            self._refuse(mode, error)
             said = error.rstrip(".") if error.startswith("TypeError: the loss ") else f"raised {error.rstrip('.')}"
             raise TargetError(
                 f"{self.program.name} {said.removeprefix('TypeError: the loss ')} on {_shapes(self.domains)}.",
                 "Give domains, shapes included, on which it runs and returns a tensor of floats.",
             )
         return good[0], good[0]
+
+    def _refuse(self, mode: str, error: str) -> None:
+        """Raise _Refused if the error that the loss raises on its domain has a cause that can be told."""
+        why = refusal(error, self.domains, lambda domains: self._runs(domains, mode))
+        if why is None:
+            return
+        rng = np.random.default_rng(self.settings.seed)
+        inputs = next(i for i in _ordinary(self.domains, rng) if self.run(i, mode).error)
+        raise _Refused(self._refusal(mode, why, inputs))
+
+    def _refusal(self, mode: str, why: Refusal, inputs: Inputs) -> Finding:
+        site = None
+        try:
+            self.capture(inputs, mode)
+        except WhynanError as error:
+            site = self.raised(error)
+        witness = self._witness(mode, inputs, self.run(inputs, mode))
+        return Finding("", "contract", ERROR, why.cause, why.message, why.op, FORWARD, site, (mode,), (), (), witness)
+
+    def _runs(self, domains: Mapping[str, Domain], mode: str) -> bool:
+        rng = np.random.default_rng(self.settings.seed)
+        return all(not self.run({n: sample.ordinary(d, rng) for n, d in domains.items()}, mode).error for _ in range(3))
 
     def _search(self, mode: str, trace: Trace, proof: Proof) -> Searched:
         names = {i: name for name, i in trace.graph.inputs.items()}
@@ -112,7 +166,10 @@ class _Job:
             lambda inputs: self.run(inputs, mode),
             self.domains,
             hints=hints,
-            proposals=lambda: proposals(trace.graph, proof, self.domains, self.settings.seed),
+            proposals=lambda: itertools.chain(
+                proposals(trace.graph, proof, self.domains, self.settings.seed),
+                solutions(trace.graph, proof, self.domains, self.settings.seed),
+            ),
             seed=self.settings.seed,
             evaluations=self.settings.evaluations,
             seconds=self.settings.budget,
@@ -159,8 +216,30 @@ class _Job:
             simple, again = failure.inputs, why
         return self.explained(mode, again, simple)
 
+    def _compared(self, mode: str, why: Blame, inputs: Inputs) -> Blame:
+        """The blame of a compiled program's failure, put on the compiler where it took away what keeps the written program finite."""
+        if mode == PLAIN or not compiled.may_lack_epsilon(why):
+            return why
+        try:
+            if signature(self.run(inputs, PLAIN)):
+                return why
+            lost = compiled.removed(self.capture(inputs, PLAIN).graph, self.capture(inputs, mode).graph)
+        except WhynanError:  # the program as written cannot be run: nothing to compare with
+            return why
+        here = [e for e in lost if e.site and why.site and e.site.line == why.site.line]
+        return compiled.blamed_on(why, (here or lost)[0]) if lost else why
+
+    def confirmed(self, finding: Finding) -> Finding:
+        """The finding with all modes in which its witness fails: it is run in each."""
+        if finding.severity != ERROR or finding.witness is None:
+            return finding
+        inputs = finding.witness.inputs
+        fails = [m for m in self.settings.modes if m in finding.modes or signature(self.run(inputs, m))]
+        return replace(finding, modes=tuple(fails))
+
     def explained(self, mode: str, why: Blame, inputs: Inputs) -> Finding:
         """The finding for a blamed input."""
+        why = self._compared(mode, why, inputs)
         return Finding(
             id="",
             kind="non-finite",
@@ -259,25 +338,35 @@ def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     joined: dict[tuple[object, ...], Finding] = {}
     for f in findings:
         key = (f.kind, f.cause, f.phase, f.op, f.site)
-        joined[key] = replace(joined[key], modes=(*joined[key].modes, *f.modes)) if key in joined else f
+        before = joined.get(key)
+        if before is None:
+            joined[key] = f
+        elif f.kind != "non-finite":
+            joined[key] = replace(before, modes=tuple(dict.fromkeys([*before.modes, *f.modes])))
+        elif not set(f.modes) <= set(before.modes):  # the first one's witness is fine there: this one has its own
+            joined[(*key, f.modes)] = f
     failing = {f.site for f in joined.values() if f.severity == ERROR}
     # where a gradient can be infinite it can be large as well: that is no news
     news = [f for f in joined.values() if f.kind != "exploding-gradient" or f.site not in failing]
-    ordered = sorted(news, key=lambda f: (f.severity != ERROR, f.phase != FORWARD))  # stable: else in order of execution
+    ordered = sorted(
+        news, key=lambda f: (f.severity != ERROR, f.kind != "non-finite", f.phase != FORWARD)
+    )  # stable: else in order of execution
     return tuple(replace(f, id=f"F{n}") for n, f in enumerate(ordered, 1))
 
 
 def _report(job: _Job, modes: Sequence[_Mode], findings: tuple[Finding, ...], seconds: float) -> Report:
     unsafe = any(f.kind == "non-finite" for f in findings)
-    covered = all(m.proof.finite and not m.unproven for m in modes)
+    stopped = [f for f in findings if not {*f.modes} & {m.mode for m in modes}]
+    covered = not stopped and all(m.proof.finite and not m.unproven for m in modes)
     verdict = UNSAFE if unsafe else SAFE if covered else UNDECIDED
     left = [] if verdict == SAFE else [o for m in modes for o in _left(m, findings)]
+    left += [Open(PATH, f.site, f.phase, f"the loss raises on its domain in mode {', '.join(f.modes)}") for f in stopped]
     return Report(
         target=job.program.name,
         framework=job.program.framework,
         framework_version=job.program.framework_version,
         dtype=_dtype(job.domains),
-        modes=tuple(m.mode for m in modes),
+        modes=job.settings.modes,
         verdict=verdict,
         seconds=seconds,
         domain=job.domains,

@@ -38,10 +38,10 @@ def finite(value: Array) -> bool:
     return bool(np.isfinite(value if value.dtype.kind in "fiub" else value.astype(np.float64)).all())
 
 
-def evaluate_many(graph: Graph, nodes: Sequence[int], inputs: Mapping[str, Array]) -> dict[int, Array]:
+def evaluate_many(graph: Graph, nodes: Sequence[int], inputs: Mapping[str, Array], *, wide: bool = False) -> dict[int, Array]:
     """The values of some nodes (in order, closed under inputs) on many inputs at once, stacked along a leading axis.
 
-    Raises OpError for an op without a record.
+    With `wide` every float is a float64. Raises OpError for an op without a record.
     """
     count = len(next(iter(inputs.values())))
     named = {i: inputs[name] for name, i in graph.inputs.items() if name in inputs}
@@ -53,7 +53,7 @@ def evaluate_many(graph: Graph, nodes: Sequence[int], inputs: Mapping[str, Array
         elif node.op == "const":
             out[i] = np.broadcast_to(node.attrs["value"], (count, *node.shape))
         else:
-            out[i] = run(call_of(graph, node), [out[j] for j in node.inputs])
+            out[i] = run(call_of(graph, node), [out[j] for j in node.inputs], wide=wide)
     return out
 
 

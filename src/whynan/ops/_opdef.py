@@ -13,6 +13,9 @@ rounds them outward as `rounding` says:
 - an integer n: the library's function errs by at most n ulps: ends move to the nearest value and n values outward.
 - `"exact"`: the result is representable as it stands, or the transfer function has rounded already.
 
+A node's attribute `ulps` (a front end's, where a framework's kernel is less accurate than the record says) moves the ends that many
+values further, but for zeros.
+
 An elementwise op's transfer sees arrays that broadcast against each other and may have one more dimension in front (many boxes
 at once); it must be plain NumPy broadcasting. A strict op's result is NaN where an input is NaN: `bound` sees to that and
 to empty inputs, the transfer need not.
@@ -98,6 +101,7 @@ def bound(call: Call, inputs: Iterable[Bounds]) -> Bounds:
         return top(call.format, len(call.shape))
     with np.errstate(all="ignore"):
         result = _rounded(op, call, op.transfer(call, *inputs))
+        result = _loosened(result, op, call) if "ulps" in call.attrs else result
         return _strict(result, inputs) if op.strict and op.elementwise else result
 
 
@@ -121,6 +125,18 @@ def _rounded(op: OpDef, call: Call, b: Bounds) -> Bounds:
         neg_zero=settled.may_neg_zero | (hi == 0) | ((hi > 0) & (settled.hi <= 0)),
         fraction=True,
     )
+
+
+def _loosened(b: Bounds, op: OpDef, call: Call) -> Bounds:
+    """Bounds with both ends `ulps` values further out; a zero stays one, nothing crosses it, nor what the op's results never cross."""
+    ulps, fmt = int(call.attrs["ulps"]), call.format
+    least, most = np.where(b.lo > 0, 0.0, op.low), np.where(b.hi < 0, 0.0, op.high)
+    lo = np.where((b.lo == 0) | b.empty, b.lo, np.maximum(next_down(fmt, b.lo, ulps), least))
+    hi = np.where((b.hi == 0) | b.empty, b.hi, np.minimum(next_up(fmt, b.hi, ulps), most))
+    if fmt.flush:
+        lo, hi = np.where((lo > 0) & (lo < fmt.tiny), 0.0, lo), np.where((hi < 0) & (hi > -fmt.tiny), 0.0, hi)
+    pos, neg = b.may_pos_zero | (lo == 0) & (b.hi > 0), b.may_neg_zero | (hi == 0) & (b.lo < 0)
+    return make(lo, hi, nan=b.may_nan, pos_zero=pos, neg_zero=neg)
 
 
 def _strict(result: Bounds, inputs: tuple[Bounds, ...]) -> Bounds:
@@ -150,6 +166,8 @@ def run(call: Call, arrays: Iterable[Array], *, wide: bool = False) -> Array:
     if op is None:
         raise OpError(f"the op {call.op!r} is unknown and cannot be run.")
     ready = [_prepared(a, wide) for a in arrays]
+    if wide and call.op == "cast" and call.format.is_float and call.formats[0].is_float:
+        return ready[0]
     if not wide and any(f.flush for f in call.formats):
         ready = [_flushed(a, f) for a, f in zip(ready, call.formats, strict=True)]
     if op.elementwise:
