@@ -8,7 +8,8 @@ from tests.analysis.small import Small, ends, interval, proven
 
 from whynan.analysis.propagate import propagate
 from whynan.domain.interval import Bounds
-from whynan.ir.dtype import FLOAT16, FLOAT32, FLOAT64
+from whynan.ir.dtype import BOOL, FLOAT16, FLOAT32, FLOAT64
+from whynan.ir.graph import Builder, Graph, Output
 
 UNIT, REAL, NONNEGATIVE, LOGIT = interval(0, 1), interval(-1e4, 1e4), interval(0, 1e4), interval(-100, 100)
 
@@ -281,3 +282,33 @@ def test_a_factor_that_is_zero_at_the_danger_makes_it_worse() -> None:
     assert not proven(s, loss, x=UNIT).finite
     s, loss = of_x(lambda s, x: s.op("xlogy", x, x))
     assert proven(s, loss, x=UNIT).finite
+
+
+def test_the_rows_of_a_simplex_sum_to_one():
+    graph = normalised_rows()
+    loose, tight = (propagate(graph, {"p": UNIT}, simplexes=names) for names in ((), ("p",)))
+    assert not loose.finite and tight.finite
+    total = tight.bounds[1]
+    assert 1 - 1e-5 < total.lo.min() <= 1 <= total.hi.max() < 1 + 1e-5
+
+
+def test_columns_of_a_simplex_do_not():
+    assert not propagate(normalised_rows(dims=(-2,)), {"p": UNIT}, simplexes=("p",)).finite
+
+
+def test_a_choice_that_is_always_the_same_hides_no_maximum():
+    def shifted(s: Small, x: int) -> int:
+        top = s.reduce("amax", x, -1)
+        kept = s.op("where", s.op("isfinite", top, fmt=BOOL), top, s.const(0.0))
+        return s.op("log", s.reduce("sum", s.op("exp", s.op("sub", x, kept)), -1))
+
+    s, root = of_x(shifted)
+    assert propagate(s.graph(root), {"x": LOGIT}).finite
+
+
+def normalised_rows(dims=(-1,)):
+    b = Builder()
+    p = b.add("input", (), (4, 3), FLOAT32, name="p")
+    total = b.add("sum", (p,), (4, 1) if dims == (-1,) else (1, 3), FLOAT32, dims=dims)
+    inverse = b.add("reciprocal", (total,), b.shape(total), FLOAT32)
+    return Graph(tuple(b.nodes), {"p": p}, (Output("loss", "loss", inverse),))

@@ -152,9 +152,17 @@ def _masked(scene: Scene, node: Node, group: Sequence[Node], hidden: bool) -> bo
 
 
 def _zero_cotangent(scene: Scene, node: Node) -> bool:
-    """Whether the failing element came from a zero gradient: 0/0 or 0*inf."""
+    """Whether the failing element met a zero gradient: 0/0 or 0*inf, here or, for an infinite factor, where it is multiplied in."""
     out = scene.value(node.id)
-    if out is None or not np.isnan(out).any():
+    if out is None:
+        return False
+    return _made_of_zero(scene, node) if np.isnan(out).any() else _meets_zero(scene, node)
+
+
+def _made_of_zero(scene: Scene, node: Node) -> bool:
+    """Whether some element is NaN although an operand is 0 there."""
+    out = scene.value(node.id)
+    if out is None:
         return False
     for j in node.inputs:
         v = scene.value(j)
@@ -165,6 +173,18 @@ def _zero_cotangent(scene: Scene, node: Node) -> bool:
                 return True
         except ValueError:
             continue
+    return False
+
+
+def _meets_zero(scene: Scene, node: Node, most: int = 6) -> bool:
+    """Whether an infinite factor of a derivative is multiplied with a gradient of 0 a few steps on (JAX computes factors apart)."""
+    users = scene.graph.users()
+    frontier = [node.id]
+    for _ in range(most):
+        after = [scene.graph.nodes[u] for i in frontier for u in users[i] if scene.bad(u)]
+        if any(_made_of_zero(scene, n) for n in after if n.op in ("mul", "fma", "div")):
+            return True
+        frontier = [n.id for n in after]
     return False
 
 

@@ -5,25 +5,15 @@ and a constant that the written program adds and the compiled one does not.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from whynan.analysis.blame import Blame
 from whynan.analysis.causes import AT_EDGE
-from whynan.ir.graph import Graph
-from whynan.ir.where import Site
+from whynan.ir.graph import SMALL, Addend, Graph
 
 CAUSE = "epsilon-removed-by-compiler"
-_SMALL = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Epsilon:
-    """A small constant that a program adds, and where."""
-
-    value: float
-    site: Site | None
 
 
 def may_lack_epsilon(why: Blame) -> bool:
@@ -31,13 +21,13 @@ def may_lack_epsilon(why: Blame) -> bool:
     return why.cause in AT_EDGE or bool(AT_EDGE.intersection(why.related))
 
 
-def removed(written: Graph, compiled: Graph) -> list[Epsilon]:
-    """The small constants that the written program adds and the compiled one does not."""
-    kept = {e.value for e in _added(compiled)}
-    return [e for e in _added(written) if e.value not in kept]
+def removed(compiled: Graph) -> list[Addend]:
+    """The small constants that the source adds and the compiled program does not."""
+    kept = set(_added(compiled))
+    return [a for a in compiled.added if not any(np.isclose(a.value, value, rtol=1e-2) for value in kept)]
 
 
-def blamed_on(why: Blame, lost: Epsilon) -> Blame:
+def blamed_on(why: Blame, lost: Addend) -> Blame:
     """The same failure with its cause: the compiler removed the epsilon."""
     where = f" in `{lost.site.text}`" if lost.site else ""
     message = (
@@ -47,14 +37,11 @@ def blamed_on(why: Blame, lost: Epsilon) -> Blame:
     return replace(why, cause=CAUSE, related=tuple(c for c in related if c != CAUSE), message=f"{message} {why.message}")
 
 
-def _added(graph: Graph) -> Iterator[Epsilon]:
+def _added(graph: Graph) -> Iterator[float]:
     for node in graph.nodes:
-        if node.op not in ("add", "sub", "maximum") or not node.format.is_float:
-            continue
-        for i in node.inputs:
-            value = _constant(graph, i)
-            if value is not None and 0 < abs(value) <= _SMALL:
-                yield Epsilon(abs(value), node.site)
+        if node.op in ("add", "sub", "maximum", "fma") and node.format.is_float:
+            values = (_constant(graph, i) for i in node.inputs)
+            yield from (abs(v) for v in values if v is not None and 0 < abs(v) <= SMALL)
 
 
 def _constant(graph: Graph, i: int) -> float | None:

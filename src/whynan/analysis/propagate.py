@@ -4,7 +4,7 @@ Nodes are bounded in order from their inputs' bounds, tightened by relations bet
 non-finite although what goes in does not force it, branch and prune looks closer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,20 +56,23 @@ class _State:
     facts: Relations
     attained: Attained
     budget: int
+    simplexes: frozenset[int] = frozenset()  # input nodes whose rows sum to 1
     boxes: int = 0
     charged: int = 0
     hints: list[Ranges] = field(default_factory=list)
 
 
-def propagate(graph: Graph, domains: Mapping[str, Bounds], budget: int = 60_000, refine: bool = True) -> Proof:
+def propagate(
+    graph: Graph, domains: Mapping[str, Bounds], budget: int = 60_000, refine: bool = True, simplexes: Collection[str] = ()
+) -> Proof:
     """Bound every value of the graph for all inputs in the domains (bounds by input name).
 
-    `budget` limits the boxes that branch and prune may evaluate in all; without `refine` it is not used.
+    `simplexes` are the inputs of non-negative numbers whose rows along the last axis sum to 1. `budget` limits the boxes that branch and prune may evaluate in all; without `refine` it is not used.
     """
     view = View(graph)
     bounds: list[Bounds | None] = [None] * len(graph.nodes)
     facts = Relations(view, bounds)
-    state = _State(view, bounds, facts, Attained(view, bounds), budget if refine else 0)
+    state = _State(view, bounds, facts, Attained(view, bounds), budget if refine else 0, frozenset(graph.inputs[n] for n in simplexes))
     by_node = {i: domains[name] for name, i in graph.inputs.items()}
     outputs = {o.node for o in graph.outputs}
     for node in graph.nodes:
@@ -81,6 +84,7 @@ def propagate(graph: Graph, domains: Mapping[str, Bounds], budget: int = 60_000,
             bounds[node.id] = bounds[first]
             continue
         bounds[node.id] = _node(state, node, by_node)
+        _choose(state, node)
         if _worth_a_look(state, node, node.id in outputs):
             _look_closer(state, node)
     done = tuple(b for b in bounds if b is not None)
@@ -98,11 +102,38 @@ def _node(state: _State, node: Node, domains: Mapping[int, Bounds]) -> Bounds:
     return _tighten(state, node, result)
 
 
+def _choose(state: _State, node: Node) -> None:
+    """A `where` with a condition that is the same everywhere is its operand: `where(isfinite(m), m, 0)` hides no maximum."""
+    if node.op != "where":
+        return
+    condition = state.bounds[node.inputs[0]]
+    if condition is None or condition.may_nan.any():
+        return
+    for selected, end in ((node.inputs[1], 1.0), (node.inputs[2], 0.0)):
+        if bool((condition.lo == end).all() and (condition.hi == end).all()) and state.view.nodes[selected].format == node.format:
+            state.view.choose(node.id, selected)
+
+
 def _tighten(state: _State, node: Node, result: Bounds) -> Bounds:
     """Narrow a result by what is known about pairs of values."""
     result = _pair(state, node, result)
+    if node.op == "sum":
+        result = _row_sum(state, node, result)
     least = state.attained.learn(node, result)
     return result if least is None else _raised(result, least, node)
+
+
+def _row_sum(state: _State, node: Node, result: Bounds) -> Bounds:
+    """The sum along the rows of a simplex: 1, up to the rounding of the row's own elements and of the additions."""
+    found = state.view.reduced(state.view.root(node.id), -2) if state.simplexes else None
+    if found is None or found[0][0] not in state.simplexes:
+        return result
+    (source, axes), names = found
+    if len(names) != 1 or axes.count(names[0]) != 1 or axes[-1] != names[0]:
+        return result
+    fmt = node.format if node.format.eps > state.view.nodes[source].format.eps else state.view.nodes[source].format
+    slack = (4 + state.view.nodes[source].shape[-1]) * fmt.eps
+    return meet(result, make(np.full(result.shape, 1 - slack), np.full(result.shape, 1 + slack), fraction=True))
 
 
 def _pair(state: _State, node: Node, result: Bounds) -> Bounds:

@@ -28,6 +28,7 @@ class View:
         self.graph = graph
         self.nodes = graph.nodes
         self.representative = _representatives(graph)
+        self._chosen: dict[int, int] = {}  # `where` nodes of which one branch is never taken: the operand that they are
         self._inputs: dict[Vertex, tuple[Vertex, ...]] = {}
 
     @cached_property
@@ -52,10 +53,18 @@ class View:
         """The node itself, not what it may show, seen along its own dimensions."""
         return node, tuple(d if n > 1 else -1 for d, n in enumerate(self.nodes[node].shape))
 
+    def choose(self, node: int, operand: int) -> None:
+        """From here on a `where` whose condition is the same on the whole domain stands for the operand that it selects."""
+        self._chosen[node] = operand
+
     def resolve(self, node: int, axes: Axes) -> Vertex:
-        """Go through operations that only rearrange dimensions or widen the format, to the value they show."""
+        """Go through operations that only rearrange dimensions, widen the format or have no choice, to the value they show."""
         while True:
             n = self.nodes[node]
+            if node in self._chosen:
+                node = self._chosen[node]
+                axes = _operand_axes(self.nodes[node].shape, axes)
+                continue
             step = _source_axes(n, self.nodes[n.inputs[0]], axes) if n.inputs and n.op in TRANSPARENT else None
             if step is None:
                 return self.representative[node], axes

@@ -285,5 +285,10 @@ def settle(b: Bounds, fmt: Format) -> Bounds:
 
 
 def entering(b: Bounds, fmt: Format) -> Bounds:
-    """A value that no operation has made yet, as operations see it: where subnormals are flushed, one of those counts as a zero."""
-    return settle(b, fmt) if fmt.flush else b
+    """A value as the operations that read it see it: where subnormals are flushed, one of those is a zero of its sign."""
+    if not fmt.flush:
+        return b
+    settled = settle(b, fmt)
+    lo = np.where(np.abs(settled.lo) < fmt.tiny, 0.0, settled.lo)
+    hi = np.where(np.abs(settled.hi) < fmt.tiny, 0.0, settled.hi)
+    return normalised(lo, hi, settled.flags)

@@ -21,6 +21,7 @@ from whynan.domain.spec import (
     logit,
     mask,
     nonnegative,
+    onehot,
     positive,
     prob,
     real,
@@ -88,6 +89,8 @@ def kind_of(name: str, function: str = "") -> str:
     """
     words = words_of(name)
     if words[:1] == ["log"] and len(words) > 1:
+        if words[1] in _PREDICTIONS | _TARGETS:
+            return "logprob"
         return {"prob": "logprob", "positive": "logscale"}.get(_kind_word(words[1]), "logit")
     for word in reversed(words):
         if kind := _kind_word(word):
@@ -116,8 +119,16 @@ def _kind_word(word: str) -> str:
 
 def _prediction_kind(function: list[str], used: frozenset[str]) -> str:
     """What predictions are, by the loss's name and by what its code does with them."""
-    if {"logits", "logit", "poisson"} & {*function} or (function[-2:] == ["cross", "entropy"] and "binary" not in function):
+    if _of_probabilities(function) and "from_logits=True" not in used:
+        return "simplex" if "categorical" in function else "prob"
+    if function == ["poisson"] or "logarithmic" in function:
+        return "nonnegative"
+    if {"logits", "logit", "poisson", "crossentropy"} & {*function}:
         return "logit"
+    if function[-2:] == ["cross", "entropy"] and "binary" not in function:
+        return "logit"
+    if "divergence" in function:
+        return "prob"
     if used & {"sigmoid", "softmax", "logsigmoid", "logits", "cross_entropy"}:
         return "logit"
     if {"kl", "nll"} & {*function} and "gaussian" not in function:
@@ -125,6 +136,16 @@ def _prediction_kind(function: list[str], used: frozenset[str]) -> str:
     if {"bce", "dice", "jaccard", "tversky", "js"} & {*function} or {"binary", "entropy"} <= {*function}:
         return "prob"
     return "prob" if used & {"binary_cross_entropy", "BCELoss"} else "real"
+
+
+def _of_probabilities(function: list[str]) -> bool:
+    """Whether it is a cross-entropy by Keras' names: of probabilities, unless told that they are logits."""
+    return "crossentropy" in function or {"categorical", "entropy"} <= {*function}
+
+
+def _by_rows(function: list[str]) -> bool:
+    """Whether a loss, by Keras' names, takes a one-hot row for each row of its predictions."""
+    return "categorical" in function and "sparse" not in function
 
 
 def domain_for(name: str, shape: Shape, function: str = "") -> Domain:
@@ -246,16 +267,27 @@ def _assignments(names: list[str], given: dict[str, Domain], function: str) -> I
         for shape, target in _layouts(names, given, inputs, targets, arrays, function):
             made = dict(given)
             made |= {name: _input(name, shape, masks, function) for name in inputs}
-            made |= {name: target.but(assumed=True) for name in targets}
+            made |= {name: _target(name, target).but(assumed=True) for name in targets}
             yield made
+
+
+def _target(name: str, domain: Domain) -> Domain:
+    """The domain of a target; of the logarithm of one, if its name says so."""
+    return real(*domain.shape, low=-100, high=0) if kind_of(name) == "logprob" and domain.format.is_float else domain
 
 
 def _sequences(names: list[str], given: dict[str, Domain], function: str) -> Iterator[dict[str, Domain]]:
     """Scores (time, batch, classes), labels without the blank and their lengths, for a loss that takes lengths."""
-    lengths = [n for n in names if "lengths" in words_of(n)]
-    if not lengths or any(n in given for n in lengths):
-        return
     time, batch, kinds, most = 5, 2, 4, 2
+    paddings = [n for n in names if "paddings" in words_of(n)]
+    if paddings and not any(n in given for n in paddings):
+        made = {n: domain_for(n, (batch, time, kinds), function) for n in names}
+        made |= {n: integers(1, kinds - 1, batch, most) for n in names if is_target(n, names)}
+        made |= {n: binary(batch, most if is_target(n, names) else time) for n in paddings}
+        yield {n: given.get(n, made[n].but(assumed=True)) for n in names}
+    lengths = [n for n in names if {"lengths", "length"} & {*words_of(n)} and len(words_of(n)) > 1]
+    if len(lengths) < 2 or any(n in given for n in lengths):
+        return
     made = {n: domain_for(n, (time, batch, kinds), function) for n in names if n not in lengths and not is_target(n, names)}
     made |= {n: integers(1, kinds - 1, batch, most).but(assumed=True) for n in names if is_target(n, names)}
     made |= {n: integers(1, most, batch) if is_target(n, names) else integers(time, time, batch) for n in lengths}
@@ -276,11 +308,12 @@ def _layouts(
     shapes = _shapes(given, inputs, names)
     kinds = [kind_of(name, function) if name not in given else given[name].kind for name in arrays]
     # class numbers first: where they do not belong, shapes do not match and the loss refuses them
-    if targets and len(arrays) == 1 and not {"mse_loss", "l1_loss", "huber_loss"} & _used_words(function):
+    rows = _by_rows(_function_words(function))
+    if targets and len(arrays) == 1 and not rows and not {"mse_loss", "l1_loss", "huber_loss"} & _used_words(function):
         for shape in shapes:
             yield from ((shape, domain) for domain in _class_targets(shape))
     scored = any(kind in ("prob", "logit", "simplex") for kind in kinds) and "logscale" not in kinds
-    for shape in shapes:
+    for shape in sorted(shapes, key=lambda s: rows and len(s) < 2):
         wanted = [*_float_targets(shape, scored, {*_function_words(function)}), *_class_targets(shape)] if targets else [real(*shape)]
         wanted += [integers(-1, shape[1] - 1, *shape)] if targets and len(shape) == 2 else []  # class numbers, padded with -1
         yield from ((shape, domain) for domain in wanted)
@@ -290,6 +323,10 @@ def _float_targets(shape: Shape, scored: bool, function: set[str]) -> list[Domai
     """Targets of the inputs' own shape; signs where the loss is a margin's, one for each row as well."""
     if {"kl", "js"} & function:
         return [prob(*shape)]
+    if _by_rows([*function]) and shape:
+        return [onehot(*shape)]
+    if "logarithmic" in function:
+        return [nonnegative(*shape)]
     if "poisson" in function:
         return [nonnegative(*shape, high=100)]
     if {"margin", "hinge", "cosine", "ranking"} & function and not {"multilabel", "label", "lovasz"} & function:

@@ -9,7 +9,7 @@ import numpy as np
 
 from whynan.ir.dtype import FLOAT64, Array
 from whynan.ir.frontend import Trace
-from whynan.ir.graph import Assumption, Builder, Graph, Node, Output, Place, Shape
+from whynan.ir.graph import Addend, Assumption, Builder, Graph, Node, Output, Place, Shape
 from whynan.ir.where import Site
 
 
@@ -22,6 +22,7 @@ class Recording:
     assumptions: list[Assumption] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
     handwritten: dict[Site, None] = field(default_factory=dict)
+    added: dict[Addend, None] = field(default_factory=dict)
 
 
 def first_line(error: BaseException) -> str:
@@ -103,6 +104,7 @@ def finished(recording: Recording, inputs: Mapping[str, int], outputs: Sequence[
         tuple(Assumption(place[a.node], a.low, a.high, a.what, a.site) for a in recording.assumptions),
         tuple(recording.notes),
         tuple(recording.handwritten),
+        tuple(recording.added),
     )
     return Trace(graph, tuple(_value(recording, nodes[old]) for old in place))
 

@@ -64,11 +64,23 @@ class Assumption:
     site: Site | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Addend:
+    """A small constant that the source adds to something, and where."""
+
+    value: float
+    site: Site | None
+
+
+SMALL = 1e-3  # up to here a constant counts as an epsilon
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
     """A whole program: nodes in order, inputs by name, outputs, and what was assumed on the way.
 
     `handwritten` are the expressions whose derivative is code of the user's (PyTorch's `autograd.Function`, JAX's `custom_vjp`).
+    `added` are, for a compiled program, the small constants that its source adds; the program itself may have lost them.
     """
 
     nodes: tuple[Node, ...]
@@ -77,6 +89,7 @@ class Graph:
     assumptions: tuple[Assumption, ...] = ()
     notes: tuple[str, ...] = ()  # facts a report must mention: "random under seed 0", "the output is the sum of 3 tensors"
     handwritten: tuple[Site, ...] = ()
+    added: tuple[Addend, ...] = ()
 
     def users(self) -> list[list[int]]:
         """For each node the ids of the nodes that read it."""

@@ -1,12 +1,15 @@
 """Where in the user's source an operation stands."""
 
 import linecache
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A source expression. Lines and columns count from 1 and 0, as in Python's own `ast`; `text` is the exact sub-expression."""
+    """A source expression. Lines and columns count from 1 and 0, as in Python's own `ast`; `text` is the exact sub-expression.
+
+    Two sites are equal if they are the same expression, whatever is known of the library's frames below it.
+    """
 
     file: str
     line: int
@@ -15,7 +18,8 @@ class Site:
     end_column: int
     text: str
     function: str
-    detail: str = ""  # the library frame below the user's expression, if any: "torch/nn/functional.py:3412 in kl_div"
+    # the library frame below the user's expression, if any: "torch/nn/functional.py:3412 in kl_div"
+    detail: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
