@@ -2,19 +2,23 @@
 
 import inspect
 import itertools
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from whynan.analysis.check import check_program, explain_program
+from whynan.analysis.refused import known_refusal
 from whynan.config import Settings
 from whynan.domain.declare import as_domain, declared_by, project_domains
-from whynan.domain.names import candidates, is_target, with_grad_by_name
+from whynan.domain.names import candidates, domain_for, is_target, kind_of, with_grad_by_name
 from whynan.domain.spec import Domain, const, dtype_name, retyped
 from whynan.errors import DomainError, TargetError, WhynanError
 from whynan.frontends import FRAMEWORKS, installed, load
+from whynan.frontends.raised import site_of
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Program
+from whynan.models import Composition, compose, goes_with
 from whynan.report.script import witness_script
 from whynan.result import Report
 from whynan.target import Target, arguments_of, framework_of, instance, load_target, names_used
@@ -31,6 +35,7 @@ def check(
     budget: float | None = None,
     seed: int = 0,
     name: str = "",
+    model: Any = None,
     **named: Any,
 ) -> Report:
     """Can this loss, or a gradient of it, become NaN or Inf on these inputs? Where, why, on which input?
@@ -39,18 +44,69 @@ def check(
     (`whynan.prob(8, 1)`), its notation as text, or a concrete array, which stands for its shape, dtype and kind of values. What is
     not given comes from the loss's `@whynan.domains(...)`, for a target as text from `[tool.whynan.domains]` of the nearest
     `pyproject.toml`, and else from the arguments' names; then it is reported as assumed. `dtype` overrides the dtype of all
-    floating domains. `budget` is the search's time in seconds per mode, `seed` starts its and the loss's own random numbers.
+    floating domains. With a `model`, a callable or a target as text, the loss is that of the model's outputs: its predictions are no
+    inputs any more, `x` is the model's input and `y` the loss's target (or each by its own name). `budget` is the search's time in
+    seconds per mode, `seed` starts its and the loss's own random numbers.
 
     Raises TargetError or DomainError if the loss cannot be loaded or run on its domain.
     """
     target = _target(loss, framework, name)
-    program = _program(target, seed)
-    settings = _settings(program.framework, modes, dtype, budget, seed)
     stated = stated_domains(target) if isinstance(loss, str) else declared_by(target.callable)
-    given = {**stated, **(domains or {}), **named}
+    given = {**(domains or {}), **named}
+    if model is not None:
+        return _check_composed(target, model, stated, given, (modes, dtype, budget, seed), framework)
+    return _checked(target, {**stated, **given}, (modes, dtype, budget, seed))
+
+
+_Options = tuple[Sequence[str] | str | None, Any, float | None, int]  # modes, dtype, budget, seed
+
+
+def _checked(target: Target, given: Mapping[str, Any], options: _Options) -> Report:
+    program = _program(target, options[-1])
+    settings = _settings(program.framework, *options)
     _refuse_unusual(target, {**arguments_of(target.callable), **given})
     ready = _with_parameters(program, _domains(program, target.callable, given, settings))
-    return Report.of(check_program(program, ready, settings, _script_of(program, target.callable, ready, settings.seed)))
+    return Report.of(check_program(program, ready, settings, _script_of(program, target.callable, ready, settings.seed), site_of))
+
+
+def _check_composed(
+    target: Target, model: Any, stated: Mapping[str, Any], given: Mapping[str, Any], options: _Options, framework: str | None
+) -> Report:
+    """The check of a loss of a model's outputs."""
+    made = _target(model, None, "").callable if isinstance(model, str) or inspect.isclass(model) else model
+    both = compose(target.callable, made, given, target.name)
+    names = both.wiring.names
+    known = {**{n: d for n, d in stated.items() if n in names and n not in both.wiring.predictions}, **given}
+    if both.wiring.target in known:
+        domain = as_domain(both.wiring.target, known[both.wiring.target])
+        known[both.wiring.target] = domain if domain.grad_given else domain.but(grad=False, grad_given=True)
+    called = f"{target.name} of {model if isinstance(model, str) else _model_name(made)}"
+    whole = Target(both.callable, called, target.file, framework or target.framework or both.framework)
+    with both.explained():
+        return _checked(whole, {**known, **_by_output(target, whole, both, known, options[-1])}, options)
+
+
+def _by_output(target: Target, whole: Target, both: Composition, known: Mapping[str, Any], seed: int) -> dict[str, Domain]:
+    """Domains of the loss's other arguments that go with the shape of the model's output: the first with which the loss runs."""
+    wiring = both.wiring
+    if all(n in known for n in wiring.loss) or not all(n in known for n in wiring.model):
+        return {}
+    program = _program(whole, seed)
+    mode = FRAMEWORKS[program.framework].default[0]
+    given = {n: as_domain(n, d) for n, d in known.items()}
+    first = _program(Target(both.model, whole.name, whole.file, whole.framework), seed)
+    first.run(_example({n: given[n] for n in wiring.model}), (), mode)
+    hints = " ".join([target.name.rpartition(":")[2].partition("(")[0], *names_used(target.callable)])
+    if not both.shapes:
+        return {}
+    outputs = {n: domain_for(n, shape, hints) for n, shape in zip(wiring.predictions, both.shapes, strict=True)}
+    stated = {own: given[n] for n, own in wiring.loss.items() if n in given}
+    for attempt in candidates([*wiring.predictions, *wiring.loss.values()], {**outputs, **stated}, hints):
+        guessed = {n: attempt[own] for n, own in wiring.loss.items() if n not in given}
+        fits = wiring.target not in guessed or goes_with(guessed[wiring.target], both.shapes[0])
+        if fits and not program.run(_example({**given, **guessed}), (), mode).error:
+            return guessed
+    return {}
 
 
 def explain(
@@ -135,6 +191,12 @@ def _value(name: str, value: Any) -> Domain:
     return domain
 
 
+def _model_name(model: Any) -> str:
+    """A model in a report: a module's class, a function's name."""
+    kind = model[0] if isinstance(model, tuple) and model else model
+    return getattr(kind, "__qualname__", "") or type(kind).__name__
+
+
 def _name_of(loss: Any) -> str:
     """`FILE.py:NAME` for what a file defines at its top, so that a script can load it again; else just the name."""
     found = getattr(loss, "__qualname__", "") or type(loss).__name__
@@ -148,13 +210,23 @@ def _name_of(loss: Any) -> str:
 
 def _script_of(program: Program, target: Any, domains: Mapping[str, Domain], seed: int) -> Callable[[Mapping[str, Array], str], str]:
     reachable = program.name if ".py:" in program.name or (":" in program.name and "<" not in program.name) else ""
+    if getattr(target, "__module__", "") == compose.__module__:
+        reachable = ""  # no text leads to a loss composed with a model
     gradients = tuple(n for n, d in domains.items() if d.grad)
     positional = _positional(target)
     parameters = dict(program.parameters)
 
     def script(inputs: Mapping[str, Array], mode: str) -> str:
         return witness_script(
-            reachable, inputs, gradients, framework=program.framework, mode=mode, positional=positional, parameters=parameters, seed=seed
+            reachable,
+            inputs,
+            gradients,
+            framework=program.framework,
+            mode=mode,
+            positional=positional,
+            parameters=parameters,
+            seed=seed,
+            environment={"KERAS_BACKEND": program.framework} if "keras" in sys.modules else {},  # Keras runs on the loss's framework
         )
 
     return script
@@ -192,23 +264,29 @@ def _domains(program: Program, target: Any, given: Mapping[str, Any], settings: 
     known = {n: retyped(d, settings.dtype) if settings.dtype else d for n, d in known.items()}
     arguments = arguments_of(target)
     missing = [n for n, needed in arguments.items() if needed and n not in known]
+    if not missing and not known:  # a signature of defaults alone, `loss(labels=None, logits=None)`: what is an input its name says
+        missing = [n for n in arguments if is_target(n, arguments) or kind_of(n) != "real"]
     if not missing:
         return with_grad_by_name(known)
-    return _inferred(program, target, known, settings)
+    return _inferred(program, target, known, settings, missing)
 
 
-def _inferred(program: Program, target: Any, known: Mapping[str, Domain], settings: Settings) -> dict[str, Domain]:
+def _inferred(program: Program, target: Any, known: Mapping[str, Domain], settings: Settings, missing: Sequence[str]) -> dict[str, Domain]:
     arguments = arguments_of(target)
-    wanted = [n for n, needed in arguments.items() if needed or n in known]
-    hints = " ".join([program.name.rpartition(":")[2].partition("(")[0], *names_used(target)])
+    wanted = [n for n in arguments if n in missing or n in known]
+    logits = ["from_logits=True"] if getattr(target, "from_logits", False) is True else []
+    hints = " ".join([program.name.rpartition(":")[2].partition("(")[0], *logits, *names_used(target)])
     optional = [n for n in arguments if n not in wanted and is_target(n, arguments)][:1]  # labels=None, without which some losses raise
     tries = [candidates(wanted, known, hints), *([candidates([*wanted, *optional], known, hints)] if optional else [])]
     refused: list[tuple[str, dict[str, Domain]]] = []
     for attempt in _typed(itertools.chain(*tries), known, settings):
-        run = program.run(_example(attempt), tuple(n for n, d in attempt.items() if d.grad), settings.modes[0])
+        run = program.run(_example(attempt), tuple(n for n, d in attempt.items() if d.grad), FRAMEWORKS[program.framework].quick)
         if not run.error and (run.gradients or not any(d.grad for d in attempt.values())):
             return attempt
         refused.append((run.error, attempt))
+    told = next((attempt for error, attempt in refused if known_refusal(error)), None)
+    if told is not None:
+        return told  # no other input helps: the check says what is wrong
     raise _not_inferred(program.name, [n for n in wanted if n not in known], refused)
 
 

@@ -13,13 +13,14 @@ import numpy as np
 from whynan.analysis.causes import cause_of, danger_of, lost_epsilon
 from whynan.analysis.finding import Step
 from whynan.analysis.scene import Scene, written
+from whynan.analysis.unseen import explicable
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
 from whynan.ir.graph import FORWARD, Node
 from whynan.ir.where import Site
 from whynan.ops._opdef import OPS
 
-PLUMBING = frozenset({"reshape", "permute", "expand", "cast", "const", "slice", "concat"})
+PLUMBING = frozenset({"reshape", "permute", "expand", "cast", "const", "slice", "concat", "either", "fma"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +44,8 @@ def blame(trace: Trace) -> Blame | None:
     scene = Scene(trace)
     for output in sorted(trace.graph.outputs, key=lambda o: o.kind != "loss"):
         if scene.bad(output.node):
-            return _explain(scene, output.node, output.name)
+            plausible = explicable(trace, output.node)
+            return _explain(scene if plausible is trace else Scene(plausible), output.node, output.name)
     return None
 
 
@@ -116,7 +118,8 @@ def _reported_op(scene: Scene, node: Node) -> str:
     """The op's own name; for a derivative that of the forward op."""
     if node.phase == FORWARD:
         return written(node)
-    group = [n for n in scene.derived(node) if n.op not in PLUMBING]
+    # code that the user wrote for the backward phase has a site of its own
+    group = [n for n in scene.derived(node) if n.op not in PLUMBING and n.site == node.site]
     steep = [n for n in group if n.op in OPS and OPS[n.op].steep]
     if steep:
         return written(steep[-1])

@@ -60,6 +60,9 @@ def cause_of(scene: Scene, node: Node) -> tuple[str, tuple[str, ...]]:
     if cause in ("zero-over-zero", "div-by-zero") and "zero-variance" in related:
         related.append(cause)
         cause = "zero-variance"
+    if cause in ("zero-over-zero", "div-by-zero") and node.phase == FORWARD and _underflowed(scene, node):
+        related.append(cause)
+        cause = "underflow-then-divide"
     if cause in OUT_OF_DOMAIN and (_only_by_rounding(scene, node) or _barely_outside(scene, node)):
         related.append(cause)
         cause = "rounding-out-of-domain"
@@ -193,12 +196,19 @@ def _background(scene: Scene, node: Node) -> list[str]:
     out: list[str] = []
     if node.op == "div" and len(node.inputs) == 2:
         divisor = node.inputs[1]
-        if any(scene.graph.nodes[i].op == "var" for i in _ancestors(scene.graph, divisor, 6)):
+        if any(_is_variance(scene.graph, scene.graph.nodes[i]) for i in _ancestors(scene.graph, divisor, 6)):
             out.append("zero-variance")
-        here, exact = scene.value(divisor), scene.wide[divisor] if node.phase == FORWARD else None
-        if here is not None and exact is not None and exact.shape == here.shape and ((here == 0) & (exact != 0)).any():
+        if _underflowed(scene, node):
             out.append("underflow-then-divide")
     return out
+
+
+def _underflowed(scene: Scene, node: Node) -> bool:
+    """Whether the divisor of a forward division is zero only because small numbers were lost."""
+    if node.phase != FORWARD or node.op not in ("div", "reciprocal"):
+        return False
+    here, exact = scene.value(node.inputs[-1]), scene.wide[node.inputs[-1]]
+    return here is not None and exact is not None and exact.shape == here.shape and bool(((here == 0) & (exact != 0)).any())
 
 
 def _ancestors(graph: Graph, i: int, most: int) -> list[int]:
@@ -228,7 +238,22 @@ def _barely_outside(scene: Scene, node: Node) -> bool:
 
 
 def _subtracts_maximum(scene: Scene, node: Node) -> bool:
-    return node.op == "sub" and any(scene.graph.nodes[i].op == "amax" for i in _ancestors(scene.graph, node.inputs[1], 3))
+    """Whether a value's own maximum is taken away from it."""
+    return node.op == "sub" and _subtracts_own(scene.graph, node, ("amax",))
+
+
+def _subtracts_own(graph: Graph, node: Node, summaries: Sequence[str]) -> bool:
+    """Whether what a subtraction takes away from a value is such a summary of that value: x - max(x), x - mean(x)."""
+    value, taken = node.inputs
+    itself = set(_ancestors(graph, value, 3))
+    return any(graph.nodes[i].op in summaries and itself.intersection(graph.nodes[i].inputs) for i in _ancestors(graph, taken, 4))
+
+
+def _is_variance(graph: Graph, node: Node) -> bool:
+    """Whether a node is a variance, or the square of deviations from a mean of which one is computed."""
+    squared = node.op == "square" or (node.op == "mul" and node.inputs[0] == node.inputs[1])
+    deviation = graph.nodes[node.inputs[0]] if squared else None
+    return node.op == "var" or (deviation is not None and deviation.op == "sub" and _subtracts_own(graph, deviation, ("mean", "sum")))
 
 
 # ---------------------------------------------------------------- epsilons that round away

@@ -74,13 +74,18 @@ def check_program(
     job = _Job(program, domains, settings, script, raised)
     modes: list[_Mode] = []
     refused: list[Finding] = []
+    unable: dict[str, TargetError] = {}
     for mode in settings.modes:
         try:
             modes.append(job.mode(mode))
         except _Refused as stopped:
             refused.append(stopped.finding)
+        except TargetError as error:  # one mode that cannot be run does not take the others' answer away
+            unable[mode] = error
+    if unable and not modes and not refused:
+        raise next(iter(unable.values()))
     findings = _merged([*refused, *(job.confirmed(f) for m in modes for f in m.findings)])
-    return _report(job, modes, findings, time.perf_counter() - start)
+    return _report(job, modes, findings, unable, time.perf_counter() - start)
 
 
 class _Job:
@@ -91,6 +96,10 @@ class _Job:
     ) -> None:
         self.program, self.domains, self.settings, self.script, self.raised = program, domains, settings, script, raised
         self.wrt = tuple(name for name, d in domains.items() if d.grad)
+
+    def _arguments(self) -> dict[str, Domain]:
+        """The domains of what is passed to the loss, as against what it owns."""
+        return {name: d for name, d in self.domains.items() if name not in self.program.parameters}
 
     def run(self, inputs: Inputs, mode: str) -> Run:
         """The real function."""
@@ -104,14 +113,16 @@ class _Job:
         """Everything for one mode."""
         first, second = self._starts(mode)
         trace = self.capture(first, mode)
-        proof = propagate(trace.graph, {name: bounds_of(self.domains[name]) for name in trace.graph.inputs}, self.settings.boxes)
+        bounds = {name: bounds_of(self.domains[name]) for name in trace.graph.inputs}
+        simplexes = [name for name in trace.graph.inputs if self.domains[name].kind in ("simplex", "onehot")]
+        proof = propagate(trace.graph, bounds, self.settings.boxes, simplexes=simplexes)
         unproven = [*_assumed(trace.graph, proof), *_varying(trace.graph, self.capture(second, mode).graph)]
         open_ = not proof.finite or bool(unproven)
         searched = self._search(mode, trace, proof) if open_ else Searched((), 0, 0.0)
         patient = self._patient(mode)
         wrong = list(contracts(patient, trace, proof, searched))
-        known = {f.site for f in wrong if f.cause == "logits-as-probabilities"}  # says more than that a clamp stops the gradient there
-        others = [f for f in warnings(patient, trace, proof, searched) if f.kind != "dead-gradient" or f.site not in known]
+        known = {_span(f.site) for f in wrong if f.cause == "logits-as-probabilities"}  # says more than that a clamp stops the gradient
+        others = [f for f in warnings(patient, trace, proof, searched) if f.kind != "dead-gradient" or _span(f.site) not in known]
         findings = [*self._refuted(mode, searched), *wrong, *others]
         return _Mode(mode, trace, proof, tuple(unproven), searched, tuple(findings))
 
@@ -132,7 +143,7 @@ class _Job:
             self._refuse(mode, error)
             said = error.rstrip(".") if error.startswith("TypeError: the loss ") else f"raised {error.rstrip('.')}"
             raise TargetError(
-                f"{self.program.name} {said.removeprefix('TypeError: the loss ')} on {_shapes(self.domains)}.",
+                f"{self.program.name} {said.removeprefix('TypeError: the loss ')} on {_shapes(self._arguments())}.",
                 "Give domains, shapes included, on which it runs and returns a tensor of floats.",
             )
         return good[0], good[0]
@@ -220,21 +231,23 @@ class _Job:
         """The blame of a compiled program's failure, put on the compiler where it took away what keeps the written program finite."""
         if mode == PLAIN or not compiled.may_lack_epsilon(why):
             return why
-        try:
-            if signature(self.run(inputs, PLAIN)):
-                return why
-            lost = compiled.removed(self.capture(inputs, PLAIN).graph, self.capture(inputs, mode).graph)
-        except WhynanError:  # the program as written cannot be run: nothing to compare with
+        lost = compiled.removed(self.capture(inputs, mode).graph)
+        if not lost or self._fails(inputs, PLAIN):
             return why
-        here = [e for e in lost if e.site and why.site and e.site.line == why.site.line]
-        return compiled.blamed_on(why, (here or lost)[0]) if lost else why
+        here = [a for a in lost if a.site and why.site and a.site.line == why.site.line]
+        return compiled.blamed_on(why, (here or lost)[0])
+
+    def _fails(self, inputs: Inputs, mode: str) -> bool:
+        """Whether an output is not finite there; a run that raises has none."""
+        run = self.run(inputs, mode)
+        return not run.error and bool(signature(run))
 
     def confirmed(self, finding: Finding) -> Finding:
         """The finding with all modes in which its witness fails: it is run in each."""
         if finding.severity != ERROR or finding.witness is None:
             return finding
         inputs = finding.witness.inputs
-        fails = [m for m in self.settings.modes if m in finding.modes or signature(self.run(inputs, m))]
+        fails = [m for m in self.settings.modes if m in finding.modes or self._fails(inputs, m)]
         return replace(finding, modes=tuple(fails))
 
     def explained(self, mode: str, why: Blame, inputs: Inputs) -> Finding:
@@ -266,8 +279,12 @@ def _nan(run: Run) -> bool:
 
 
 def _key(why: Blame) -> tuple[object, ...]:
-    site = why.site
-    return (why.phase, (site.file, site.line, site.column, site.end_line, site.end_column) if site else None, why.op)
+    return (why.phase, _span(why.site), why.op)
+
+
+def _span(site: Site | None) -> tuple[object, ...] | None:
+    """The place of an expression, whatever library code stands below it."""
+    return (site.file, site.line, site.column, site.end_line, site.end_column) if site else None
 
 
 def _varied(failures: Sequence[Failure]) -> list[Failure]:
@@ -337,7 +354,8 @@ def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Findings of all modes, equal ones joined, errors first, numbered."""
     joined: dict[tuple[object, ...], Finding] = {}
     for f in findings:
-        key = (f.kind, f.cause, f.phase, f.op, f.site)
+        # compilers write the same mistake with other operations
+        key = (f.kind, f.cause, _span(f.site)) if f.kind == "contract" else (f.kind, f.cause, f.phase, f.op, f.site)
         before = joined.get(key)
         if before is None:
             joined[key] = f
@@ -348,19 +366,21 @@ def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     failing = {f.site for f in joined.values() if f.severity == ERROR}
     # where a gradient can be infinite it can be large as well: that is no news
     news = [f for f in joined.values() if f.kind != "exploding-gradient" or f.site not in failing]
-    ordered = sorted(
-        news, key=lambda f: (f.severity != ERROR, f.kind != "non-finite", f.phase != FORWARD)
-    )  # stable: else in order of execution
+    # stable: else in order of execution
+    ordered = sorted(news, key=lambda f: (f.severity != ERROR, f.kind != "non-finite", f.phase != FORWARD))
     return tuple(replace(f, id=f"F{n}") for n, f in enumerate(ordered, 1))
 
 
-def _report(job: _Job, modes: Sequence[_Mode], findings: tuple[Finding, ...], seconds: float) -> Report:
+def _report(
+    job: _Job, modes: Sequence[_Mode], findings: tuple[Finding, ...], unable: Mapping[str, TargetError], seconds: float
+) -> Report:
     unsafe = any(f.kind == "non-finite" for f in findings)
     stopped = [f for f in findings if not {*f.modes} & {m.mode for m in modes}]
-    covered = not stopped and all(m.proof.finite and not m.unproven for m in modes)
+    covered = not stopped and not unable and all(m.proof.finite and not m.unproven for m in modes)
     verdict = UNSAFE if unsafe else SAFE if covered else UNDECIDED
     left = [] if verdict == SAFE else [o for m in modes for o in _left(m, findings)]
     left += [Open(PATH, f.site, f.phase, f"the loss raises on its domain in mode {', '.join(f.modes)}") for f in stopped]
+    left += [Open(PATH, None, FORWARD, f"mode {mode} could not be checked: {error.message}") for mode, error in unable.items()]
     return Report(
         target=job.program.name,
         framework=job.program.framework,

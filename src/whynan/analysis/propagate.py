@@ -110,7 +110,7 @@ def _choose(state: _State, node: Node) -> None:
     if condition is None or condition.may_nan.any():
         return
     for selected, end in ((node.inputs[1], 1.0), (node.inputs[2], 0.0)):
-        if bool((condition.lo == end).all() and (condition.hi == end).all()) and state.view.nodes[selected].format == node.format:
+        if bool((condition.lo == end).all() and (condition.hi == end).all()) and state.view.nodes[selected].format.name == node.format.name:
             state.view.choose(node.id, selected)
 
 

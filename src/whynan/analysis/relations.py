@@ -73,7 +73,7 @@ class Relations:
         return found
 
     def _search(self, a: Term, b: Vertex, depth: int) -> Slack | None:
-        for rule in (_same, _larger_right, _smaller_left, _pairwise, _reduction, _smallest, _roots):
+        for rule in (_same, _larger_right, _smaller_left, _pairwise, _reduction, _smallest, _roots, _in_order, _cauchy_schwarz):
             found = rule(self, a, b, depth)
             if found is not None:
                 return found
@@ -299,6 +299,81 @@ def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     formats = (facts.view.node(b).format, facts.view.node(a.vertex).format)  # the square is rounded in one that lies between the two
     slack = _norm_slack(max(formats, key=lambda f: f.eps), max(formats, key=lambda f: f.tiny))
     return None if below is None else slack if below == EXACT else below + slack
+
+
+def _in_order(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """Two slices of one sorted value: what stands earlier is at most what stands later."""
+    view, (kind, v) = facts.view, a
+    if kind != "id" or view.op(v) != "slice" or view.op(b) != "slice" or v[1] != b[1]:
+        return None
+    first, second = view.node(v), view.node(b)
+    source = view.representative[first.inputs[0]]
+    same = first.shape == second.shape and all(first.attrs[k] == second.attrs[k] for k in ("dim", "step"))
+    if not same or source != view.representative[second.inputs[0]] or view.nodes[source].op != "sort_values":
+        return None
+    attrs = view.nodes[source].attrs
+    ahead = second.attrs["start"] - first.attrs["start"]
+    return EXACT if attrs["dim"] == first.attrs["dim"] and (-ahead if attrs["descending"] else ahead) >= 0 else None
+
+
+def _cauchy_schwarz(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """|sum(x y)| <= sqrt(sum(x^2) sum(y^2)), and the same of means: up to the rounding of the three sums and to squares that underflow."""
+    view, (kind, v) = facts.view, a
+    if kind == "square" or view.op(v) not in ("sum", "mean"):
+        return None
+    base = _fresh(v, b)
+    found = view.reduced(v, base)
+    if found is None or view.op(found[0]) not in ("mul", "square"):
+        return None
+    factors = view.inputs(found[0]) * (1 if view.op(found[0]) == "mul" else 2)
+    sizes = _sizes(facts, b)
+    if sizes is None or sorted(_squared(view, s, view.op(v), base, found[1]) or b for s in sizes) != sorted(factors):
+        return None
+    terms = int(np.prod([view.length(found[0], name) for name in found[1]], initial=1))
+    fmt = max((view.node(x).format for x in (v, b, found[0])), key=lambda f: f.eps)
+    largest = max(max(abs(facts.low(x)), abs(facts.high(x))) for x in factors)
+    lost = 4 * (terms * largest + 1) * float(np.sqrt(max(view.node(x).format.tiny for x in (v, b, found[0]))))
+    return Slack((4 * terms + 16) * fmt.eps, lost) if np.isfinite(largest) and terms * fmt.eps < 0.01 else None
+
+
+def _sizes(facts: Relations, b: Vertex) -> tuple[Vertex, Vertex] | None:
+    """The two sums of squares (or norms) of which b is the root of the product, or the product of the roots, or more than that."""
+    view = facts.view
+    if view.op(b) == "sqrt":
+        b = view.inputs(b)[0]
+        while view.op(b) == "add":
+            x, y = view.inputs(b)
+            if facts.low(y) >= 0 and view.op(x) in ("mul", "add"):
+                b = x
+            elif facts.low(x) >= 0:
+                b = y
+            else:
+                return None
+        if view.op(b) != "mul":
+            return None
+        one, two = view.inputs(b)
+        return one, two
+    if view.op(b) != "mul":
+        return None
+    sides = [view.inputs(x)[0] if view.op(x) == "sqrt" else x for x in view.inputs(b)]
+    rooted = all(view.op(x) in ("sqrt", "norm") for x in view.inputs(b))
+    return (sides[0], sides[1]) if rooted else None
+
+
+def _squared(view: View, size: Vertex, reduction: str, base: int, names: tuple[int, ...]) -> Vertex | None:
+    """The value whose squares are summed (or whose norm is taken) along the named axes."""
+    found = view.reduced(size, base)
+    if found is None or found[1] != names:
+        return None
+    if view.op(size) == "norm":
+        return found[0] if view.node(size).attrs["ord"] == 2 and reduction == "sum" else None
+    if view.op(size) != reduction:
+        return None
+    inner = found[0]
+    if view.op(inner) == "square":
+        return view.inputs(inner)[0]
+    x = view.inputs(inner)
+    return x[0] if view.op(inner) == "mul" and x[0] == x[1] else None
 
 
 def _first(attempts: Iterable[Slack | None]) -> Slack | None:

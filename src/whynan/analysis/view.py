@@ -60,6 +60,7 @@ class View:
     def resolve(self, node: int, axes: Axes) -> Vertex:
         """Go through operations that only rearrange dimensions, widen the format or have no choice, to the value they show."""
         while True:
+            node = self.representative[node]
             n = self.nodes[node]
             if node in self._chosen:
                 node = self._chosen[node]
@@ -67,7 +68,7 @@ class View:
                 continue
             step = _source_axes(n, self.nodes[n.inputs[0]], axes) if n.inputs and n.op in TRANSPARENT else None
             if step is None:
-                return self.representative[node], axes
+                return node, axes
             node, axes = n.inputs[0], step
 
     def inputs(self, vertex: Vertex) -> tuple[Vertex, ...]:

@@ -13,18 +13,22 @@ from whynan.ir.frontend import Program
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """What is known of a framework without importing it: its name in prose, the programs it makes of a loss, those checked by default."""
+    """What is known of a framework without importing it: its name in prose, the programs it makes of a loss, those checked by default.
+
+    `quick` is the mode in which a loss runs soonest on inputs of a new shape.
+    """
 
     product: str
     modes: tuple[str, ...]
     default: tuple[str, ...]
+    quick: str
 
 
 FRAMEWORKS = MappingProxyType(
     {
-        "torch": Framework("PyTorch", ("eager", "compile"), ("eager",)),
-        "tensorflow": Framework("TensorFlow", ("eager", "function", "xla"), ("eager", "function")),
-        "jax": Framework("JAX", ("jit", "eager"), ("jit",)),
+        "torch": Framework("PyTorch", ("eager", "compile"), ("eager",), "eager"),
+        "tensorflow": Framework("TensorFlow", ("eager", "function", "xla"), ("eager", "function"), "eager"),
+        "jax": Framework("JAX", ("jit", "eager"), ("jit",), "jit"),
     }
 )
 

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from whynan.domain.interval import NAN, Bounds, make, settle, top
 from whynan.errors import OpError
-from whynan.ir.dtype import Array, Format, next_down, next_up
+from whynan.ir.dtype import Array, Float64, Format, from_ordinal, next_down, next_up, ordinal
 from whynan.ir.graph import Call
 
 Evaluate = Callable[..., Any]
@@ -131,12 +131,18 @@ def _loosened(b: Bounds, op: OpDef, call: Call) -> Bounds:
     """Bounds with both ends `ulps` values further out; a zero stays one, nothing crosses it, nor what the op's results never cross."""
     ulps, fmt = int(call.attrs["ulps"]), call.format
     least, most = np.where(b.lo > 0, 0.0, op.low), np.where(b.hi < 0, 0.0, op.high)
-    lo = np.where((b.lo == 0) | b.empty, b.lo, np.maximum(next_down(fmt, b.lo, ulps), least))
-    hi = np.where((b.hi == 0) | b.empty, b.hi, np.minimum(next_up(fmt, b.hi, ulps), most))
+    lo = np.where((b.lo == 0) | b.empty, b.lo, np.maximum(_shifted(fmt, b.lo, -ulps), least))
+    hi = np.where((b.hi == 0) | b.empty, b.hi, np.minimum(_shifted(fmt, b.hi, ulps), most))
     if fmt.flush:
         lo, hi = np.where((lo > 0) & (lo < fmt.tiny), 0.0, lo), np.where((hi < 0) & (hi > -fmt.tiny), 0.0, hi)
     pos, neg = b.may_pos_zero | (lo == 0) & (b.hi > 0), b.may_neg_zero | (hi == 0) & (b.lo < 0)
     return make(lo, hi, nan=b.may_nan, pos_zero=pos, neg_zero=neg)
+
+
+def _shifted(fmt: Format, x: npt.ArrayLike, steps: int) -> Float64:
+    """The value that lies so many representable values above x, at most an infinity."""
+    last = ordinal(fmt, np.inf)
+    return from_ordinal(fmt, np.clip(ordinal(fmt, x) + steps, -last, last))
 
 
 def _strict(result: Bounds, inputs: tuple[Bounds, ...]) -> Bounds:

@@ -66,7 +66,7 @@ def summed(fmt: Format, b: Bounds, fold: Fold, *, accumulator: Format | None = N
     lo, hi = np.where(b.empty, 0.0, b.lo), np.where(b.empty, 0.0, b.hi)
     slack = (np.asarray(fold.terms) + rounded) * unit(fmt) + (np.asarray(fold.terms) + 4) * UNIT64
     slack = np.where((np.asarray(fold.terms) == 1) & (not rounded), 0.0, slack)
-    absolute = fold.terms * fmt.smallest if rounded and fmt.is_float else 0.0
+    absolute = fold.terms * np.where((np.asarray(fold.terms) == 1) & (not rounded), 0.0, _lost(fmt, rounded)) if fmt.is_float else 0.0
     size = np.maximum(np.abs(lo), np.abs(hi))
     ends = _Ends(fmt, size, fold, rounded, slack, absolute)
     low, high = ends.least(lo), ends.most(hi)
@@ -88,6 +88,13 @@ def summed(fmt: Format, b: Bounds, fold: Fold, *, accumulator: Format | None = N
     neg_zero = mixed | fold.any(b.may_neg_zero) & zeros if rounded else fold.all(b.may_neg_zero)
     pos_zero = mixed | zeros
     return make(low, high, nan=nan, pos_zero=pos_zero, neg_zero=neg_zero, fraction=fold.any(~b.integral))
+
+
+def _lost(fmt: Format, rounded: bool) -> float:
+    """How much of one term underflow can lose: of a product as it is rounded, and of any partial sum where subnormals become zero."""
+    if fmt.flush:
+        return 2 * fmt.tiny if rounded else fmt.tiny
+    return fmt.smallest if rounded else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,8 @@ def _exact(fmt: Format, x: Float64, fold: Fold, size: Float64) -> Array:
     whole = (fraction * 2.0**53).astype(np.int64)
     grain = np.where(whole == 0, np.inf, np.ldexp((whole & -whole).astype(np.float64), exponent - 53))
     limit = 2 / fmt.eps if fmt.is_float else 2.0**53
-    return np.asarray(size <= fold.over(np.minimum, grain) * limit) & np.isfinite(size)
+    least = fold.over(np.minimum, grain)
+    return np.asarray(size <= least * limit) & np.isfinite(size) & ((not fmt.flush) | (least >= fmt.tiny))
 
 
 def _infinities(b: Bounds, fold: Fold) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 
 from whynan.domain.interval import Bounds, make
 from whynan.ir.graph import Call
-from whynan.ops._curves import ULPS, curve, outward, working_format
+from whynan.ops._curves import ULPS, curve, knowing_subnormals, outward, working_format
 from whynan.ops._opdef import Danger, Transfer, define_op
 from whynan.ops._parts import at, overflow
 from whynan.ops.arithmetic import product
@@ -102,7 +102,7 @@ def _logarithm(name: str, text: str, f: Callable[[Any], Any], edge: float, **fac
         name,
         text,
         lambda call, x: f(x),
-        curve(f, domain=(edge, np.inf), **facts),
+        knowing_subnormals(curve(f, domain=(edge, np.inf), **facts)) if edge == 0 else curve(f, domain=(edge, np.inf), **facts),
         dangers=(
             at("log-of-zero", f"the logarithm falls to -inf as its input reaches {where}.", edge),
             Danger("log-of-negative", lambda call, x: x < edge, f"the logarithm has no real value below {where}."),

@@ -7,7 +7,7 @@ import numpy as np
 from whynan.domain.interval import Bounds, Mask, join, make
 from whynan.ir.dtype import Array, Format
 from whynan.ir.graph import Call
-from whynan.ops._curves import curve, outward
+from whynan.ops._curves import curve, outward, unflushed
 from whynan.ops._opdef import Danger, define_op
 from whynan.ops._parts import at, finite, in_range, overflow, part
 from whynan.ops.arithmetic import absolute, negated
@@ -60,8 +60,19 @@ def _hypot(call: Call, a: Bounds, b: Bounds) -> Bounds:
 
 def _pow(call: Call, x: Bounds, y: Bounds) -> Bounds:
     """Positive, negative and zero bases apart; see C's pow for what infinities and NaN do."""
+    if call.format.flush:
+        x, y = unflushed(call, x), unflushed(call, y)
     result = join(_positive_base(call, x, y), _negative_base(call, x, y), _zero_base(x, y), _nan_operand(x, y))
     return in_range(call, result)
+
+
+_CBRT = curve(np.cbrt, exact=(-1.0, 1.0), odd=True)
+
+
+def _cbrt(call: Call, a: Bounds) -> Bounds:
+    """XLA's root of a subnormal is -5.6e-16."""
+    stray = call.format.flush & a.may_zero
+    return join(_CBRT(call, a), make(np.where(stray, -6e-16, np.inf), np.where(stray, 0.0, -np.inf)))
 
 
 def _smallest(fmt: Format) -> float:
@@ -180,7 +191,7 @@ define_op(
     "cbrt",
     "the cube root",
     lambda call, a: np.cbrt(a),
-    curve(np.cbrt, exact=(-1.0, 1.0), odd=True),
+    _cbrt,
     elementwise=True,
     monotone=(1,),
     steep="pow-grad-at-zero",

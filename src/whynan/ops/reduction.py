@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.domain.interval import Bounds, join_axes, make
+from whynan.domain.interval import Bounds, join, join_axes, make
 from whynan.ir.dtype import Array, Float64, Format, nearest
 from whynan.ir.graph import Call
 from whynan.ops._groups import aligned, blank, copies, magnitudes, span, uniform
@@ -42,7 +42,8 @@ def _sum(call: Call, b: Bounds) -> Bounds:
     axes, b = dims(call), aligned(b, len(call.shapes[0]))
     if span(call.shapes[0], axes) == 0:
         return constant(call, b, axes, 0.0)
-    return fitted(call.format, summed(call.format, b, fold_of(call, b, axes)))
+    contracted = bool(call.attrs.get("contracted"))  # the terms are products that may be added before they are rounded
+    return fitted(call.format, summed(call.format, b, fold_of(call, b, axes), rounded=contracted))
 
 
 def _run_sum(call: Call, x: Array) -> Array:
@@ -191,18 +192,36 @@ def _amax(call: Call, b: Bounds) -> Bounds:
     axes, b = dims(call), aligned(b, len(call.shapes[0]))
     if span(call.shapes[0], axes) == 0:
         return constant(call, b, axes, 0.0, nan=call.format.is_float)
-    return largest(b, fold_of(call, b, axes), call.format)
+    return largest(_numbers_only(call, b, -np.inf), fold_of(call, b, axes), call.format)
 
 
 def _amin(call: Call, b: Bounds) -> Bounds:
     axes, b = dims(call), aligned(b, len(call.shapes[0]))
     if span(call.shapes[0], axes) == 0:
         return constant(call, b, axes, 0.0, nan=call.format.is_float)
-    return smallest(b, fold_of(call, b, axes), call.format)
+    return smallest(_numbers_only(call, b, np.inf), fold_of(call, b, axes), call.format)
+
+
+def _numbers_only(call: Call, b: Bounds, neutral: float) -> Bounds:
+    """The elements as an extreme sees them that may drop NaN: what may be NaN may count as the neutral element as well."""
+    if call.attrs.get("nan") != "ignored":
+        return b
+    return join(b, make(np.where(b.may_nan, neutral, np.inf), np.where(b.may_nan, neutral, -np.inf)))
+
+
+def _run_extreme(ufunc: Any, neutral: float) -> Any:
+    """The reduction by a ufunc; with the attribute `nan` "ignored" NaN elements are left out."""
+
+    def evaluate(call: Call, x: Array) -> Array:
+        if call.attrs.get("nan") == "ignored":
+            x = np.where(np.isnan(x), np.asarray(neutral, x.dtype), x)
+        return np.asarray(ufunc.reduce(x, axis=dims(call), keepdims=True))
+
+    return evaluate
 
 
 def _positions(call: Call, b: Bounds, sign: float) -> Bounds:
-    """Where the largest (sign 1) or smallest (-1) element can stand: NaN counts as more extreme than any number."""
+    """Where the largest (sign 1) or smallest (-1) element can stand: NaN counts as more extreme than any number, or is left out."""
     (axis,) = dims(call)
     b = aligned(b, len(call.shapes[0]))
     n = call.shapes[0][axis]
@@ -211,7 +230,7 @@ def _positions(call: Call, b: Bounds, sign: float) -> Bounds:
         return make(np.zeros(shape), np.full(shape, float(max(n - 1, 0))), neg_zero=False, fraction=False)
     lo, hi = (b.lo, b.hi) if sign > 0 else (-b.hi, -b.lo)
     never = b.empty & ~b.may_nan
-    least = np.max(np.where(b.empty, -np.inf, lo), axis=axis, keepdims=True)
+    least = np.max(np.where(b.empty | b.may_nan, -np.inf, lo), axis=axis, keepdims=True)
     candidate = ((hi >= least) & ~b.empty | b.may_nan) & ~never
     index = np.arange(n, dtype=np.float64).reshape((n,) + (1,) * (-axis - 1))
     low = np.min(np.where(candidate, index, np.inf), axis=axis, keepdims=True)
@@ -335,8 +354,8 @@ define_op(
     ),
 )
 
-define_op("amax", "the largest element", lambda call, x: np.max(x, axis=dims(call), keepdims=True), _amax, monotone=(1,))
-define_op("amin", "the smallest element", lambda call, x: np.min(x, axis=dims(call), keepdims=True), _amin, monotone=(1,))
+define_op("amax", "the largest element", _run_extreme(np.maximum, -np.inf), _amax, monotone=(1,))
+define_op("amin", "the smallest element", _run_extreme(np.minimum, np.inf), _amin, monotone=(1,))
 define_op("argmax", "the position of the largest element", _run_position(np.argmax), lambda call, b: _positions(call, b, 1.0))
 define_op("argmin", "the position of the smallest element", _run_position(np.argmin), lambda call, b: _positions(call, b, -1.0))
 define_op("any", "whether an element is not zero", lambda call, x: np.any(x, axis=dims(call), keepdims=True), _any)

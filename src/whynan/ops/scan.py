@@ -59,7 +59,7 @@ def _scan(total: Callable[[Call, Bounds, Fold], Bounds], ends: bool) -> Callable
 
 
 def _cumsum(call: Call, b: Bounds, fold: Fold) -> Bounds:
-    return fitted(call.format, summed(call.format, b, fold))
+    return fitted(call.format, summed(call.format, b, fold, rounded=bool(call.attrs.get("contracted"))))
 
 
 def _cumprod(call: Call, b: Bounds, fold: Fold) -> Bounds:

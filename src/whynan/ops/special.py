@@ -9,7 +9,7 @@ from whynan.domain.interval import Bounds, make, with_nan
 from whynan.ir.dtype import Format
 from whynan.ir.graph import Call
 from whynan.ops import _special
-from whynan.ops._curves import FINITE, curve, outward, working_format
+from whynan.ops._curves import FINITE, curve, knowing_subnormals, outward, working_format
 from whynan.ops._opdef import Danger, Transfer, define_op
 from whynan.ops._parts import at, outside, overflow
 
@@ -165,7 +165,7 @@ _record(
     "lgamma",
     "the logarithm of the gamma function",
     _special.lgamma,
-    _lgamma,
+    knowing_subnormals(_lgamma),
     _POLES,
     overflow("product-overflow", "the result is larger than the largest number of the format."),
 )

@@ -72,7 +72,10 @@ def _atan2(call: Call, y: Bounds, x: Bounds) -> Bounds:
     lo, hi = np.where(cut, -np.pi, lo), np.where(cut, np.pi, hi)
     nothing = y.empty | x.empty
     lo, hi = np.where(nothing, np.inf, lo), np.where(nothing, -np.inf, hi)
-    return outward(call.format, lo, hi, pos_zero=up & right, neg_zero=down & right)
+    # where subnormals count as zero, but not everywhere on the way, two of them have no angle
+    lost = call.format.flush & y.may_zero & x.may_zero
+    lo, hi = np.where(lost, np.minimum(lo, 0.0), lo), np.where(lost, np.maximum(hi, np.pi), hi)
+    return outward(call.format, lo, hi, nan=lost, pos_zero=up & right | lost, neg_zero=down & right | lost)
 
 
 # ---------------------------------------------------------------- the records

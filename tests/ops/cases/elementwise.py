@@ -129,6 +129,8 @@ CASES = {
     **{op: _truths(op, 1) for op in "logical_not signbit isnan isinf isfinite".split()},
     **{op: _bits(op, 2) for op in "bitwise_and bitwise_or bitwise_xor".split()},
     "bitwise_not": _bits("bitwise_not", 1),
+    "either": _numbers("either", 2),
+    "fma": _floats("fma", 3),
     "clamp": _clamp,
     "nan_to_num": _nan_to_num,
     "softplus": _softplus,

@@ -14,7 +14,7 @@ from whynan.ir.graph import BACKWARD, FORWARD
 from whynan.ir.where import Site
 
 # files whose frames only pass a call on
-_PASSING = ("torch/nn/modules/module.py", "torch/utils/_contextlib.py", "torch/_compile.py", "torch/_dynamo/", "torch/overrides.py")
+PASSING = ("torch/nn/modules/module.py", "torch/utils/_contextlib.py", "torch/_compile.py", "torch/_dynamo/", "torch/overrides.py")
 _HANDOVER = handle_torch_function.__code__
 
 
@@ -68,7 +68,7 @@ class Places:
         inner: FrameType | None = None
         outer: FrameType | None = None
         while frame is not None and frame.f_code not in floors:
-            kind = kind_of(frame.f_code.co_filename, _PASSING)
+            kind = kind_of(frame.f_code.co_filename, PASSING)
             if kind == USER:
                 return self._site(frame, inner)
             if kind == LIBRARY:

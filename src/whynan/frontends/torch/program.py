@@ -1,6 +1,5 @@
 """A PyTorch loss as a program: run for real on NumPy arrays, or run once and recorded as a graph."""
 
-import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +13,11 @@ from torch.autograd import Variable
 from whynan.errors import TargetError, WhynanError
 from whynan.frontends.torch.owned import Owned, owned_by
 from whynan.frontends.torch.recorder import Recorder
-from whynan.frontends.torch.tensors import FORMATS, flattened, floating, to_array, to_tensor
-from whynan.ir.dtype import FLOAT64, Array
+from whynan.frontends.torch.tensors import FORMATS, floating, to_array, to_tensor
+from whynan.frontends.trace import finished, first_line, flattened, loss_node, one_number
+from whynan.ir.dtype import Array
 from whynan.ir.frontend import Run, Trace
-from whynan.ir.graph import Assumption, Builder, Graph, Node, Output, Place
+from whynan.ir.graph import Output
 
 MODES = ("eager", "compile")
 
@@ -44,7 +44,10 @@ class TorchProgram:
         return {name: array for name, p in self._owned.parameters.items() if (array := to_array(p)) is not None}
 
     def run(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "eager") -> Run:
-        """Run the loss and its gradients by `wrt`; never raises for what the loss itself raises."""
+        """Run the loss and its gradients by `wrt`; never raises for what the loss itself raises.
+
+        Raises TargetError for mode "compile" on a machine without a C++ compiler.
+        """
         target = self._in_mode(mode)
         with _session(self._seed), self._owned.lent(inputs):
             tensors = self._tensors(inputs, wrt)
@@ -53,7 +56,9 @@ class TorchProgram:
                 loss, parts = _loss(result)
                 gradients = _gradients(parts, self._leaves(tensors, wrt))
             except (Exception, SystemExit) as error:
-                return Run(np.empty(0), {}, _first_line(error))
+                if mode == "compile":
+                    _refuse_without_compiler(error)
+                return Run(np.empty(0), {}, first_line(error))
             return Run(loss, {name: array for name, g in gradients.items() if (array := to_array(g)) is not None})
 
     def capture(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "eager") -> Trace:
@@ -61,16 +66,48 @@ class TorchProgram:
 
         Raises TargetError if the loss raises, returns nothing that can be differentiated or looked at, or ignores its inputs.
         """
-        if mode != "eager":
-            raise TargetError(f"PyTorch losses are recorded in eager mode only, not in {mode!r}.", "Use --mode eager.")
-        recorder = Recorder(_call.__code__, _gradients.__code__)
+        if mode == "compile":
+            return self._capture_compiled(inputs, wrt)
+        target = self._in_mode(mode)
+        return self._record(target, Recorder(_call.__code__, _gradients.__code__), inputs, wrt)
+
+    def _capture_compiled(self, inputs: Mapping[str, Array], wrt: tuple[str, ...]) -> Trace:
+        """Trace the loss in a first run, in one piece if that is possible, and record a second one."""
+        from whynan.frontends.torch import compiled  # seconds to import
+
+        target, reason = compiled.traced(self._target, whole=True), ""
+        with compiled.on_stage() as first:
+            error = self._try(target, inputs, wrt)
+            reason = (compiled.graph_break(error) or "") if error else ""
+        if reason:
+            target = compiled.traced(self._target, whole=False)
+            with compiled.on_stage() as first:
+                self._try(target, inputs, wrt)
+        recorder = Recorder(_call.__code__, _gradients.__code__, modes=compiled.modes)
+        with compiled.on_stage(recorder) as second:
+            return self._record(target, recorder, inputs, wrt, lambda: reason or compiled.difference(first, second))
+
+    def _try(self, target: Target, inputs: Mapping[str, Array], wrt: tuple[str, ...]) -> BaseException | None:
+        """Run the loss and its gradients for what that does to the target; returns what it raised."""
+        with _session(self._seed), self._owned.lent(inputs):
+            tensors = self._tensors(inputs, wrt)
+            try:
+                _gradients(floating(_call(target, *self._arguments(tensors))), self._leaves(tensors, wrt))
+            except (Exception, SystemExit) as error:
+                return error
+        return None
+
+    def _record(
+        self, target: Target, recorder: Recorder, inputs: Mapping[str, Array], wrt: tuple[str, ...], gap: Callable[[], str] = str
+    ) -> Trace:
+        """Run the target while the recorder watches. `gap` says afterwards why the recording is not the whole program, if it is not."""
         with _session(self._seed), self._owned.lent(inputs):
             tensors = self._tensors(inputs, wrt)
             leaves = {**{n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}, **self._owned.parameters}
             nodes = {name: recorder.input(name, t, _array(t)) for name, t in leaves.items()}
             try:
                 with recorder:
-                    result = _call(self._target, *self._arguments(tensors))
+                    result = _call(target, *self._arguments(tensors))
                     parts = floating(result)
                     recorder.derivatives_of(_handwritten(parts))
                     loss = _loss_node(recorder, result, parts)
@@ -78,10 +115,13 @@ class TorchProgram:
             except WhynanError:
                 raise
             except (Exception, SystemExit) as error:
-                what = _first_line(error).rstrip(".")
+                what = first_line(error).rstrip(".")
                 raise TargetError(f"the loss {self.name} raised {what}.", "Check the shapes, dtypes and values of its inputs.") from error
             outputs = [Output("loss", "loss", loss)] + [Output("gradient", n, recorder.node(g)) for n, g in gradients.items()]
-        return _trace(recorder, nodes, tuple(outputs))
+            missing = gap()
+            if missing:
+                outputs = [Output(o.kind, o.name, recorder.unproven(o.node, missing)) for o in outputs]
+        return finished(recorder.recording, nodes, outputs)
 
     def _in_mode(self, mode: str) -> Target:
         if mode == "eager":
@@ -89,7 +129,9 @@ class TorchProgram:
         if mode != "compile":
             raise TargetError(f"PyTorch has no mode {mode!r}.", f"Choose from {', '.join(MODES)}.")
         if self._compiled is None:
-            self._compiled = torch.compile(self._target)
+            from whynan.frontends.torch import compiled  # seconds to import
+
+            self._compiled = compiled.compiled(self._target)
         return self._compiled
 
     def _tensors(self, inputs: Mapping[str, Any], wrt: tuple[str, ...]) -> dict[str, Any]:
@@ -126,6 +168,14 @@ def load(target: Target, name: str, seed: int = 0) -> TorchProgram:
 # ---------------------------------------------------------------- running
 
 
+def _refuse_without_compiler(error: BaseException) -> None:
+    from whynan.frontends.torch import compiled
+
+    refusal = compiled.without_compiler(error)
+    if refusal is not None:
+        raise refusal from error
+
+
 def _call(target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """The one place from which a target is called: what lies above it on the stack is no part of the loss."""
     return target(*args, **kwargs)
@@ -146,12 +196,10 @@ def _gradients(parts: list[torch.Tensor], leaves: Mapping[str, torch.Tensor]) ->
 
 
 def _loss(result: Any) -> tuple[Array, list[torch.Tensor]]:
-    """The loss as one number, and the tensors that it is the sum of. Several elements are added in float64, where they fit."""
+    """The loss as one number, and the tensors that it is the sum of."""
     parts = floating(result)
-    if len(parts) == 1 and parts[0].numel() == 1:
-        return _array(parts[0]).reshape(()), parts
     if parts:
-        return np.asarray(sum(float(_array(t).astype(np.float64).sum()) for t in parts)), parts
+        return one_number([_array(t) for t in parts]), parts
     numbers = [leaf for leaf in flattened(result) if isinstance(leaf, (float, np.floating))]
     if not numbers:
         raise TypeError(_no_loss(result))
@@ -168,11 +216,6 @@ def _array(t: torch.Tensor) -> Array:
     if array is None or t.dtype not in FORMATS:
         raise TypeError(f"whynan has no number format for a tensor of {t.dtype}")
     return array
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 @contextmanager
@@ -221,70 +264,20 @@ def _loss_node(recorder: Recorder, result: Any, parts: list[torch.Tensor]) -> in
     nodes = [recorder.node(t) for t in parts]
     if not any(recorder.varies(n) for n in nodes):
         raise TargetError("the loss does not depend on any of its inputs.", "Check that it uses its arguments.")
-    builder = recorder.builder
-    builder.place = Place()
-    if len(parts) == 1 and parts[0].numel() == 1:
-        shape = builder.shape(nodes[0])
-        return nodes[0] if shape == () else builder.add("reshape", (nodes[0],), (), builder.format(nodes[0]))
-    recorder.notes[_summed(parts)] = None
-    return functools.reduce(lambda a, b: builder.add("add", (a, b), (), FLOAT64), [_sum(builder, n) for n in nodes])
-
-
-def _sum(builder: Builder, node: int) -> int:
-    shape = builder.shape(node)
-    if builder.format(node) is not FLOAT64:
-        node = builder.add("cast", (node,), shape, FLOAT64)
-    if shape == ():
-        return node
-    total = builder.add("sum", (node,), (1,) * len(shape), FLOAT64, dims=tuple(range(-len(shape), 0)))
-    return builder.add("reshape", (total,), (), FLOAT64)
-
-
-def _summed(parts: list[torch.Tensor]) -> str:
-    if len(parts) > 1:
-        return f"the output has {len(parts)} floating tensors: the sum of all their elements is checked"
-    shape = " x ".join(map(str, parts[0].shape))
-    if parts[0].ndim == 1:
-        return f"the output is a vector of {shape} elements: its sum is checked"
-    return f"the output is a tensor of {shape} elements: its sum is checked"
+    return loss_node(recorder.recording, nodes)
 
 
 def _handwritten(parts: list[torch.Tensor]) -> list[Any]:
-    """The autograd nodes behind the loss that are `autograd.Function`s of Python code."""
+    """The autograd nodes behind the loss that are `autograd.Function`s of Python code (and not torch.compile's own)."""
     stack = [t.grad_fn for t in parts if t.grad_fn is not None]
     seen = set(stack)
     while stack:
         fresh = {n for n, _ in stack.pop().next_functions if n is not None} - seen
         seen |= fresh
         stack += fresh
-    return sorted((n for n in seen if isinstance(n, torch.autograd.function.BackwardCFunction)), key=lambda n: n._sequence_nr())
+    own = [n for n in seen if isinstance(n, torch.autograd.function.BackwardCFunction) and not _is_compiled(n)]
+    return sorted(own, key=lambda n: n._sequence_nr())
 
 
-def _trace(recorder: Recorder, inputs: Mapping[str, int], outputs: tuple[Output, ...]) -> Trace:
-    """The finished graph, without nodes that neither an output nor an assumption needs, and the values of the rest."""
-    nodes = recorder.builder.nodes
-    needed = {*inputs.values(), *(o.node for o in outputs), *(a.node for a in recorder.assumptions)}
-    for n in reversed(nodes):
-        if n.id in needed:
-            needed.update(n.inputs)
-    place = {old: new for new, old in enumerate(sorted(needed))}
-    graph = Graph(
-        tuple(_moved(nodes[old], place) for old in place),
-        {name: place[n] for name, n in inputs.items()},
-        tuple(Output(o.kind, o.name, place[o.node]) for o in outputs),
-        tuple(Assumption(place[a.node], a.low, a.high, a.what, a.site) for a in recorder.assumptions),
-        tuple(recorder.notes),
-        tuple(recorder.handwritten),
-    )
-    return Trace(graph, tuple(_value(recorder, nodes[old]) for old in place))
-
-
-def _moved(n: Node, place: Mapping[int, int]) -> Node:
-    inputs = tuple(place[i] for i in n.inputs)
-    return Node(place[n.id], n.op, inputs, n.attrs, n.shape, n.format, n.phase, n.site, n.source, n.spelling, n.derives)
-
-
-def _value(recorder: Recorder, n: Node) -> Array | None:
-    if n.op == "const":
-        return np.broadcast_to(n.attrs["value"], n.shape)
-    return recorder.values.get(n.id)
+def _is_compiled(node: Any) -> bool:
+    return str(getattr(node, "_forward_cls", type(node)).__module__).startswith("torch._functorch.")

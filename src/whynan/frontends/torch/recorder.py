@@ -1,8 +1,8 @@
 """Recording: while a recorder is active, every aten op that runs becomes nodes of a graph, with the value the framework computed."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from sys import _getframe
 from types import CodeType, TracebackType
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from whynan.frontends.torch.calls import EMPTY, SAME, SILENT, Schema, schema_of
@@ -66,10 +67,11 @@ class _Call:
 class Recorder:
     """One capture: the graph so far, the value of each node, and what Python code looked at.
 
-    Use it as a context around the run. `floors` are the code objects of the functions that call the target and autograd.
+    Use it as a context around the run. `floors` are the code objects of the functions that call the target and autograd. `modes` makes
+    the contexts that hand to the recorder what runs.
     """
 
-    def __init__(self, *floors: CodeType) -> None:
+    def __init__(self, *floors: CodeType, modes: Callable[["Recorder"], Iterable[AbstractContextManager[Any]]] | None = None) -> None:
         self.recording = Recording()
         self.builder = self.recording.builder
         self.values = self.recording.values
@@ -82,11 +84,13 @@ class Recorder:
         self._source = -1
         self._function: tuple[Any, tuple[Any, ...], Mapping[str, Any]] = (None, (), {})  # the torch function under way
         self._paused = False
+        self._given: Place | None = None  # where the ops stand, if the caller knows better than the stack
+        self._watchers = modes or (lambda recorder: (_Functions(recorder), OpsMode(recorder)))
         self._modes = ExitStack()
 
     def __enter__(self) -> "Recorder":
-        self._modes.enter_context(_Functions(self))
-        self._modes.enter_context(_Ops(self))
+        for watcher in self._watchers(self):
+            self._modes.enter_context(watcher)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -108,6 +112,36 @@ class Recorder:
         """Note the expressions that called the given autograd nodes, whose derivatives are Python code."""
         sites = (self._places.forward(f) for f in functions)
         self.recording.handwritten |= {site: None for site in sites if site is not None}
+
+    def new_source(self) -> int:
+        """The number of one more framework call."""
+        self._source += 1
+        return self._source
+
+    @contextmanager
+    def standing_at(self, place: Place) -> Iterator[None]:
+        """Inside, all ops belong to that place (whose spelling is replaced by theirs)."""
+        self._given = self.builder.place = place
+        try:
+            yield
+        finally:
+            self._given = None
+
+    def opaque(self, name: str, inputs: Sequence[torch.Tensor], results: Any, **attrs: Any) -> None:
+        """Tensors that something other than an aten op has made of the inputs: each is a node of the op `name` over all the inputs."""
+        with no_dispatch():
+            ids = tuple(self._memory.find(t) for t in inputs)
+            for t in _tensors(results):
+                shape, fmt = _meta(t)
+                node = self.builder.add(name, ids, shape, fmt, **attrs)
+                value = to_array(t) if supported(t) else None
+                self._memory.put(t, node if value is None else self._valued(node, value))
+
+    def unproven(self, node: int, reason: str) -> int:
+        """The node's value as something that nothing can be proven about, for that reason."""
+        b = self.builder
+        b.place = Place(spelling=reason)
+        return self._valued(b.add(f"unknown:{reason}", (node,), b.shape(node), b.format(node)), self.values[node])
 
     def varies(self, node: int) -> bool:
         """Whether the node's value depends on an input or on random numbers."""
@@ -161,6 +195,9 @@ class Recorder:
     # ------------------------------------------------------------ one call
 
     def _enter(self, spelling: str, depth: int) -> None:
+        if self._given is not None:
+            self.builder.place = replace(self._given, spelling=spelling)
+            return
         self._source += 1
         phase, site, derives = self._places.here(_getframe(depth), self._source)
         self.builder.place = Place(phase, site, self._source, spelling, derives)
@@ -357,7 +394,7 @@ class Recorder:
             self.assumptions.append(Assumption(node, low, high, what, self.builder.place.site))
 
 
-class _Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its __init_subclass__ without types
+class OpsMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its __init_subclass__ without types
     """Hands every aten op to the recorder."""
 
     def __init__(self, recorder: Recorder) -> None:

@@ -1,0 +1,64 @@
+"""What whynan uses of JAX that JAX does not make public, in one place: nothing else here reaches below `jax._src`.
+
+`core` (traces and tracers, the trace that is current), `source_info` (which frames belong to an operation) and the compiler's printer.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import jax
+
+core: Any = import_module("jax._src.core")
+source_info: Any = import_module("jax._src.source_info_util")
+
+HOME = str(jax.__path__[0])  # the folder of JAX's own files
+
+
+def hlo_text(executable: Any) -> str:
+    """The optimised HLO of a compiled function; JAX's public printer leaves out the elements of large constants."""
+    try:
+        options = import_module("jax._src.lib").hlo.HloPrintOptions()
+        options.print_large_constants = True
+        modules = executable.runtime_executable().hlo_modules()
+    except (ImportError, AttributeError):
+        return str(executable.as_text())
+    return "\n\n".join(module.to_string(options) for module in modules)
+
+
+def jitted_primitive(primitive: Any, params: Mapping[str, Any]) -> Any:
+    """The function as which JAX compiles and runs a primitive op by op."""
+    return import_module("jax._src.dispatch").xla_primitive_callable(primitive, **params)
+
+
+@contextmanager
+def showing(target: Any) -> Iterator[None]:
+    """Keep JAX's own frames in what is compiled here, if the target is a function of JAX's own; otherwise it leaves them out."""
+    function = getattr(target, "func", target)
+    if (getattr(function, "__module__", None) or "").partition(".")[0] != "jax":
+        yield
+        return
+    source_info._include_paths.append(HOME)
+    _forget()
+    try:
+        yield
+    finally:
+        source_info._include_paths.remove(HOME)
+        _forget()
+
+
+def _forget() -> None:
+    source_info._include_path_regex.cache_clear()
+    source_info.is_user_filename.cache_clear()
+
+
+@contextmanager
+def nowhere() -> Iterator[None]:
+    """What is traced here belongs to no place of the source."""
+    state = source_info._source_info_context
+    before, state.context = state.context, source_info.new_source_info()
+    try:
+        yield
+    finally:
+        state.context = before

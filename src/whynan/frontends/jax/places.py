@@ -1,0 +1,94 @@
+"""Where an operation stands, from the Python frames that JAX keeps with it and the scopes of its name."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
+from typing import Any
+
+from whynan.frontends.hlo.parse import Frame, Metadata
+from whynan.frontends.hlo.record import Spot
+from whynan.frontends.jax.inside import source_info
+from whynan.frontends.source import LIBRARY, PLUMBING, USER, kind_of, relative, site_of_span
+from whynan.ir.where import Site, source_text
+
+# files of whynan's that call the loss: what stands above them on a stack is no part of it
+_FLOOR = tuple(os.path.join(os.path.dirname(os.path.abspath(__file__)), name) for name in ("step.py", "jitted.py", "jaxpr.py"))
+UNIT = (*_FLOOR, os.path.join(os.path.dirname(_FLOOR[0]), "eager.py"))
+# JAX's own files that only pass calls on
+_PASSING = tuple(
+    f"jax/_src/{name}"
+    for name in (
+        *("api", "compiler.py", "core.py", "custom_derivatives.py", "interpreters/", "lax/", "linear_util.py", "pjit.py", "profiler.py"),
+        *("numpy/array_methods.py", "numpy/ufunc_api.py", "numpy/ufuncs.py"),
+        *("source_info_util.py", "stages.py", "traceback_util.py", "util.py"),
+    )
+)
+
+
+def spot_of(metadata: Metadata, exact: Callable[[tuple[Frame, ...], str], tuple[Frame, ...]]) -> Spot:
+    """The place of an HLO instruction of a jitted step; `exact` mends the ends of its frames, by its name."""
+    frames = exact(inside(metadata.frames), metadata.op_name)
+    return Spot(site_of(frames, functions_of(metadata.op_name)), key_of(frames, metadata.op_name), "transpose(" in metadata.op_name)
+
+
+def frames_of(traceback: Any) -> tuple[Frame, ...]:
+    """The frames of JAX's record of a stack, innermost first, up to the call of the loss."""
+    if traceback is None:
+        return ()
+    raw = (source_info.raw_frame_to_frame(code, at) for code, at in zip(*traceback.raw_frames(), strict=True))
+    return inside(Frame(f.file_name, f.function_name, f.start_line, f.end_line, f.start_column, f.end_column) for f in raw)
+
+
+def inside(frames: Iterable[Frame], floor: Sequence[str] = _FLOOR) -> tuple[Frame, ...]:
+    """The frames up to one of the files `floor`, innermost first, without those that only pass calls on."""
+    own = takewhile(lambda f: os.path.abspath(f.file) not in floor, frames)
+    return tuple(f for f in own if kind_of(f.file, _PASSING) != PLUMBING)
+
+
+def site_of(frames: Sequence[Frame], functions: Sequence[str] = ()) -> Site | None:
+    """The expression in the user's innermost frame, else in the library's outermost one; None if there is no frame.
+
+    `functions` are the names of the jitted functions that the operation is inside of: JAX leaves its own out of the frames.
+    """
+    if not frames:
+        return None
+    user = next((i for i, f in enumerate(frames) if kind_of(f.file, _PASSING) == USER), None)
+    frame = _outermost(frames) if user is None else frames[user]
+    inner = frames[0] if frames[0] is not frame else None
+    return site_of_span(frame.file, _span(frame), frame.function, _detail(frame, inner, functions))
+
+
+def _outermost(frames: Sequence[Frame]) -> Frame:
+    """The outermost frame that does more than pass its arguments on, as a decorator's wrapper does."""
+    spans = ((f, source_text(f.file, f.line, f.end_line or f.line, max(f.column, 0), max(f.end_column, 0))) for f in reversed(frames))
+    return next((f for f, text in spans if not re.search(r"\(\*\w+, \*\*\w+\)$", text)), frames[-1])
+
+
+def key_of(frames: Sequence[Frame], name: str) -> str:
+    """What an operation and its derivative share: the innermost frame, and the scopes without the transformations and the op."""
+    scopes = plain(name).rpartition("/")[0]
+    return f"{frames[0] if frames else ''}|{scopes}" if frames or scopes else ""
+
+
+def plain(name: str) -> str:
+    """An op's name without the transformations around its scopes; of several ops that the compiler made one, the first."""
+    scopes = re.sub(r"(jvp|transpose|linearize)\(|\)", "", name.partition(";")[0])
+    return re.sub(r"\b(checkpoint|rematted_computation)/", "", scopes)
+
+
+def functions_of(name: str) -> tuple[str, ...]:
+    """The names of the jitted functions in an op's name, outermost first, without the step itself."""
+    return tuple(re.findall(r"jit\(([^()]*)\)", name.partition(";")[0]))[1:]
+
+
+def _span(frame: Frame) -> tuple[int, int, int, int]:
+    return frame.line, max(frame.column, 0), frame.end_line or frame.line, max(frame.end_column, 0)
+
+
+def _detail(frame: Frame, inner: Frame | None, functions: Sequence[str]) -> str:
+    if inner is not None and kind_of(inner.file, _PASSING) == LIBRARY:
+        return f"{relative(os.path.abspath(inner.file))}:{inner.line} in {inner.function}"
+    own = frame.function.rpartition(".")[2]
+    hidden = [f for f in functions if f != own]
+    return f"jax: {' > '.join(hidden)}" if hidden else ""

@@ -1,0 +1,231 @@
+"""Recording what a tf.function runs: AutoGraph's code mapped back, the graph after Grappler, branches, loops, called functions."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tests.frontends.tensorflow.harness import T, X, agrees, capture, nodes, texts, unknown
+
+from whynan.frontends.tensorflow import load
+from whynan.ir.graph import BACKWARD, FORWARD
+
+pytestmark = pytest.mark.slow
+
+
+def cross_entropy(x, t):
+    p = tf.sigmoid(x)
+    return -tf.reduce_mean(t * tf.math.log(p) + (1 - t) * tf.math.log(1.0 - p + 1e-8))
+
+
+def test_every_op_stands_at_its_own_expression_behind_autograph():
+    trace = agrees(cross_entropy, "function", x=X, t=T)
+    assert texts(trace, "log") == ["tf.math.log(p)", "tf.math.log(1.0 - p + 1e-8)"]
+    assert texts(trace, "sigmoid") == ["tf.sigmoid(x)"]
+    assert all(n.site is not None for n in trace.graph.nodes if n.op not in ("input", "const"))
+
+
+def test_grappler_removes_an_epsilon_that_eager_mode_keeps():
+    def additions(mode):
+        return [n for n in nodes(capture(cross_entropy, mode, x=X, t=T), "add") if "1e-8" in n.site.text and "log" not in n.site.text]
+
+    assert len(additions("eager")) == 1
+    assert additions("function") == []
+
+
+def test_a_rewritten_op_keeps_its_expression():
+    trace = agrees(lambda x, t: tf.reduce_sum(x + (-t)), "function", x=X, t=T)
+    assert texts(trace, "sub") + texts(trace, "add") == ["x + (-t)"]
+
+
+def test_gradients_know_their_forward_op():
+    trace = capture(cross_entropy, "function", x=X, t=T)
+    logs = {n.source: n.site.text for n in nodes(trace, "log")}
+    slopes = [n for n in trace.graph.nodes if n.spelling == "Reciprocal"]
+    assert {n.phase for n in slopes} == {BACKWARD}
+    assert {(logs[n.derives], n.site.text) for n in slopes} == {(text, text) for text in logs.values()}
+
+
+def test_equal_expressions_on_one_line_are_told_apart():
+    def loss(x):
+        return tf.reduce_sum(tf.exp(x)[:2]) + tf.reduce_max(tf.exp(x + 1) * tf.exp(x + 1))
+
+    trace = capture(loss, "function", x=X)
+    columns = {n.site.column for n in trace.graph.nodes if n.site and n.site.text == "tf.exp(x + 1)" and n.op == "exp"}
+    assert columns  # one is enough: Grappler computes equal values once
+    assert texts(trace, "exp") == ["tf.exp(x)", "tf.exp(x + 1)"]
+
+
+def test_an_augmented_assignment_is_its_own_expression():
+    def loss(x):
+        x *= tf.exp(x)
+        return tf.reduce_sum(x)
+
+    assert texts(agrees(loss, "function", x=X), "mul") == ["x *= tf.exp(x)"]
+
+
+# ---------------------------------------------------------------- branches
+
+
+def branching(x):
+    if tf.reduce_mean(x) > 0.4:
+        y = tf.math.log(x)
+    else:
+        y = tf.sqrt(x)
+        y = y * 2.0
+    return tf.reduce_sum(y)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_both_branches_are_recorded_and_chosen_between(shift):
+    trace = agrees(branching, "function", x=X + np.float32(shift) - np.float32(0.05))
+    assert texts(trace, "log") == ["tf.math.log(x)"]
+    assert texts(trace, "sqrt") == ["tf.sqrt(x)"]
+    assert [n.site.text for n in nodes(trace, "where")] == ["tf.reduce_mean(x) > 0.4"]
+    assert [n.site.text for n in nodes(trace, "where", BACKWARD) if n.spelling == "Merge"] == ["tf.reduce_mean(x) > 0.4"]
+    assert unknown(trace) == []
+    assert trace.graph.assumptions == ()
+
+
+def test_a_conditional_expression_and_a_nested_branch():
+    def inner(z):
+        return tf.exp(z) if tf.reduce_max(z) > 1.0 else -z
+
+    def loss(x):
+        if tf.reduce_sum(x) > 3:
+            if tf.reduce_min(x) > 0:
+                return tf.reduce_sum(inner(x))
+            return tf.reduce_sum(x * 3)
+        return tf.reduce_sum(x * x)
+
+    trace = agrees(loss, "function", x=X)
+    assert unknown(trace) == []
+    assert texts(trace, "exp") == ["tf.exp(z)"]
+
+
+def test_branches_of_different_shapes_are_an_assumption():
+    def loss(x):
+        y = tf.cond(tf.reduce_sum(x) > 0, lambda: x[:2], lambda: x[:3])
+        return tf.reduce_sum(y)
+
+    assert "the branch of a tf.cond" in {a.what for a in capture(loss, "function", x=X).graph.assumptions}
+
+
+def test_one_of_many_branches_is_an_assumption():
+    def loss(x):
+        which = tf.cast(tf.reduce_sum(x) > 0, tf.int32) + tf.cast(tf.reduce_sum(x) > 100, tf.int32)
+        return tf.switch_case(which, [lambda: tf.reduce_sum(x), lambda: tf.reduce_sum(x * x), lambda: tf.reduce_max(x)])
+
+    trace = agrees(loss, "function", x=X)
+    assert {(a.what, a.low) for a in trace.graph.assumptions} == {("the branch of a tf.switch_case", 1.0)}
+    assert texts(trace, "square") + texts(trace, "mul") == ["x * x"]
+
+
+# ---------------------------------------------------------------- loops
+
+
+def test_a_loop_is_unrolled_with_its_gradient():
+    def loss(x):
+        y = tf.zeros_like(x)
+        for i in tf.range(3):
+            y = y + tf.exp(-x) * tf.cast(i, tf.float32)
+        return tf.reduce_sum(y * y)
+
+    trace = agrees(loss, "function", x=X)
+    assert unknown(trace) == []
+    assert trace.graph.assumptions == ()
+    assert len(nodes(trace, "exp")) == 3
+    assert texts(trace, "exp") == ["tf.exp(-x)"]
+
+
+def test_how_often_a_loop_runs_may_hang_on_the_input():
+    def loss(x):
+        while tf.reduce_sum(x) > 1.0:
+            x = x / 2
+        return tf.reduce_sum(tf.math.log(x))
+
+    trace = agrees(loss, "function", x=X)
+    assert {a.what for a in trace.graph.assumptions} == {"how often a tf.while_loop runs"}
+    assert [a.low for a in trace.graph.assumptions] == [1.0] * (len(trace.graph.assumptions) - 1) + [0.0]
+
+
+def test_a_loop_that_runs_too_often_is_unknown_by_name():
+    def loss(x):
+        for _ in tf.range(300):
+            x = tf.sin(x)
+        return tf.reduce_sum(x)
+
+    assert unknown(capture(loss, "function", x=X)) == ["unknown:tf.While"]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x: tf.reduce_sum(tf.map_fn(lambda row: tf.reduce_logsumexp(row), x)),
+        lambda x: tf.reduce_sum(tf.scan(lambda a, b: a * b + 0.1, x)),
+    ],
+    ids=["map_fn", "scan"],
+)
+def test_lists_are_followed_element_by_element(loss):
+    trace = agrees(loss, "function", x=X)
+    assert unknown(trace) == []
+
+
+# ---------------------------------------------------------------- functions and variables
+
+
+def test_called_functions_are_inlined():
+    @tf.function
+    def inner(a):
+        return tf.math.log(a) * a
+
+    def loss(x):
+        return tf.reduce_sum(inner(x) + inner(x * 2))
+
+    trace = agrees(loss, "function", x=X)
+    assert texts(trace, "log") == ["tf.math.log(a)"]
+    assert len(nodes(trace, "log")) == 2
+    assert unknown(trace) == []
+    assert {n.phase for n in trace.graph.nodes if n.spelling == "Reciprocal"} == {BACKWARD}
+
+
+def test_a_tf_function_as_the_target():
+    @tf.function
+    def loss(x):
+        return tf.reduce_mean(tf.square(x))
+
+    trace = agrees(loss, "function", x=X)
+    assert texts(trace, "square") == ["tf.square(x)"]
+    assert not any("tf.function" in note for note in trace.graph.notes)
+
+
+def test_captured_constants_and_variables():
+    weight = tf.Variable([1.0, 2.0, 3.0])
+    offset = tf.constant([[0.5]])
+
+    def loss(x):
+        return tf.reduce_sum(x * weight + offset)
+
+    trace = agrees(loss, "function", x=X)
+    assert set(trace.graph.inputs) == {"x", "weight"}
+
+
+def test_one_trace_serves_all_inputs_of_a_shape():
+    traced = []
+
+    def loss(x):
+        traced.append(x)
+        return tf.reduce_sum(x)
+
+    program = load(loss, "loss")
+    for k in range(5):
+        assert program.run({"x": X + k}, ("x",), "function").loss == pytest.approx((X + k).sum(), rel=1e-5)
+        program.capture({"x": X + k}, ("x",), "function")
+    assert len(traced) == 1
+    program.run({"x": X[:2]}, ("x",), "function")
+    assert len(traced) == 2
+
+
+def test_forward_nodes_come_from_the_loss():
+    trace = capture(cross_entropy, "function", x=X, t=T)
+    assert {n.phase for n in trace.graph.nodes} == {FORWARD, BACKWARD}
+    loss = trace.graph.outputs[0].node
+    assert trace.graph.nodes[loss].phase == FORWARD
