@@ -103,9 +103,10 @@ _SHARED = (
 
 @whynan_command.command()
 @_options
+@click.option("--model", metavar="TARGET", help="Check the loss of this model's outputs: -d x=… is its input, -d y=… the target.")
 @click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time for the search, per mode.")
 @click.option("--strict", is_flag=True, help="Exit 1 for an undecided verdict too.")
-def check(target: str, strict: bool, budget: float | None, **options: Any) -> int:
+def check(target: str, strict: bool, budget: float | None, model: str | None, **options: Any) -> int:
     """Can the loss TARGET, or a gradient of it, become NaN or Inf on these inputs?
 
     TARGET is FILE.py:EXPR or package.module:EXPR, as in losses.py:focal_loss or losses.py:FocalLoss(gamma=0.5).
@@ -113,7 +114,9 @@ def check(target: str, strict: bool, budget: float | None, **options: Any) -> in
     _writable(options)
     loaded = _loaded(target)
     with _progress(f"checking {target}"), _silent():
-        report = _api().check(loaded.callable, domains=_domains(loaded, options), budget=budget, **_passed(loaded, options))
+        given = _domains(loaded, options, composed=model is not None)
+        passed = _passed(loaded, options) | ({"model": model} if model is not None else {})
+        report = _api().check(loaded.callable, domains=given, budget=budget, **passed)
     _deliver(report, **options)
     return exit_code(report, strict=strict)
 
@@ -178,11 +181,14 @@ def _passed(target: Target, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _domains(target: Target, options: Mapping[str, Any], stated: bool = True) -> dict[str, Any]:
-    """Domains by argument: what is stated in pyproject.toml and by the decorator, the sample file, -d; later ones win."""
-    named = arguments_of(target.callable)
+def _domains(target: Target, options: Mapping[str, Any], stated: bool = True, composed: bool = False) -> dict[str, Any]:
+    """Domains by argument: what is stated in pyproject.toml and by the decorator, the sample file, -d; later ones win.
+
+    A loss composed with a model has other arguments: the sample file's arrays are taken as they are, and the api knows what is stated.
+    """
+    named = {} if composed else arguments_of(target.callable)
     given = {**_samples(options["samples"], named), **parse_assignments(options["domains"])}
-    if not stated:
+    if not stated or composed:
         return given
     return {**_api().stated_domains(target), **given}
 

@@ -50,7 +50,7 @@ SINGULAR = frozenset({"", "div-by-zero", "zero-over-zero", "zero-times-inf", "lo
 
 def cause_of(scene: Scene, node: Node) -> tuple[str, tuple[str, ...]]:
     """The one cause that a person would fix, and related ones."""
-    own = danger_of(scene, node)
+    own = _named(node, danger_of(scene, node))
     related = [own] if own else []
     cause = own or "other-domain-error"
     if node.phase == BACKWARD:
@@ -73,6 +73,14 @@ def cause_of(scene: Scene, node: Node) -> tuple[str, tuple[str, ...]]:
         related.append(cause)
         cause = "epsilon-rounds-away"
     return cause, tuple(dict.fromkeys(c for c in related if c != cause))
+
+
+def _named(node: Node, danger: str) -> str:
+    """The danger as the source's op names it: the square root inside of acos is negative outside of [-1, 1]."""
+    record = OPS.get(written(node))
+    if danger not in OUT_OF_DOMAIN or record is None:
+        return danger
+    return next((d.cause for d in record.dangers if d.cause in OUT_OF_DOMAIN), danger)
 
 
 def danger_of(scene: Scene, node: Node) -> str:
@@ -229,12 +237,12 @@ def _only_by_rounding(scene: Scene, node: Node) -> bool:
 
 
 def _barely_outside(scene: Scene, node: Node) -> bool:
-    """Whether what leaves [-1, 1] does so by a few ulps."""
+    """Whether what leaves [-1, 1] does so by a few ulps; of an acos that is computed by a root, 1 - x*x is seen: twice as far."""
     x = scene.value(node.inputs[0])
-    if node.op not in ("acos", "asin", "atanh") or x is None:
+    if x is None or written(node) not in ("acos", "asin", "atanh") or node.op not in ("acos", "asin", "atanh", "sqrt"):
         return False
-    beyond = np.abs(x[np.abs(x) > 1])
-    return bool(beyond.size and beyond.min() <= 1 + 8 * node.format.eps)
+    beyond = -x[x < 0] / 2 if node.op == "sqrt" else np.abs(x[np.abs(x) > 1]) - 1
+    return bool(beyond.size and beyond.min() <= 8 * node.format.eps)
 
 
 def _subtracts_maximum(scene: Scene, node: Node) -> bool:

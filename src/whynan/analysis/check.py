@@ -371,15 +371,12 @@ def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(replace(f, id=f"F{n}") for n, f in enumerate(ordered, 1))
 
 
-def _report(
-    job: _Job, modes: Sequence[_Mode], findings: tuple[Finding, ...], unable: Mapping[str, TargetError], seconds: float
-) -> Report:
+def _report(job: _Job, modes: Sequence[_Mode], findings: tuple[Finding, ...], unable: Mapping[str, TargetError], seconds: float) -> Report:
     unsafe = any(f.kind == "non-finite" for f in findings)
-    stopped = [f for f in findings if not {*f.modes} & {m.mode for m in modes}]
+    stopped = [mode for mode in job.settings.modes if mode not in unable and mode not in {m.mode for m in modes}]
     covered = not stopped and not unable and all(m.proof.finite and not m.unproven for m in modes)
     verdict = UNSAFE if unsafe else SAFE if covered else UNDECIDED
     left = [] if verdict == SAFE else [o for m in modes for o in _left(m, findings)]
-    left += [Open(PATH, f.site, f.phase, f"the loss raises on its domain in mode {', '.join(f.modes)}") for f in stopped]
     left += [Open(PATH, None, FORWARD, f"mode {mode} could not be checked: {error.message}") for mode, error in unable.items()]
     return Report(
         target=job.program.name,
@@ -394,8 +391,11 @@ def _report(
         findings=findings,
         undecided=tuple(left),
         search={key: sum(getattr(m.searched, key) for m in modes) for key in ("evaluations", "screened", "seconds")},
-        notes=tuple(dict.fromkeys(n for m in modes for n in m.trace.graph.notes)),
+        notes=tuple(dict.fromkeys([n for m in modes for n in m.trace.graph.notes] + [_RAISES.format(m) for m in stopped])),
     )
+
+
+_RAISES = "nothing is known of mode {}: the loss raises there"
 
 
 def _left(m: _Mode, findings: Sequence[Finding]) -> Iterator[Open]:

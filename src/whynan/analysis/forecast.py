@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whynan.analysis.evaluate import ancestors, evaluate_many
+from whynan.errors import OpError
 from whynan.ir.dtype import Array
 from whynan.ir.graph import Graph
 from whynan.ops._opdef import known
@@ -46,7 +47,10 @@ def forecaster(graph: Graph) -> Forecaster | None:
 
 def _foresee(graph: Graph, order: Sequence[int], candidates: Sequence[Inputs]) -> Forecast:
     stacked = {name: np.stack([c[name] for c in candidates]) for name in graph.inputs}
-    values = evaluate_many(graph, order, stacked)
+    try:
+        values = evaluate_many(graph, order, stacked)
+    except OpError:  # an operation whose result has another shape on another input: nothing is foreseen
+        return Forecast(np.ones(len(candidates), bool), np.zeros(len(candidates)))
     fails, steepness = np.zeros(len(candidates), bool), np.zeros(len(candidates))
     for o in graph.outputs:
         flat = values[o.node].astype(np.float64).reshape(len(candidates), -1)

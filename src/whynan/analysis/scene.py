@@ -1,5 +1,8 @@
 """A recorded run as blame looks at it: all its values, the same run without rounding, and which values are to be followed."""
 
+import ast
+from functools import lru_cache
+
 import numpy as np
 
 from whynan.analysis.evaluate import evaluate, fill
@@ -9,6 +12,9 @@ from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node
 
 # ops of which a mask of -inf is expected to leave something: where all is masked, they are to blame
 SUMMARIES = frozenset({"logsumexp", "softmax", "log_softmax", "logcumsumexp"})
+# functions that some libraries and compilers compute by several operations, and other names of theirs
+EXPANDED = SUMMARIES | {"acos", "asin", "atanh", "cosh", "sinh", "norm"}
+OTHER_NAMES = {"arccos": "acos", "arcsin": "asin", "arctanh": "atanh", "reduce_logsumexp": "logsumexp"}
 
 
 class Scene:
@@ -70,5 +76,19 @@ class Scene:
 
 
 def written(node: Node) -> str:
-    """The op as the source has it: x ** 0.5 is computed as a square root, but it is a power."""
-    return str(node.attrs.get("written_as", node.op))
+    """The op as the source has it: x ** 0.5 is computed as a square root, but it is a power; a library's softmax by several ops."""
+    called = _called(node.site.text) if node.site else ""
+    return str(node.attrs.get("written_as", called or node.op))
+
+
+@lru_cache(maxsize=1024)
+def _called(text: str) -> str:
+    """The op of `EXPANDED` that an expression calls; empty if it is no such call."""
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        return ""
+    function = call.func if isinstance(call, ast.Call) else None
+    name = function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    op = OTHER_NAMES.get(name, name)
+    return op if op in EXPANDED else ""

@@ -90,7 +90,7 @@ def kind_of(name: str, function: str = "") -> str:
     words = words_of(name)
     if words[:1] == ["log"] and len(words) > 1:
         if words[1] in _PREDICTIONS | _TARGETS:
-            return "logprob"
+            return "logit" if "poisson" in _function_words(function) else "logprob"  # the logarithm of a rate, which has no upper end
         return {"prob": "logprob", "positive": "logscale"}.get(_kind_word(words[1]), "logit")
     for word in reversed(words):
         if kind := _kind_word(word):
@@ -123,7 +123,7 @@ def _prediction_kind(function: list[str], used: frozenset[str]) -> str:
         return "simplex" if "categorical" in function else "prob"
     if function == ["poisson"] or "logarithmic" in function:
         return "nonnegative"
-    if {"logits", "logit", "poisson", "crossentropy"} & {*function}:
+    if {"logits", "logit", "poisson", "crossentropy", "ctc"} & {*function}:
         return "logit"
     if function[-2:] == ["cross", "entropy"] and "binary" not in function:
         return "logit"
@@ -146,6 +146,12 @@ def _of_probabilities(function: list[str]) -> bool:
 def _by_rows(function: list[str]) -> bool:
     """Whether a loss, by Keras' names, takes a one-hot row for each row of its predictions."""
     return "categorical" in function and "sparse" not in function
+
+
+def _of_rows(function: list[str], used: frozenset[str]) -> bool:
+    """Whether a loss compares rows of scores with rows of ones and zeros if it does not take class numbers."""
+    entropy = {"cross", "entropy"} <= {*function} and "softmax" in {*function} | used and not {"binary", "sigmoid"} & {*function}
+    return entropy or "multiclass" in function or _by_rows(function)
 
 
 def domain_for(name: str, shape: Shape, function: str = "") -> Domain:
@@ -286,6 +292,10 @@ def _sequences(names: list[str], given: dict[str, Domain], function: str) -> Ite
         made |= {n: binary(batch, most if is_target(n, names) else time) for n in paddings}
         yield {n: given.get(n, made[n].but(assumed=True)) for n in names}
     lengths = [n for n in names if {"lengths", "length"} & {*words_of(n)} and len(words_of(n)) > 1]
+    if "ctc" in _function_words(function) and not paddings and not lengths:
+        made = {n: domain_for(n, (batch, time, kinds), function) for n in names}
+        made |= {n: integers(1, kinds - 1, batch, most) for n in names if is_target(n, names)}
+        yield {n: given.get(n, made[n].but(assumed=True)) for n in names}
     if len(lengths) < 2 or any(n in given for n in lengths):
         return
     made = {n: domain_for(n, (time, batch, kinds), function) for n in names if n not in lengths and not is_target(n, names)}
@@ -308,28 +318,31 @@ def _layouts(
     shapes = _shapes(given, inputs, names)
     kinds = [kind_of(name, function) if name not in given else given[name].kind for name in arrays]
     # class numbers first: where they do not belong, shapes do not match and the loss refuses them
-    rows = _by_rows(_function_words(function))
-    if targets and len(arrays) == 1 and not rows and not {"mse_loss", "l1_loss", "huber_loss"} & _used_words(function):
+    called, used = _function_words(function), _used_words(function)
+    rows = _of_rows(called, used)
+    if targets and len(arrays) == 1 and not _by_rows(called) and not {"mse_loss", "l1_loss", "huber_loss"} & used:
         for shape in shapes:
             yield from ((shape, domain) for domain in _class_targets(shape))
     scored = any(kind in ("prob", "logit", "simplex") for kind in kinds) and "logscale" not in kinds
     for shape in sorted(shapes, key=lambda s: rows and len(s) < 2):
-        wanted = [*_float_targets(shape, scored, {*_function_words(function)}), *_class_targets(shape)] if targets else [real(*shape)]
+        wanted = [*_float_targets(shape, scored, rows, called, len(arrays)), *_class_targets(shape)] if targets else [real(*shape)]
         wanted += [integers(-1, shape[1] - 1, *shape)] if targets and len(shape) == 2 else []  # class numbers, padded with -1
         yield from ((shape, domain) for domain in wanted)
 
 
-def _float_targets(shape: Shape, scored: bool, function: set[str]) -> list[Domain]:
-    """Targets of the inputs' own shape; signs where the loss is a margin's, one for each row as well."""
+def _float_targets(shape: Shape, scored: bool, rows: bool, called: list[str], arrays: int) -> list[Domain]:
+    """Targets of the inputs' own shape; signs where the loss is a margin's or compares two arrays, one for each row as well."""
+    function = {*called}
     if {"kl", "js"} & function:
         return [prob(*shape)]
-    if _by_rows([*function]) and shape:
+    if rows and len(shape) > (0 if _by_rows(called) else 1):
         return [onehot(*shape)]
     if "logarithmic" in function:
         return [nonnegative(*shape)]
     if "poisson" in function:
         return [nonnegative(*shape, high=100)]
-    if {"margin", "hinge", "cosine", "ranking"} & function and not {"multilabel", "label", "lovasz"} & function:
+    signed = {"margin", "hinge", "perceptron"} & function or ("cosine" in function and arrays > 1)
+    if signed and not {"multilabel", "label", "lovasz"} & function:
         return [real(*s, low=-1, high=1) for s in dict.fromkeys((shape, shape[:1]))]
     if {"multilabel", "label"} & function:
         return [binary(*shape)]

@@ -231,18 +231,27 @@ def headline(report: Report) -> str:
     name = target_name(report)
     if report.verdict == UNSAFE and errors(report):
         return f"{name} {becomes(errors(report)[0].witness, concrete(report))}: {_culprit(errors(report)[0])}"
+    if errors(report):  # not one that makes a result non-finite
+        return f"{name}: {_culprit(errors(report)[0])}; {_finiteness(report)}"
+    return f"{name}: {_finiteness(report)}"
+
+
+def _finiteness(report: Report) -> str:
+    """What is known of the loss that no input was found for on which it fails."""
     if report.verdict == SAFE:
-        also = f" ({count(len(report.findings), 'warning')})" if report.findings else ""
-        if concrete(report):
-            return f"{name}: the loss and its gradients are finite on this one input{also}"
-        return f"{name}: the loss and its gradients are finite on the whole domain{also}"
+        warnings = len(report.findings) - len(errors(report))
+        also = f" ({count(warnings, 'warning')})" if warnings else ""
+        where = "this one input" if concrete(report) else "the whole domain"
+        return f"the loss and its gradients are finite on {where}{also}"
+    if errors(report) and not report.sites.get("total"):
+        return "it raises, so nothing could be proven"
     left = report.sites.get("undecided", 0) or sum(s.op != PATH for s in report.undecided)
     if left:
         of = f" of {report.sites['total']}" if report.sites.get("total") else ""
-        return f"{name}: {left}{of} sites {'is' if left == 1 else 'are'} left open, and no failing input was found"
+        return f"{left}{of} sites {'is' if left == 1 else 'are'} left open, and no failing input was found"
     if report.undecided:
-        return f"{name}: finite on the path that was recorded, but other inputs may take another; no failing input was found"
-    return f"{name}: neither proven finite nor shown to fail"
+        return "finite on the path that was recorded, but other inputs may take another; no failing input was found"
+    return "neither proven finite nor shown to fail"
 
 
 def _culprit(finding: Finding) -> str:
@@ -271,6 +280,8 @@ def _is_number(text: str) -> bool:
 
 def gives(witness: Witness) -> list[str]:
     """What came out of the witness, a line each: the loss and the gradients, those that are not finite first."""
+    if not np.asarray(witness.loss).size and not witness.gradients:
+        return ["no loss: it raises"]
     gradients = sorted(witness.gradients.items(), key=lambda item: bool(np.isfinite(np.asarray(item[1], np.float64)).all()))
     rows = [("loss", witness.loss), *((f"gradient by {name}", g) for name, g in gradients)]
     return some([f"{name}: {outcome_text(value)}" for name, value in rows])

@@ -7,100 +7,16 @@ format's values fit in exactly; large arrays are a plain value with exceptions, 
 import base64
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from whynan.ir.dtype import Array
 from whynan.report import _text
+from whynan.report._dialects import DIALECTS, Dialect
 
 _LIST_ELEMENTS = 64  # up to here an array is written as a list
 _EXCEPTIONS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How one framework builds arrays and runs a loss.
-
-    `literal`, `full`, `assign` and `data` are templates for `str.format`, with the fields name, values (a Python literal), shape,
-    dtype, index, value and data (an expression of little-endian bytes). `modes` maps a mode to the expression that makes the
-    function `loss` run in it. `run` defines `run(loss)`, which returns what came out by name, and `wrong(value)`, the number of
-    elements that are not finite and the index of the first.
-    """
-
-    imports: str
-    literal: str
-    full: str
-    assign: str
-    data: str
-    modes: Mapping[str, str]
-    run: str
-
-
-_TORCH_RUN = """
-def parameter(loss, name):
-    \"\"\"The parameter of that name: a module's own, or one of an object that the loss is bound to or refers to.\"\"\"
-    while isinstance(loss, functools.partial):
-        loss = loss.func
-    if isinstance(loss, torch.nn.Module):
-        return loss.get_parameter(name if name in dict(loss.named_parameters()) else name.removeprefix("self."))
-    function = inspect.unwrap(getattr(loss, "__func__", loss))
-    seen = inspect.getclosurevars(function) if inspect.isfunction(function) else None
-    known = {**seen.globals, **seen.nonlocals} if seen else {}
-    known.setdefault("self", getattr(loss, "__self__", loss))
-    first, *rest = name.split(".")
-    value = known[first] if first in known else getattr(loss, first)
-    for part in rest:
-        value = getattr(value, part)
-    return value
-
-
-def leaves(value):
-    \"\"\"What a result consists of, however it is nested.\"\"\"
-    if dataclasses.is_dataclass(value):
-        value = vars(value)
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else None
-    return [value] if parts is None else [leaf for part in parts for leaf in leaves(part)]
-
-
-def run(loss):
-    \"\"\"The loss (several elements are added up) and its gradients, by name.\"\"\"
-    if isinstance(loss, type):
-        loss = loss()
-    own = {name: parameter(loss, name) for name in PARAMETERS}
-    for name, value in PARAMETERS.items():
-        own[name].data = value
-    variables = {name: {**INPUTS, **own}[name] for name in GRADIENTS_BY}
-    variables = {name: value.requires_grad_() for name, value in variables.items() if value.is_floating_point()}
-    torch.manual_seed(SEED)
-    result = compiled(loss)(*[INPUTS[name] for name in POSITIONAL], **{name: INPUTS[name] for name in INPUTS if name not in POSITIONAL})
-    parts = [leaf for leaf in leaves(result) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
-    parts = parts or [torch.tensor(leaf) for leaf in leaves(result) if isinstance(leaf, float)]
-    total = parts[0].detach() if len(parts) == 1 and parts[0].numel() == 1 else sum(part.detach().double().sum() for part in parts)
-    roots = [part for part in parts if part.requires_grad]
-    ones = [torch.ones_like(root) for root in roots]
-    gradients = torch.autograd.grad(roots, list(variables.values()), ones, allow_unused=True) if roots and variables else []
-    return {"loss": total, **{f"gradient by {name}": g for name, g in zip(variables, gradients) if g is not None}}
-
-
-def wrong(value):
-    \"\"\"How many elements are not finite, and where the first one is.\"\"\"
-    places = (~torch.isfinite(value)).nonzero()
-    return len(places), places[0].tolist() if len(places) else []
-"""
-
-TORCH = Dialect(
-    imports="import torch",
-    literal="{name} = torch.tensor({values}, dtype=torch.{dtype})",
-    full="{name} = torch.full({shape}, {value}, dtype=torch.{dtype})",
-    assign="{name}[{index}] = {value}",
-    data="{name} = torch.frombuffer(bytearray({data}), dtype=torch.{dtype}).reshape({shape})",
-    modes={"eager": "loss", "compile": "torch.compile(loss)"},
-    run=_TORCH_RUN,
-)
-
-DIALECTS: Mapping[str, Dialect] = {"torch": TORCH}
 
 
 def witness_script(
@@ -113,23 +29,24 @@ def witness_script(
     positional: tuple[str, ...] = (),
     parameters: Mapping[str, Array] | None = None,
     seed: int = 0,
+    environment: Mapping[str, str] | None = None,
 ) -> str:
     """The program as text. It prints loss and gradients and exits with 1 if one is not finite, 0 if all are, 2 if it cannot run.
 
     `target` is `FILE.py:EXPR` or `package.module:EXPR`; for a loss that no such text reaches (a lambda, a closure) it is empty, and
     the program has a line to fill in. `inputs` are passed by name, those in `positional` by position in that order. `parameters`
-    are a module's own, by qualified name; `gradients_by` may name inputs and parameters. Raises KeyError for a framework or a mode
-    that has no dialect.
+    are a module's own, by qualified name; `gradients_by` may name inputs and parameters. `environment` is what must be set before
+    the framework is imported, such as `KERAS_BACKEND`. Raises KeyError for a framework or a mode that has no dialect.
     """
     dialect = DIALECTS[framework]
     parameters = parameters or {}
     own = {name: value for name, value in inputs.items() if name not in parameters}
     facts = f"GRADIENTS_BY = {list(gradients_by)!r}\nPOSITIONAL = {list(positional)!r}\nSEED = {seed}\n"
     parts = [
-        _OPENING.format(target=_docstring(target), framework=framework, mode=mode, imports=dialect.imports),
+        _OPENING.format(target=_docstring(target), framework=framework, mode=mode, imports=_imports(dialect, environment or {})),
         "\n".join([*_table(dialect, "INPUTS", own), *_table(dialect, "PARAMETERS", parameters), facts]),
         _loader(target),
-        f'\n\ndef compiled(loss):\n    """The loss in the mode that fails."""\n    return {dialect.modes[mode]}\n\n',
+        f'\n\ndef compiled(loss):\n    """The loss as the mode that fails runs it."""\n    return {dialect.modes[mode]}\n\n',
         dialect.run,
         _MAIN,
     ]
@@ -211,6 +128,10 @@ def load_loss():
     \"\"\"The loss was given to whynan as an object that no file and name lead to: return it here.\"\"\"
     raise NotImplementedError("load_loss() must return the loss; write here how to make it.")
 """
+
+
+def _imports(dialect: Dialect, environment: Mapping[str, str]) -> str:
+    return "".join(f"os.environ[{name!r}] = {value!r}\n" for name, value in environment.items()) + dialect.imports
 
 
 def _loader(target: str) -> str:

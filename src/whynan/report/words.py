@@ -283,21 +283,21 @@ _say(
 _say(
     "logits-as-probabilities",
     "logits where probabilities are expected",
-    "The loss takes numbers between 0 and 1 and is given raw scores.",
-    "Apply sigmoid or softmax first, or better use the variant of the loss that takes logits.",
+    "The loss takes numbers between 0 and 1 and is given raw scores: where it clamps them it learns nothing, elsewhere it means nothing.",
+    "Apply sigmoid or softmax first, or better use the variant of the loss that takes logits (from_logits=True, 'with logits').",
 )
 _say(
     "double-softmax",
     "softmax applied twice",
     "The loss applies softmax (or sigmoid) itself and is given values to which it was applied already: gradients become small "
     "and the loss cannot reach zero.",
-    "Pass the raw logits to the loss.",
+    "Pass the raw logits to the loss: leave out the activation before it, or use the loss that takes probabilities.",
 )
 _say(
     "target-out-of-range",
     "a target outside the loss's range",
     "The loss is defined for other targets than those given: class indices 0 ... n-1, or numbers between 0 and 1.",
-    "Check how the labels are encoded and the value that marks ignored ones (ignore_index).",
+    "Check how the labels are encoded (from 0, or 0 and 1 instead of -1 and 1) and the value that marks ignored ones (ignore_index).",
 )
 _say(
     "nan-hidden-after-the-fact",
@@ -308,14 +308,16 @@ _say(
 _say(
     "gradient-detached",
     "the gradient is cut off",
-    "The loss does not depend on this input any more as far as differentiation goes (detach, item, a new tensor from data, no_grad).",
-    "Keep the computation on tensors from input to loss, without detach(), .item(), .data or no_grad().",
+    "As far as differentiation goes the loss does not depend on this input any more: it is detached (detach, item, no_grad, "
+    "stop_gradient, a new tensor from data), or goes through a step without slope (a comparison, round, argmax, whole numbers).",
+    "Keep the computation on tensors from input to loss, without detach(), .item(), .data or no_grad(); use a smooth function "
+    "(sigmoid, softmax) in place of a threshold or an argmax.",
 )
 _say(
     "numpy-in-graph",
     "NumPy inside the loss",
-    "NumPy does not record gradients: what it computes is a constant for the framework.",
-    "Use the framework's own functions in the loss.",
+    "NumPy does not record gradients: what it computes is a constant for the framework, and a compiled program has no numbers for it.",
+    "Use the framework's own functions in the loss (torch.isnan, tf.math.is_nan, jnp.isnan instead of np.isnan).",
 )
 _say(
     "no-such-function",

@@ -109,6 +109,20 @@ def test_branches_of_different_shapes_are_an_assumption():
     assert "the branch of a tf.cond" in {a.what for a in capture(loss, "function", x=X).graph.assumptions}
 
 
+def test_the_same_op_in_both_branches_stands_at_two_places():
+    def loss(x):
+        if tf.reduce_sum(x) > 0:
+            y = tf.math.log(x + 1.0)
+        else:
+            x = x + 2.0
+            y = tf.math.log(x)
+        return tf.reduce_sum(y)
+
+    trace = agrees(loss, "function", x=X)
+    assert set(texts(trace, "log") + texts(trace, "log1p")) == {"tf.math.log(x + 1.0)", "tf.math.log(x)"}
+    assert {n.site.text for n in trace.graph.nodes if n.spelling == "Reciprocal"} == {"tf.math.log(x + 1.0)", "tf.math.log(x)"}
+
+
 def test_one_of_many_branches_is_an_assumption():
     def loss(x):
         which = tf.cast(tf.reduce_sum(x) > 0, tf.int32) + tf.cast(tf.reduce_sum(x) > 100, tf.int32)

@@ -130,6 +130,7 @@ def parse(text: str, constants: Mapping[str, Array] = MappingProxyType({})) -> M
     name, tables = "", dict[str, dict[int, str]]()
     computations: dict[str, Computation] = {}
     entry, table = "", ""
+    frames: _Frames | None = None  # the tables stand before the first computation
     rest = iter(lines)
     for line in rest:
         header = _HEADER.match(line)
@@ -142,7 +143,7 @@ def parse(text: str, constants: Mapping[str, Array] = MappingProxyType({})) -> M
             tables[table][int(row.group(1))] = row.group(2)
         elif header:
             table = ""
-            frames = _Frames(tables)
+            frames = frames or _Frames(tables)
             computation = _computation(header.group(2), _statements(rest), frames, constants)
             computations[computation.name] = computation
             entry = computation.name if header.group(1) else entry

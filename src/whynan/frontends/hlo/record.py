@@ -24,12 +24,13 @@ class Spot:
     """What a front end makes of an instruction's metadata.
 
     `forward` is a key that a forward operation and its derivative share (empty: none), `backward` says that the instruction belongs
-    to a derivative.
+    to a derivative. `written` is the canonical op that the source calls where the compiler has made several instructions of it.
     """
 
     site: Site | None = None
     forward: str = ""
     backward: bool = False
+    written: str = ""
 
 
 Place_ = Callable[[Metadata], Spot]
@@ -215,6 +216,9 @@ def settle(builder: Builder, losses: Sequence[int], spots: Mapping[int, Spot], f
             needed.update(node.inputs)
     forward = _forward_sources(nodes[first:], needed, spots)
     for node in nodes[first:]:
+        written = spots[node.source].written if node.source in spots and node.op not in PLAIN else ""
+        if node.id in needed and written:
+            nodes[node.id] = replace(node, attrs={**node.attrs, "written_as": written})
         if node.id not in needed:
             derives = _derives(nodes, node, forward, spots)
             nodes[node.id] = replace(node, phase=BACKWARD, derives=derives)

@@ -26,10 +26,16 @@ _PASSING = tuple(
 )
 
 
+# primitives of which XLA makes several instructions, by the canonical op
+_EXPANDED = {**{name: name for name in ("acos", "asin", "acosh", "asinh", "atanh", "lgamma", "digamma")}, "erf_inv": "erfinv"}
+
+
 def spot_of(metadata: Metadata, exact: Callable[[tuple[Frame, ...], str], tuple[Frame, ...]]) -> Spot:
     """The place of an HLO instruction of a jitted step; `exact` mends the ends of its frames, by its name."""
-    frames = exact(inside(metadata.frames), metadata.op_name)
-    return Spot(site_of(frames, functions_of(metadata.op_name)), key_of(frames, metadata.op_name), "transpose(" in metadata.op_name)
+    name = metadata.op_name
+    frames = exact(inside(metadata.frames), name)
+    written = _EXPANDED.get(plain(name).rpartition("/")[2], "")
+    return Spot(site_of(frames, functions_of(name)), key_of(frames, name), "transpose(" in name, written)
 
 
 def frames_of(traceback: Any) -> tuple[Frame, ...]:

@@ -1,0 +1,507 @@
+"""Recording the graph that a `tf.function` really runs: the one that Grappler has rewritten.
+
+The rewritten graph is played node by node, each with TensorFlow's own kernel, and every node is recorded as an eager op would be.
+Branches are switches and merges there: both sides are played, and a merge becomes a choice on the predicate. Loops are played as often
+as they run; that the predicate stays what it was is an assumption.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.eager import context
+from tensorflow.python.eager.execute import quick_execute
+from tensorflow.python.framework import op_def_registry, tensor_util
+from tensorflow.python.grappler import tf_optimizer
+from tensorflow.python.training import saver
+
+from whynan.frontends.tensorflow.compiled import Compiled, Key
+from whynan.frontends.tensorflow.places import Spot
+from whynan.frontends.tensorflow.recorder import Op, Recorder, plain_attribute
+from whynan.frontends.tensorflow.tensors import format_of
+from whynan.ir.graph import FORWARD
+
+LOOPS = 256  # a loop that runs more often is not unrolled: its results are unknown
+
+_PASS = frozenset({"Enter", "Exit", "NextIteration", "LoopCond"})
+_SILENT = frozenset({"NoOp", "PrintV2", "Print", "Assert", "_Retval", "_DeviceRetval"})
+_Context = tuple[tuple[str, int], ...]  # the loops that a value belongs to, each with its iteration
+_Condition = tuple[str, int]  # a predicate's tensor and the value under which a node is live
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Node:
+    """A node of the optimised graph: data inputs as (node, result), control inputs as names, where it stands."""
+
+    name: str
+    type: str
+    definition: Any
+    inputs: tuple[tuple[str, int], ...]
+    controls: tuple[str, ...]
+    source: int
+    spot: Spot
+    derives: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Optimised:
+    """A graph after Grappler: nodes in order, the loops around each node, and the conditions under which each is live."""
+
+    nodes: Mapping[str, _Node]
+    feeds: tuple[str, ...]  # the names of the placeholders, arguments first, then what the function captures
+    outputs: tuple[tuple[str, int], ...]
+    frames: Mapping[str, tuple[str, ...]]
+    live: Mapping[str, frozenset[_Condition]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Choice:
+    """A value without a number format (a list, an optional) that a branch decides on, by the predicate."""
+
+    predicate: Any
+    on_false: Any
+    on_true: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Optional:
+    """What `OptionalFromValue` wraps: tensors, choices, other optionals; `OptionalNone` gives dead values."""
+
+    values: tuple[Any, ...]
+
+
+class _Dead:
+    """The result of an op that cannot run, in a branch that is not taken."""
+
+
+_DEAD = _Dead()
+
+
+def play(recorder: Recorder, graph: Optimised, tensors: Sequence[Any]) -> list[Any]:
+    """Record a graph on these arguments (the step's, then what it captures); returns the step's results."""
+    return _Player(recorder, graph, dict(zip(graph.feeds, tensors, strict=True))).results()
+
+
+# ---------------------------------------------------------------- Grappler
+
+
+def optimised(compiled: Compiled, tensors: Sequence[Any]) -> Optimised:
+    """The graph that TensorFlow makes of a traced step when it first runs it; for that it is run once here."""
+    found = _executed(compiled, tensors)
+    definition, feeds, outputs = found or _rewritten(compiled)
+    for inner in definition.library.function:
+        if not context.context().has_function(inner.signature.name):
+            context.context().add_function_def(inner)
+    spots = _spots(compiled, definition.node, {name for name, _ in outputs[: compiled.losses]})
+    sources = {key: i for i, (_, key) in reversed(list(enumerate(spots))) if key is not None}
+    bare = {n.name: _node(n, i, spot, sources) for i, (n, (spot, _)) in enumerate(zip(definition.node, spots, strict=True))}
+    nodes = _neighbourly(_sorted(bare))
+    frames = _frames(nodes)
+    return Optimised(nodes, feeds, outputs, frames, _conditions(nodes, frames))
+
+
+_Ends = tuple[Any, tuple[str, ...], tuple[tuple[str, int], ...]]  # a graph, the names of its placeholders, the tensors of its results
+
+
+def _executed(compiled: Compiled, tensors: Sequence[Any]) -> _Ends | None:
+    """The graph that the runtime reports to have made; None if it reports none that fits."""
+    context.context().clear_kernel_cache()
+    context.enable_run_metadata()
+    try:
+        compiled.traced(*tensors)
+        graphs = [g.post_optimization_graph for g in context.export_run_metadata().function_graphs]
+    finally:
+        context.disable_run_metadata()
+    own = {op.name for op in compiled.traced.graph.get_operations()}
+    for graph in sorted(graphs, key=lambda g: -sum(n.name in own for n in g.node)):
+        feeds = {n.attr["index"].i: n.name for n in graph.node if n.op in ("_Arg", "_DeviceArg")}
+        results = {n.attr["index"].i: _reference(n.input[0]) for n in graph.node if n.op in ("_Retval", "_DeviceRetval")}
+        if len(feeds) == len(compiled.traced.inputs) and len(results) == len(compiled.traced.outputs):
+            return graph, tuple(feeds[i] for i in sorted(feeds)), tuple(results[i] for i in sorted(results))
+    return None
+
+
+def _rewritten(compiled: Compiled) -> _Ends:
+    """The graph that Grappler makes when it is asked, which is nearly what the runtime makes."""
+    function = compiled.traced
+    meta = saver.export_meta_graph(graph_def=function.graph.as_graph_def(), graph=function.graph)
+    fetches = meta.collection_def["train_op"].node_list.value
+    fetches.extend(t.name for t in function.outputs)
+    definition = tf_optimizer.OptimizeGraph(config_pb2.ConfigProto(), meta)
+    return definition, tuple(t.op.name for t in function.inputs), tuple(_reference(t.name) for t in function.outputs)
+
+
+def _spots(compiled: Compiled, nodes: Sequence[Any], losses: set[str]) -> list[tuple[Spot | None, Key | None]]:
+    """Where each node stands, and the traced op that it stems from.
+
+    An op of the gradient that equals one of the loss may have taken its place. What the loss needs is the loss's.
+    """
+    found = {n.name: compiled.spot(n.name) for n in nodes}
+    inputs = {n.name: [_reference(i)[0] for i in n.input if not i.startswith("^")] for n in nodes}
+    needed, pending = set(losses), list(losses)
+    while pending:
+        fresh = set(inputs[pending.pop()]) - needed
+        needed |= fresh
+        pending += fresh
+    for n in nodes:
+        spot, key = found[n.name]
+        if spot is not None and spot.phase != FORWARD and n.name in needed:
+            twin = compiled.twin(n.op, [found[i][1] for i in inputs[n.name]])
+            found[n.name] = (compiled.at(twin), twin) if twin is not None else (Spot(FORWARD, spot.site), key)
+    return [found[n.name] for n in nodes]
+
+
+def _sorted(nodes: dict[str, _Node]) -> dict[str, _Node]:
+    """The nodes in an order in which each stands after its inputs, except for the way back in a loop."""
+    done: dict[str, _Node] = {}
+    stack = [(node, False) for node in reversed(nodes.values())]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            done[node.name] = node
+        elif node.name not in done:
+            stack.append((node, True))
+            before = [*(i for i, _ in node.inputs), *node.controls]
+            stack += [(nodes[b], False) for b in before if b not in done and nodes[b].type != "NextIteration"]
+    return done
+
+
+def _node(definition: Any, source: int, spot: Spot | None, sources: Mapping[Key, int]) -> _Node:
+    data = tuple(_reference(i) for i in definition.input if not i.startswith("^"))
+    controls = tuple(i[1:] for i in definition.input if i.startswith("^"))
+    derives = sources.get(spot.forward, -1) if spot is not None and isinstance(spot.forward, tuple) else -1
+    place = spot or Spot("", None)
+    return _Node(definition.name, definition.op, definition, data, controls, source, place, derives)
+
+
+def _neighbourly(nodes: dict[str, _Node]) -> dict[str, _Node]:
+    """Nodes that only the optimiser knows stand where their first input with a place stands, else where their first user does."""
+    users: dict[str, list[str]] = {name: [] for name in nodes}
+    for node in nodes.values():
+        for name, _ in node.inputs:
+            users[name].append(node.name)
+    placed: dict[str, _Node] = {}
+    for name, node in nodes.items():
+        near = [placed[i].spot for i, _ in node.inputs if i in placed] + [nodes[u].spot for u in users[name]]
+        spot = node.spot if node.spot.phase else next((s for s in near if s.phase), Spot(FORWARD, None))
+        placed[name] = _Node(node.name, node.type, node.definition, node.inputs, node.controls, node.source, spot, node.derives)
+    return placed
+
+
+def _reference(text: str) -> tuple[str, int]:
+    name, _, index = text.partition(":")
+    return name, int(index or 0)
+
+
+def _frames(nodes: Mapping[str, _Node]) -> dict[str, tuple[str, ...]]:
+    """The loops around each node, outermost first."""
+    frames: dict[str, tuple[str, ...]] = {}
+    pending = list(nodes.values())
+    while pending:
+        late = []
+        for node in pending:
+            before = [*(i for i, _ in node.inputs), *node.controls]
+            known = [_after(nodes[b], frames[b]) for b in before if b in frames]
+            if before and not known:
+                late.append(node)
+            else:
+                outer = max(known, key=len, default=())
+                frames[node.name] = (*outer, node.definition.attr["frame_name"].s.decode()) if node.type == "Enter" else outer
+        if len(late) == len(pending):
+            return {**frames, **{n.name: () for n in late}}
+        pending = late
+    return frames
+
+
+def _after(node: _Node, frame: tuple[str, ...]) -> tuple[str, ...]:
+    """The loops around what a node hands on."""
+    return frame[:-1] if node.type == "Exit" else frame
+
+
+def _conditions(nodes: Mapping[str, _Node], frames: Mapping[str, tuple[str, ...]]) -> dict[str, frozenset[_Condition]]:
+    live: dict[str, frozenset[_Condition]] = {}
+    for node in nodes.values():
+        parts = [_under(nodes, live, i, index) for i, index in node.inputs if i in live]
+        if node.type == "Merge":
+            live[node.name] = frozenset.intersection(*parts) if parts else frozenset()
+        else:
+            live[node.name] = frozenset().union(*parts, *(live[c] for c in node.controls if c in live))
+    return live
+
+
+def _under(nodes: Mapping[str, _Node], live: Mapping[str, frozenset[_Condition]], name: str, index: int) -> frozenset[_Condition]:
+    node = nodes[name]
+    if node.type not in ("Switch", "_SwitchN") or _is_loop(nodes, node):
+        return live[name]
+    return live[name] | {(_text(node.inputs[1]), index)}
+
+
+def _is_loop(nodes: Mapping[str, _Node], switch: _Node) -> bool:
+    return nodes[switch.inputs[1][0]].type == "LoopCond"
+
+
+def _text(reference: tuple[str, int]) -> str:
+    return f"{reference[0]}:{reference[1]}"
+
+
+# ---------------------------------------------------------------- playing
+
+
+class _Player:
+    """One playing of a graph: the tensors that each node gave, per iteration of the loops around it."""
+
+    def __init__(self, recorder: Recorder, graph: Optimised, feeds: Mapping[str, Any]) -> None:
+        self._recorder = recorder
+        self._graph = graph
+        self._feeds = feeds
+        self._done: dict[tuple[str, _Context], list[Any]] = {}
+        self._trips: dict[tuple[str, _Context], int] = {}
+        self._muted = False
+
+    def results(self) -> list[Any]:
+        """Play the whole graph; the tensors of its outputs."""
+        for node in self._graph.nodes.values():
+            if not self._graph.frames[node.name]:
+                self._play(node, ())
+        return [self._tensor(reference, ()) for reference in self._graph.outputs]
+
+    def _tensor(self, reference: tuple[str, int], where: _Context) -> Any:
+        node = self._graph.nodes[reference[0]]
+        results = self._play(node, where)
+        return results[reference[1]] if results else None
+
+    def _play(self, node: _Node, where: _Context) -> list[Any]:
+        frames = self._graph.frames[node.name]
+        where = where[: len(frames)] if node.type != "Exit" else where
+        key = (node.name, where)
+        if key not in self._done:
+            self._done[key] = self._fresh(node, where)
+        return self._done[key]
+
+    def _fresh(self, node: _Node, where: _Context) -> list[Any]:
+        if node.name in self._feeds:
+            return [self._feeds[node.name]]
+        if node.type == "Const":
+            return [tf.constant(tensor_util.MakeNdarray(node.definition.attr["value"].tensor), node.definition.attr["dtype"].type)]
+        if node.type == "Exit":
+            return self._exit(node, where)
+        if node.type == "Enter":
+            return [self._tensor(node.inputs[0], where[:-1])]
+        if node.type == "Merge":
+            return self._merge(node, where)
+        if node.type == "Switch":
+            return self._switch(node, where)
+        if node.type.startswith("Optional"):
+            return self._optional(node, where)
+        if node.type == "_SwitchN":
+            return [self._tensor(node.inputs[0], where)] * _count(node)
+        if node.type in _PASS:
+            return [self._tensor(node.inputs[0], where)]
+        if node.type in _SILENT:
+            return []
+        return self._run(node, where)
+
+    def _run(self, node: _Node, where: _Context) -> list[Any]:
+        inputs = [self._tensor(i, where) for i in node.inputs]
+        conditions = self._graph.live[node.name]
+        taken = self._all_hold(conditions, where)
+        definition = op_def_registry.get(node.type)
+        writes = definition is not None and definition.is_stateful and not node.type.startswith(("Read", "Random", "Resource"))
+        if node.type == "Identity" and _is_python(inputs[0]):
+            return inputs
+        if any(_is_python(t) for t in inputs) or (writes and not taken):
+            return [_DEAD] * _count(node)
+        try:
+            outputs = list(quick_execute(node.type, _count(node), inputs, _attributes(node), context.context()))
+        except tf.errors.OpError:
+            if taken:
+                raise
+            return [_DEAD] * _count(node)
+        if not self._muted:
+            self._start(node, where)
+            attrs = {name: plain_attribute(value) for name, value in node.definition.attr.items()}
+            for op in _parts(Op(node.type, inputs, attrs, outputs)):
+                self._recorder.op(op)
+        return outputs
+
+    def _optional(self, node: _Node, where: _Context) -> list[Any]:
+        inputs = [self._tensor(i, where) for i in node.inputs]
+        if node.type == "OptionalFromValue":
+            return [_Optional(tuple(inputs))]
+        if node.type == "OptionalGetValue" and isinstance(inputs[0], _Optional) and inputs[0].values:
+            return list(inputs[0].values)
+        return [_Optional(())] if node.type == "OptionalNone" else [_DEAD] * _count(node)
+
+    def _start(self, node: _Node, where: _Context) -> None:
+        serial = sum(iteration for _, iteration in where)
+        source = node.source + serial * len(self._graph.nodes)
+        self._recorder.start(node.type, node.spot.phase, node.spot.site, node.derives, source)
+
+    def _holds(self, condition: _Condition, where: _Context) -> bool:
+        predicate = self._tensor(_reference(condition[0]), where)
+        return predicate is not _DEAD and int(predicate._numpy()) == condition[1]
+
+    # ------------------------------------------------------------ branches
+
+    def _switch(self, node: _Node, where: _Context) -> list[Any]:
+        data, predicate = (self._tensor(i, where) for i in node.inputs)
+        if isinstance(data, _Choice) and self._same(data.predicate, predicate):
+            return [data.on_false, data.on_true]
+        return [data, data]
+
+    def _same(self, one: Any, other: Any) -> bool:
+        """Whether two predicates are the same value of the program."""
+        if other is _DEAD or self._muted:
+            return other is not _DEAD and bool(one._numpy()) == bool(other._numpy())
+        return self._recorder.node(one) == self._recorder.node(other)
+
+    def _merge(self, node: _Node, where: _Context) -> list[Any]:
+        previous = [i for i, _ in node.inputs if self._graph.nodes[i].type == "NextIteration"]
+        if previous and where:
+            frame, iteration = where[-1]
+            if iteration:
+                return [self._tensor((previous[0], 0), (*where[:-1], (frame, iteration - 1)))]
+            return [self._tensor(next(r for r in node.inputs if r[0] not in previous), where)]
+        return [self._joined(node, where), tf.constant(0)]
+
+    def _joined(self, node: _Node, where: _Context) -> Any:
+        """The value behind a branch: of both sides as far as they ran, chosen by the predicate."""
+        sides = [_under(self._graph.nodes, self._graph.live, *i) for i in node.inputs]
+        values = [self._tensor(i, where) for i in node.inputs]
+        name = _deciding(sides)
+        predicate: Any = _DEAD if name is None else self._tensor(_reference(name), where)
+        if predicate is _DEAD or predicate.dtype != tf.bool:
+            ran = (v for v, side in zip(values, sides, strict=True) if self._all_hold(side, where))
+            return self._taken(node, where, predicate, next(ran, _DEAD))
+        true_first = (name, 1) in sides[0] or (name, 0) in sides[1]
+        on_true, on_false = values if true_first else values[::-1]
+        taken, other = (on_true, on_false) if bool(predicate._numpy()) else (on_false, on_true)
+        if isinstance(taken, (_Choice, _Optional)) or (taken is not _DEAD and format_of(taken) is None):
+            return _Choice(predicate, on_false, on_true)
+        if taken is _DEAD or self._muted:
+            return taken
+        return self._chosen(node, where, predicate, taken, (on_true, on_false), dead=other is _DEAD)
+
+    def _all_hold(self, conditions: frozenset[_Condition], where: _Context) -> bool:
+        return all(self._holds(c, where) for c in conditions)
+
+    def _taken(self, node: _Node, where: _Context, predicate: Any, taken: Any) -> Any:
+        """The value of the one of several branches that ran, which is so only for this value of the predicate."""
+        if _is_python(taken) or _is_python(predicate) or self._muted:
+            return taken
+        self._start(node, where)
+        self._recorder.assume_elements(self._recorder.node(predicate), "the branch of a tf.switch_case")
+        return taken
+
+    def _chosen(self, node: _Node, where: _Context, predicate: Any, taken: Any, sides: tuple[Any, Any], *, dead: bool) -> Any:
+        self._start(node, where)
+        result = tf.identity(taken)
+        known = self._recorder.node(predicate)
+        alike = not dead and sides[0].shape == sides[1].shape and sides[0].dtype == sides[1].dtype
+        if self._recorder.varies(known) and alike:
+            self._recorder.op(Op("SelectV2", [predicate, *sides], {}, [result]))
+        else:
+            self._recorder.assume_elements(known, "the branch of a tf.cond")
+            self._recorder.put(result, self._recorder.node(taken))
+        return result
+
+    # ------------------------------------------------------------ loops
+
+    def _exit(self, node: _Node, where: _Context) -> list[Any]:
+        switch = self._graph.nodes[node.inputs[0][0]]
+        frame = self._graph.frames[switch.name][-1]
+        trips, muted = self._loop(frame, switch.inputs[1], where)
+        value = self._tensor(switch.inputs[0], (*where, (frame, trips)))
+        if not muted or self._muted or _is_python(value) or format_of(value) is None:
+            return [value]
+        result = tf.identity(value)
+        self._start(node, where)
+        entering = [n for n in self._graph.nodes.values() if n.type == "Enter" and self._graph.frames[n.name][-1] == frame]
+        self._recorder.unknown("While", [self._tensor(n.inputs[0], where) for n in entering], [result])
+        return [result]
+
+    def _loop(self, frame: str, condition: tuple[str, int], where: _Context) -> tuple[int, bool]:
+        """How often a loop runs, and whether that is too often to be unrolled."""
+        if (frame, where) not in self._trips:
+            self._trips[frame, where] = self._iterate(frame, condition, where)
+        trips = self._trips[frame, where]
+        return trips, trips > LOOPS
+
+    def _iterate(self, frame: str, condition: tuple[str, int], where: _Context) -> int:
+        outer, inside = self._muted, [n for n in self._graph.nodes.values() if frame in self._graph.frames[n.name][-1:]]
+        try:
+            for trip in range(10_000_000):
+                self._muted = outer or trip >= LOOPS
+                here = (*where, (frame, trip))
+                predicate = self._tensor(condition, here)
+                if not self._muted:
+                    self._start(self._graph.nodes[condition[0]], here)
+                    self._recorder.assume_elements(self._recorder.node(predicate), "how often a tf.while_loop runs")
+                if not bool(predicate._numpy()):
+                    return trip
+                for node in inside:
+                    if node.type != "Exit":
+                        self._play(node, here)
+        finally:
+            self._muted = outer
+        return 0
+
+
+def _parts(op: Op) -> list[Op]:
+    """The op itself, or those that Grappler has composed into it."""
+    if op.type != "_UnaryOpsComposition":
+        return [op]
+    names = [name.decode() for name in op.attrs["op_names"]]
+    found, x = [], op.inputs[0]
+    for i, name in enumerate(names):
+        y = op.outputs[0] if i == len(names) - 1 else quick_execute(name, 1, [x], ("T", op.attrs["T"]), context.context())[0]
+        found.append(Op(name, [x], {"T": op.attrs["T"]}, [y]))
+        x = y
+    return found
+
+
+def _is_python(value: Any) -> bool:
+    """Whether a value is no tensor of TensorFlow's, so that no kernel can take it."""
+    return value is _DEAD or isinstance(value, (_Choice, _Optional))
+
+
+def _deciding(sides: Sequence[frozenset[_Condition]]) -> str | None:
+    """The predicate whose values lead to the inputs of a merge."""
+    common = frozenset.intersection(*sides)
+    return next((name for name, _ in sorted(frozenset().union(*sides) - common)), None)
+
+
+def _count(node: _Node) -> int:
+    """How many results a node has."""
+    definition = op_def_registry.get(node.type)
+    total = 0
+    for output in definition.output_arg if definition is not None else ():
+        if output.number_attr:
+            total += node.definition.attr[output.number_attr].i
+        elif output.type_list_attr:
+            total += len(node.definition.attr[output.type_list_attr].list.type)
+        else:
+            total += 1
+    return total
+
+
+def _attributes(node: _Node) -> tuple[Any, ...]:
+    """The node's attributes as an eager op takes them: names and values in turn."""
+    definition = op_def_registry.get(node.type)
+    found: list[Any] = []
+    for attr in definition.attr if definition is not None else ():
+        if attr.name in node.definition.attr:
+            value = plain_attribute(node.definition.attr[attr.name])
+            found += [attr.name, _executable(attr.type, value)]
+    return tuple(found)
+
+
+def _executable(kind: str, value: Any) -> Any:
+    """An attribute's value in the form that `quick_execute` takes: shapes as sizes, functions by name."""
+    if kind == "shape":
+        return None if value.unknown_rank else [d.size for d in value.dim]
+    if kind == "list(shape)":
+        return [_executable("shape", v) for v in value]
+    return value.name if kind == "func" else value
