@@ -88,6 +88,39 @@ def test_the_functions_name_counts(wanted, function, expected):
     assert expected in [tuple(str(d) for d in c.values()) for c in names.candidates(wanted, function=function)]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "function", "expected"),
+    [
+        (["predictions", "targets"], "cosine_similarity", {"predictions": "real(4)", "targets": "real(4)"}),
+        (["logits", "labels"], "ranking_softmax_loss", {"logits": "logit(4)", "labels": "binary(4)"}),
+        (["outputs", "targets"], "perceptron_loss", {"outputs": "real(4)", "targets": "real(4, low=-1, high=1)"}),
+        (["logits", "labels"], "softmax_cross_entropy", {"logits": "logit(4, 3)", "labels": "onehot(4, 3)"}),
+        (["logits", "labels"], "sigmoid_cross_entropy", {"logits": "logit(4)", "labels": "binary(4)"}),
+        (["predictions", "targets"], "multiclass_dice_loss softmax", {"predictions": "logit(4, 3)", "targets": "onehot(4, 3)"}),
+    ],
+)
+def test_targets_of_the_inputs_shape_by_the_functions_name(wanted, function, expected):
+    """The first candidate without class numbers: a loss that takes none refuses those before."""
+    made = ({n: str(d) for n, d in c.items()} for c in names.candidates(wanted, function=function))
+    assert next(m for m in made if not any("classes" in d for d in m.values())) == expected
+
+
+def test_the_logarithm_of_a_rate_has_no_upper_end():
+    assert names.kind_of("log_input", "log_poisson_loss") == "logit"
+    assert names.kind_of("log_input", "kl_div") == "logprob"
+
+
+def test_alignments_without_lengths():
+    assert first(["y_true", "y_pred"], function="CTC") == {"y_true": "integers(1, 3, 2, 2)", "y_pred": "logit(2, 5, 4)"}
+
+
+def test_p_and_q_beside_predictions_are_powers():
+    made = next(iter(names.candidates(["y_true", "y_pred", "q"], function="categorical_generalized_cross_entropy")))
+    assert (made["q"].shape, made["q"].kind, made["q"].grad, made["q"].assumed) == ((), "positive", False, True)
+    assert first(["p", "q"]) == {"p": "prob(4)", "q": "prob(4)"}
+    assert first(["p", "t"])["p"] != "positive(high=1, grad=False)"
+
+
 def test_one_column_has_no_classes():
     assert not [c for c in names.candidates(["input", "target"]) if c["input"].shape == (8, 1) and c["target"].kind == "classes"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from whynan.domain.interval import Bounds, contains, make, spread
-from whynan.ir.dtype import BOOL, FLOATS, INT32, INT64, Array, Format, from_ordinal, nearest, ordinal
+from whynan.domain.interval import Bounds, contains, make, spread, top
+from whynan.ir.dtype import BOOL, FLOATS, INT32, INT64, UINT8, Array, Format, flushed, from_ordinal, nearest, ordinal
 from whynan.ir.graph import Builder, Graph, Output, Shape
 from whynan.ops._opdef import OPS
 
@@ -33,21 +33,30 @@ SCANS = "cumsum cumprod cummax cummin logcumsumexp sort_values".split()
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A graph, the bounds of its inputs, and inputs that lie within them, stacked along a leading axis."""
+    """A graph, the bounds of its inputs, and inputs that lie within them, stacked along a leading axis.
+
+    `simplexes` are the inputs whose rows sum to 1.
+    """
 
     graph: Graph
     domains: dict[str, Bounds]
     inputs: dict[str, Array]
+    simplexes: tuple[str, ...] = ()
 
 
-def draw_case(rng: np.random.Generator) -> Case:
-    """A random case of 3 to 14 operations beside inputs and constants."""
-    maker = Maker(rng)
+def draw_case(rng: np.random.Generator, compiled: bool = False) -> Case:
+    """A random case of 3 to 14 operations beside inputs and constants.
+
+    `compiled` draws what TensorFlow, JAX and compilers add: formats that flush subnormals, contracted products, values of several
+    formats in one formula, unbounded integers, rows of a simplex, choices without a choice.
+    """
+    maker = Maker(rng, compiled)
+    motifs, shares = (MOTIFS, SHARES) if not compiled else (COMPILED_MOTIFS, COMPILED_SHARES)
     for _ in range(1 + int(rng.integers(3))):
         maker.input()
     goal = 3 + int(12 * rng.random() ** 1.7)
     while maker.size < goal:
-        motif = MOTIFS[int(rng.choice(len(MOTIFS), p=SHARES))]
+        motif = motifs[int(rng.choice(len(motifs), p=shares))]
         try:
             motif(maker)
         except _Misfit:
@@ -62,13 +71,15 @@ class _Misfit(Exception):
 class Maker:
     """Builds a graph node by node; operations check shapes and raise `_Misfit`."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, compiled: bool = False) -> None:
         self.rng, self.builder = rng, Builder()
-        self.format = FLOATS[int(rng.choice(4, p=(0.2, 0.5, 0.15, 0.15)))]
-        self.mixed = self.chance(0.2)
+        self.formats = tuple(map(flushed, FLOATS)) if compiled and rng.random() < 0.7 else FLOATS
+        self.format = self.formats[int(rng.choice(4, p=(0.2, 0.5, 0.15, 0.15)))]
+        self.mixed = self.chance(0.5 if compiled else 0.2)
         self.inputs: dict[str, int] = {}
         self.domains: dict[str, Bounds] = {}
         self.samples: dict[str, Array] = {}
+        self.simplexes: list[str] = []
 
     @property
     def size(self) -> int:
@@ -80,7 +91,7 @@ class Maker:
         nodes = tuple(self.builder.nodes)
         read = {i for n in nodes for i in n.inputs}
         outputs = tuple(Output("loss", f"out{n.id}", n.id) for n in nodes if n.id not in read)
-        return Case(Graph(nodes, self.inputs, outputs), self.domains, self.samples)
+        return Case(Graph(nodes, self.inputs, outputs), self.domains, self.samples, tuple(self.simplexes))
 
     # ------------------------------------------------------------ chance
 
@@ -93,7 +104,7 @@ class Maker:
     # ------------------------------------------------------------ values
 
     def input(self, shape: Shape | None = None, fmt: Format | None = None) -> int:
-        fmt = fmt or (self.format if self.chance(0.9) else self.one(*FLOATS))
+        fmt = fmt or (self.format if self.chance(0.9) else self.one(*self.formats))
         shape = self.one(*SHAPES) if shape is None else shape
         node = self.builder.add("input", (), shape, fmt)
         name = f"x{len(self.inputs)}"
@@ -112,6 +123,35 @@ class Maker:
         self.inputs[name] = node
         self.domains[name] = make(np.zeros(one), np.full(one, n - 1), neg_zero=False, fraction=False)
         self.samples[name] = self.rng.integers(0, n, (SAMPLES, *shape))
+        return node
+
+    def simplex(self, shape: Shape) -> int:
+        """An input of rows that sum to 1 but for the rounding of their elements; some elements are 0, tiny, or the whole row's 1."""
+        fmt, size = self.format, (SAMPLES, *shape)
+        weights = self.rng.gamma(self.rng.choice((0.05, 0.5, 1.0, 10.0)), size=size)
+        weights = np.where(self.rng.random(size) < self.rng.choice((0.0, 0.3)), 0.0, weights)
+        rows = np.where(weights.sum(-1, keepdims=True) > 0, weights, 1.0)
+        value = nearest(fmt, rows / rows.sum(-1, keepdims=True))
+        node, name = self.builder.add("input", (), shape, fmt), f"x{len(self.inputs)}"
+        self.inputs[name], self.samples[name] = node, value.astype(fmt.numpy)
+        self.domains[name] = make(np.zeros((1,) * len(shape)), np.ones((1,) * len(shape)), fmt=fmt)
+        self.simplexes.append(name)
+        return node
+
+    def whole(self, shape: Shape) -> int:
+        """An input of integers, mostly unbounded ones."""
+        fmt = self.one(INT64, INT64, INT32, UINT8)
+        node, name = self.builder.add("input", (), shape, fmt), f"n{len(self.inputs)}"
+        limits = np.iinfo(fmt.numpy)
+        few = np.array([x for x in (0, 1, -1, 2, 7, limits.min, limits.max, limits.max - 1, 2**24 + 1, 2**53 + 1) if x <= limits.max])
+        few = few[few >= limits.min]
+        self.inputs[name], one = node, (1,) * len(shape)
+        if self.chance(0.7):
+            self.domains[name] = top(fmt, len(shape))
+        else:
+            few = few[(few >= 0) & (few <= 7)]
+            self.domains[name] = make(np.zeros(one), np.full(one, 7.0), neg_zero=False, fraction=False)
+        self.samples[name] = self.rng.choice(few, (SAMPLES, *shape)).astype(fmt.numpy)
         return node
 
     def number(self, fmt: Format, *values: float) -> int:
@@ -162,7 +202,7 @@ class Maker:
 
     def widened(self, x: int) -> int:
         """Now and then the same in a wider format: relations look through such casts."""
-        wider = [f for f in FLOATS if f.eps <= self.fmt(x).eps and f.max >= self.fmt(x).max and f.smallest <= self.fmt(x).smallest]
+        wider = [f for f in self.formats if f.eps <= self.fmt(x).eps and f.max >= self.fmt(x).max and f.smallest <= self.fmt(x).smallest]
         return self.builder.add("cast", (x,), self.shape(x), self.one(*wider)) if self.chance(0.25) else x
 
     def broadcast(self, *nodes: int) -> Shape:
@@ -398,7 +438,7 @@ def _transparent(m: Maker, x: int) -> int:
     elif kind < 0.7:
         y = m.permute(x)
     else:
-        y = m.builder.add("cast", (x,), m.shape(x), m.one(*FLOATS))
+        y = m.builder.add("cast", (x,), m.shape(x), m.one(*m.formats))
     return y
 
 
@@ -439,7 +479,7 @@ def _softmaxed(m: Maker) -> None:
     elif follow < 0.7:
         m.unary(p, m.one("log", "exp", "sqrt", "reciprocal", "neg"))
     elif follow < 0.8:
-        m.reduce(m.builder.add("cast", (p,), m.shape(p), m.one(*FLOATS, INT32)), "sum")
+        m.reduce(m.builder.add("cast", (p,), m.shape(p), m.one(*m.formats, INT32)), "sum")
     elif m.chance(0.5):
         m.gather(p)
 
@@ -509,7 +549,7 @@ def _ordered(m: Maker) -> None:
 
 def _cast(m: Maker) -> None:
     x = m.pick()
-    fmt = m.one(*FLOATS) if m.chance(0.85) else m.one(BOOL, INT32)
+    fmt = m.one(*m.formats) if m.chance(0.85) else m.one(BOOL, INT32)
     y = m.builder.add("cast", (x,), m.shape(x), fmt)
     if not fmt.is_float:
         m.builder.add("cast", (y,), m.shape(y), m.fmt(x))
@@ -531,6 +571,138 @@ def _late_input(m: Maker) -> None:
     m.input()
 
 
+# ---------------------------------------------------------------- motifs of TensorFlow, JAX and compilers
+
+
+def _contracted(m: Maker) -> None:
+    """a * b + c with one rounding or two."""
+    a = m.pick()
+    a, b, c = m.same_format(a, m.partner(a), m.partner(a))
+    product = m.elementwise("mul", a, b) if not m.mixed else m.builder.add("mul", (a, b), m.broadcast(a, b), m.fmt(a))
+    c = m.builder.add("neg", (product,), m.shape(product), m.fmt(a)) if m.chance(0.3) and m.fmt(product) is m.fmt(a) else c
+    shape = m.broadcast(a, b, c)
+    fused = m.builder.add("fma", (a, b, c), shape, m.fmt(a))
+    if m.chance(0.7) and m.fmt(product) is m.fmt(a):
+        plain = m.builder.add("add", (product, c), shape, m.fmt(a))
+        fused = m.builder.add("either", _shuffled(m, fused, plain), shape, m.fmt(a))
+    if m.chance(0.5):
+        m.unary(fused, m.one("sqrt", "log", "reciprocal", "rsqrt", "square"))
+
+
+def _cosine(m: Maker) -> None:
+    """sum(x y) against the sizes of x and y: cosine similarity in its spellings, and look-alikes."""
+    x = m.pick(1)
+    y = m.one(x, m.pick(1), m.unary(x, m.one("neg", "abs", "square", "exp")))
+    y = y if m.shape(y) == m.shape(x) else x
+    dims = m.dims(x)
+    reduction = m.one("sum", "sum", "mean")
+    product = m.unary(x, "square") if x == y and m.chance(0.5) else m.elementwise("mul", x, _decoy(m, y) if m.chance(0.2) else y)
+    top = m.reduce(product, reduction, dims)
+    other = m.dims(x) if m.chance(0.1) else dims
+    sizes = [_size(m, _decoy(m, v) if m.chance(0.15) else v, reduction, d) for v, d in ((x, dims), (y, other))]
+    kind = m.rng.random()
+    if kind < 0.4:
+        bottom = m.elementwise("mul", *(m.unary(s, "sqrt") for s in sizes))
+    else:
+        bottom = m.elementwise("mul", *_shuffled(m, *sizes))
+        if m.chance(0.5):
+            bottom = m.elementwise("add", *_shuffled(m, bottom, m.number(m.fmt(bottom), m.fmt(bottom).eps, 1e-6, 1.0)))
+        bottom = m.unary(bottom, "sqrt")
+    if m.chance(0.4):
+        bottom = m.elementwise("clamp", bottom, low=float(nearest(m.fmt(bottom), m.one(1e-6, m.fmt(bottom).eps, 0.1))), high=None)
+    q = m.elementwise(m.one("div", "div", "sub"), top, bottom)
+    if m.chance(0.5):
+        m.unary(m.elementwise("sub", m.number(m.fmt(q), 1.0), q), m.one("sqrt", "log", "reciprocal"))
+
+
+def _size(m: Maker, x: int, reduction: str, dims: tuple[int, ...]) -> int:
+    """A sum (mean) of squares, in whatever format, or a norm."""
+    if m.chance(0.2):
+        return m.reduce(x, "norm", dims, ord=2.0)
+    square = m.unary(x, "square") if m.chance(0.5) else m.elementwise("mul", x, x)
+    total = m.reduce(square, reduction if m.chance(0.9) else "sum", dims)
+    return m.elementwise("add", total, m.number(m.fmt(total), 1e-6, m.fmt(total).eps)) if m.chance(0.2) else total
+
+
+def _sorted_parts(m: Maker) -> None:
+    """Differences of neighbours in a sorted value, and of what only resembles it."""
+    x = m.pick(1)
+    d = m.dims(x)[0]
+    n = m.shape(x)[d]
+    if n < 2:
+        raise _Misfit
+    s = m.builder.add("sort_values", (x,), m.shape(x), m.fmt(x), dim=d, descending=m.chance(0.5)) if m.chance(0.85) else x
+    e = m.dims(x)[0] if m.chance(0.15) else d
+    if m.shape(x)[e] < 2:
+        raise _Misfit
+    shape = _with(m.shape(x), e, m.shape(x)[e] - 1)
+    one, two = (m.builder.add("slice", (s,), shape, m.fmt(x), dim=e, start=k, step=1) for k in (0, 1))
+    gap = m.elementwise(m.one("sub", "sub", "div"), *_shuffled(m, one, two))
+    m.unary(gap, m.one("sqrt", "log", "log1p", "reciprocal", "square"))
+
+
+def _no_choice(m: Maker) -> None:
+    """x - where(isfinite(m), m, 0) with m = max(x), and other choices that the domain has made, or nearly."""
+    x = m.pick(1)
+    dims = m.dims(x)
+    top = m.reduce(x, m.one("amax", "amax", "amin", "sum", "norm"), dims)
+    test = m.rng.random()
+    if test < 0.6:
+        c = m.elementwise(m.one("isfinite", "isnan", "isinf"), top, fmt=BOOL)
+    else:
+        c = m.compare(top, m.number(m.fmt(top), 0.0, m.fmt(top).max, m.fmt(top).smallest, m.fmt(top).tiny))
+    top = m.where(c, *_shuffled(m, top, m.number(m.fmt(top), 0.0, 1.0)))
+    d = m.elementwise("sub" if m.chance(0.8) else "div", x, _transparent(m, top))
+    s = m.reduce(m.unary(d, m.one("exp", "exp", "square", "sigmoid")), "sum", dims)
+    m.unary(s, m.one("log", "sqrt", "reciprocal"))
+
+
+def _whole_numbers(m: Maker) -> None:
+    """Unbounded integers: as numbers, as conditions, in divisions, clamped."""
+    if len(m.inputs) > 4:
+        raise _Misfit
+    n = m.whole(m.one(*SHAPES[:6]))
+    fmt = m.fmt(n)
+    kind = m.rng.random()
+    if kind < 0.3:
+        one = m.builder.const(np.asarray(m.one(1, 2, 5)).astype(fmt.numpy), fmt)
+        n = m.builder.add(m.one("add", "sub", "mul", "maximum", "minimum"), (n, one), m.shape(n), fmt)
+    elif kind < 0.45 and fmt is not UINT8:
+        n = m.builder.add(m.one("abs", "neg", "square"), (n,), m.shape(n), fmt)
+    elif kind < 0.6:
+        n = m.builder.add("clamp", (n,), m.shape(n), fmt, low=m.one(0.0, 1.0, None), high=m.one(10.0, 3.0))
+    elif kind < 0.75 and m.shape(n):
+        rank = len(m.shape(n))
+        n = m.builder.add(m.one("sum", "amax", "amin", "prod"), (n,), (1,) * rank, fmt, dims=tuple(range(-rank, 0)))
+    x = m.builder.add("cast", (n,), m.shape(n), m.one(*m.formats))
+    if m.chance(0.4):
+        c = m.builder.add(m.one(*COMPARISONS), (n, m.builder.const(np.asarray(m.one(0, 1, 7)).astype(fmt.numpy), fmt)), m.shape(n), BOOL)
+        x = m.where(c, *_shuffled(m, x, m.number(m.fmt(x), 1.0, 0.0)))
+    m.unary(x, m.one("reciprocal", "log", "sqrt", "rsqrt", "square", "neg"))
+
+
+def _rows_of_one(m: Maker) -> None:
+    """Sums over rows of a simplex, and over what only resembles them."""
+    if len(m.inputs) > 4:
+        raise _Misfit
+    p = m.simplex(m.one((3,), (2, 3), (3, 3), (2, 1), (2, 3, 2)))
+    q = _transparent(m, p) if m.chance(0.5) else p
+    total = m.reduce(q, m.one("sum", "sum", "sum", "mean"), (-1,) if m.chance(0.7) else None)
+    rest = m.elementwise("sub", *_shuffled(m, total, m.number(m.fmt(total), 1.0, 0.5, 0.9)))
+    m.unary(rest if m.chance(0.5) else total, m.one("reciprocal", "log", "sqrt", "rsqrt"))
+    if m.chance(0.5):
+        m.elementwise("div", p, total) if m.fmt(p) is m.fmt(total) else m.unary(p, "log")
+
+
+def _other_formats(m: Maker) -> None:
+    """A value in two formats in one formula, the narrow one widened again."""
+    x = m.pick()
+    y = m.builder.add("cast", (x,), m.shape(x), m.one(*m.formats))
+    y = m.unary(y) if m.chance(0.6) else y
+    y = m.builder.add("cast", (y,), m.shape(y), m.one(*m.formats)) if m.chance(0.5) else y
+    m.elementwise(m.one("sub", "sub", "div", "mul", "maximum"), *_shuffled(m, x, y))
+
+
 WEIGHTS: dict[Callable[[Maker], None], float] = {
     _any_unary: 3,
     _any_binary: 4,
@@ -550,6 +722,18 @@ WEIGHTS: dict[Callable[[Maker], None], float] = {
 }
 MOTIFS = tuple(WEIGHTS)
 SHARES = np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
+COMPILED_WEIGHTS: dict[Callable[[Maker], None], float] = {
+    **{motif: weight / 3 for motif, weight in WEIGHTS.items()},
+    _contracted: 3,
+    _cosine: 3,
+    _sorted_parts: 1.5,
+    _no_choice: 2,
+    _whole_numbers: 2,
+    _rows_of_one: 1.5,
+    _other_formats: 2,
+}
+COMPILED_MOTIFS = tuple(COMPILED_WEIGHTS)
+COMPILED_SHARES = np.array(list(COMPILED_WEIGHTS.values())) / sum(COMPILED_WEIGHTS.values())
 
 
 # ---------------------------------------------------------------- domains and samples

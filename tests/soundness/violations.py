@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from tests.soundness.graphs import Case
+from tests.soundness.real import as_read
 
 from whynan.analysis.branch import cones_of, prune
 from whynan.analysis.evaluate import evaluate_many
-from whynan.analysis.propagate import propagate
+from whynan.analysis.propagate import Proof, propagate
 from whynan.analysis.relations import Relations
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, contains, join, of_array
@@ -66,7 +67,7 @@ def violations(case: Case, hows: tuple[str, ...] = HOWS) -> Iterator[Violation]:
 
 
 def _propagated(case: Case, values: dict[int, Array], how: str) -> Iterator[Violation]:
-    proof = propagate(case.graph, case.domains, BOXES, how == "refined")
+    proof = _proof(case, how == "refined")
     for i, value in values.items():
         yield from _outside(case, i, value, proof.bounds[i], how)
     for output, finite in zip(case.graph.outputs, proof.outputs, strict=True):
@@ -76,9 +77,13 @@ def _propagated(case: Case, values: dict[int, Array], how: str) -> Iterator[Viol
             yield Violation(case, output.node, sample, how, proof.bounds[output.node], np.asarray(values[output.node][sample]))
 
 
+def _proof(case: Case, refine: bool) -> Proof:
+    return propagate(case.graph, case.domains, BOXES, refine, case.simplexes)
+
+
 def _split(case: Case, values: dict[int, Array]) -> Iterator[Violation]:
     """Branch and prune on the last few nodes that are computed element by element."""
-    proof = propagate(case.graph, case.domains, 0, refine=False)
+    proof = propagate(case.graph, case.domains, 0, False, case.simplexes)
     view = View(case.graph)
     facts = Relations(view, list(proof.bounds))
     roots = [view.root(n.id) for n in case.graph.nodes if view.elementwise(view.root(n.id))]
@@ -93,7 +98,7 @@ def _outside(case: Case, i: int, value: Array, b: Bounds, how: str) -> Iterator[
     if not _fits(b.shape, shape):
         yield Violation(case, -1, 0, how, None, None, f"bounds of shape {b.shape} for %{i} of shape {shape}")
         return
-    allowed = contains(b, value)
+    allowed = contains(b, as_read(value, case.graph.nodes[i].format))
     if not allowed.all():
         sample = int(np.argmin(allowed.reshape(len(allowed), -1).all(axis=1)))
         yield Violation(case, i, sample, how, b, np.asarray(value[sample]))
@@ -106,7 +111,7 @@ def _fits(groups: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 def checked(case: Case) -> int:
     """How many of a case's nodes have bounds that say something (not everything the format holds)."""
-    proof = propagate(case.graph, case.domains, BOXES, refine=False)
+    proof = _proof(case, refine=False)
     return sum(not bool((b.may_nan & (b.lo == -np.inf) & (b.hi == np.inf)).all()) for b in proof.bounds)
 
 
@@ -165,19 +170,20 @@ def _kept(case: Case, ids: list[int], outputs: tuple[int, ...]) -> Case:
     nodes = tuple(replace(n, id=place[n.id], inputs=tuple(place[i] for i in n.inputs)) for n in case.graph.nodes if n.id in place)
     inputs = {name: place[i] for name, i in case.graph.inputs.items() if i in place}
     graph = Graph(nodes, inputs, tuple(Output("loss", f"out{place[i]}", place[i]) for i in outputs))
-    return Case(graph, {n: case.domains[n] for n in inputs}, {n: case.inputs[n] for n in inputs})
+    simplexes = tuple(n for n in case.simplexes if n in inputs)
+    return Case(graph, {n: case.domains[n] for n in inputs}, {n: case.inputs[n] for n in inputs}, simplexes)
 
 
 def _cut(case: Case, found: Violation) -> Iterator[Case]:
     """One computed value made an input: with the bounds that were proven for it, or those of its values if the analysis raises."""
     values = evaluate_many(case.graph, range(len(case.graph.nodes)), case.inputs)
-    proven = None if found.error else propagate(case.graph, case.domains, BOXES, found.how == "refined").bounds
+    proven = None if found.error else _proof(case, found.how == "refined").bounds
     for node in reversed(case.graph.nodes):
         if node.op in ("input", "const") or node.id == found.node:
             continue
         value = values[node.id]
         b = join(*map(of_array, value)) if proven is None else proven[node.id]
-        if contains(b, value).all():
+        if contains(b, as_read(value, node.format)).all():
             yield _as_input(case, node.id, b, value)
 
 
@@ -185,6 +191,6 @@ def _as_input(case: Case, i: int, b: Bounds, value: Array) -> Case:
     name = f"v{i}"
     nodes = tuple(replace(n, op="input", inputs=(), attrs={}) if n.id == i else n for n in case.graph.nodes)
     graph = Graph(nodes, {**case.graph.inputs, name: i}, case.graph.outputs)
-    cut = Case(graph, {**case.domains, name: b}, {**case.inputs, name: value})
+    cut = Case(graph, {**case.domains, name: b}, {**case.inputs, name: value}, case.simplexes)
     return next(_trimmed(cut, tuple(o.node for o in graph.outputs)), cut)
 

@@ -6,7 +6,7 @@ Works on a `Program` that a front end has made ready; knows no framework.
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from whynan.analysis import compiled
 from whynan.analysis.blame import Blame, blame
 from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.contract import contracts
+from whynan.analysis.coverage import assumed, varying
 from whynan.analysis.descent import proposals
-from whynan.analysis.finding import ERROR, SAFE, UNDECIDED, UNSAFE, Finding, Open, Report, Witness
+from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Report, Witness
 from whynan.analysis.forecast import forecaster
 from whynan.analysis.health import Patient, warnings
 from whynan.analysis.propagate import Proof, propagate
@@ -23,34 +24,22 @@ from whynan.analysis.refused import Refusal, refusal
 from whynan.analysis.search import Failure, Hint, Inputs, Searched, fingerprint, search, signature
 from whynan.analysis.shrink import shrink
 from whynan.analysis.solve import solutions
+from whynan.analysis.summary import ModeResult, assembled, dtype_of, merged, span_of
 from whynan.config import Settings
 from whynan.domain import sample
 from whynan.domain.abstract import bounds_of
 from whynan.domain.spec import Domain
 from whynan.errors import TargetError, WhynanError
 from whynan.ir.frontend import Program, Run, Trace
-from whynan.ir.graph import FORWARD, Graph
+from whynan.ir.graph import FORWARD
 from whynan.ir.where import Site
 
 MOST_BLAMED = 20
 PLAIN = "eager"  # in every framework, the mode that runs what is written
-PATH = "path"  # the op of an open site that is a look at a value
 STARTS = 12  # inputs tried until the loss runs without raising
 
 ScriptOf = Callable[[Inputs, str], str]
 Raised = Callable[[BaseException | None], Site | None]  # where in the user's code an error was raised
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Mode:
-    """What one mode's program gave."""
-
-    mode: str
-    trace: Trace
-    proof: Proof
-    unproven: tuple[Open, ...]  # why the proof, finite or not, does not cover the domain
-    searched: Searched
-    findings: tuple[Finding, ...]
 
 
 class _Refused(Exception):
@@ -72,7 +61,7 @@ def check_program(
     """
     start = time.perf_counter()
     job = _Job(program, domains, settings, script, raised)
-    modes: list[_Mode] = []
+    modes: list[ModeResult] = []
     refused: list[Finding] = []
     unable: dict[str, TargetError] = {}
     for mode in settings.modes:
@@ -84,8 +73,8 @@ def check_program(
             unable[mode] = error
     if unable and not modes and not refused:
         raise next(iter(unable.values()))
-    findings = _merged([*refused, *(job.confirmed(f) for m in modes for f in m.findings)])
-    return _report(job, modes, findings, unable, time.perf_counter() - start)
+    findings = merged([*refused, *(job.confirmed(f) for m in modes for f in m.findings)])
+    return assembled(program, domains, settings.modes, modes, findings, unable, time.perf_counter() - start)
 
 
 class _Job:
@@ -109,22 +98,22 @@ class _Job:
         """The real function, recorded."""
         return self.program.capture(inputs, self.wrt, mode)
 
-    def mode(self, mode: str) -> _Mode:
+    def mode(self, mode: str) -> ModeResult:
         """Everything for one mode."""
         first, second = self._starts(mode)
         trace = self.capture(first, mode)
         bounds = {name: bounds_of(self.domains[name]) for name in trace.graph.inputs}
         simplexes = [name for name in trace.graph.inputs if self.domains[name].kind in ("simplex", "onehot")]
         proof = propagate(trace.graph, bounds, self.settings.boxes, simplexes=simplexes)
-        unproven = [*_assumed(trace.graph, proof), *_varying(trace.graph, self.capture(second, mode).graph)]
+        unproven = [*assumed(trace.graph, proof), *varying(trace.graph, self.capture(second, mode).graph)]
         open_ = not proof.finite or bool(unproven)
         searched = self._search(mode, trace, proof) if open_ else Searched((), 0, 0.0)
         patient = self._patient(mode)
         wrong = list(contracts(patient, trace, proof, searched))
-        known = {_span(f.site) for f in wrong if f.cause == "logits-as-probabilities"}  # says more than that a clamp stops the gradient
-        others = [f for f in warnings(patient, trace, proof, searched) if f.kind != "dead-gradient" or _span(f.site) not in known]
+        known = {span_of(f.site) for f in wrong if f.cause == "logits-as-probabilities"}  # says more than that a clamp stops the gradient
+        others = [f for f in warnings(patient, trace, proof, searched) if f.kind != "dead-gradient" or span_of(f.site) not in known]
         findings = [*self._refuted(mode, searched), *wrong, *others]
-        return _Mode(mode, trace, proof, tuple(unproven), searched, tuple(findings))
+        return ModeResult(mode, trace, proof, tuple(unproven), searched, tuple(findings))
 
     def _starts(self, mode: str) -> tuple[Inputs, Inputs]:
         """Two ordinary inputs on which the loss runs; where it runs on one only, that one twice."""
@@ -279,12 +268,7 @@ def _nan(run: Run) -> bool:
 
 
 def _key(why: Blame) -> tuple[object, ...]:
-    return (why.phase, _span(why.site), why.op)
-
-
-def _span(site: Site | None) -> tuple[object, ...] | None:
-    """The place of an expression, whatever library code stands below it."""
-    return (site.file, site.line, site.column, site.end_line, site.end_column) if site else None
+    return (why.phase, span_of(why.site), why.op)
 
 
 def _varied(failures: Sequence[Failure]) -> list[Failure]:
@@ -309,131 +293,6 @@ def _shapes(domains: Mapping[str, Domain]) -> str:
     return ", ".join(f"{name}={d}" for name, d in domains.items())
 
 
-# ---------------------------------------------------------------- what a proof does not cover
-
-
-def _assumed(graph: Graph, proof: Proof) -> list[Open]:
-    """Looks at values whose outcome is not the same on the whole domain."""
-    out = []
-    for a in graph.assumptions:
-        b = proof.bounds[a.node]
-        if b.may_nan.any() or (b.lo < a.low).any() or (b.hi > a.high).any():
-            out.append(Open(PATH, a.site, FORWARD, f"{a.what} looks at a value here: on other inputs the code may take another path"))
-    return list(dict.fromkeys(out))
-
-
-def _varying(one: Graph, two: Graph) -> list[Open]:
-    """A second recording on other inputs must give the same graph; otherwise the graph depends on values unseen."""
-    if len(one.nodes) != len(two.nodes) or any(
-        a.op != b.op or a.shape != b.shape or a.inputs != b.inputs for a, b in zip(one.nodes, two.nodes, strict=True)
-    ):
-        return [Open(PATH, None, FORWARD, "which operations are done changes with the input's values")]
-    live = _live(one)
-    for a, b in zip(one.nodes, two.nodes, strict=True):
-        if a.op == "const" and live[a.id] and not np.array_equal(a.attrs["value"], b.attrs["value"], equal_nan=a.format.is_float):
-            reason = "a number here changes with the input's values but was computed outside the framework"
-            return [Open(PATH, a.site, FORWARD, reason)]
-    return []
-
-
-def _live(graph: Graph) -> list[bool]:
-    alive = [False] * len(graph.nodes)
-    for o in graph.outputs:
-        alive[o.node] = True
-    for node in reversed(graph.nodes):
-        if alive[node.id]:
-            for i in node.inputs:
-                alive[i] = True
-    return alive
-
-
-# ---------------------------------------------------------------- the report
-
-
-def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Findings of all modes, equal ones joined, errors first, numbered."""
-    joined: dict[tuple[object, ...], Finding] = {}
-    for f in findings:
-        # compilers write the same mistake with other operations
-        key = (f.kind, f.cause, _span(f.site)) if f.kind == "contract" else (f.kind, f.cause, f.phase, f.op, f.site)
-        before = joined.get(key)
-        if before is None:
-            joined[key] = f
-        elif f.kind != "non-finite":
-            joined[key] = replace(before, modes=tuple(dict.fromkeys([*before.modes, *f.modes])))
-        elif not set(f.modes) <= set(before.modes):  # the first one's witness is fine there: this one has its own
-            joined[(*key, f.modes)] = f
-    failing = {f.site for f in joined.values() if f.severity == ERROR}
-    # where a gradient can be infinite it can be large as well: that is no news
-    news = [f for f in joined.values() if f.kind != "exploding-gradient" or f.site not in failing]
-    # stable: else in order of execution
-    ordered = sorted(news, key=lambda f: (f.severity != ERROR, f.kind != "non-finite", f.phase != FORWARD))
-    return tuple(replace(f, id=f"F{n}") for n, f in enumerate(ordered, 1))
-
-
-def _report(job: _Job, modes: Sequence[_Mode], findings: tuple[Finding, ...], unable: Mapping[str, TargetError], seconds: float) -> Report:
-    unsafe = any(f.kind == "non-finite" for f in findings)
-    stopped = [mode for mode in job.settings.modes if mode not in unable and mode not in {m.mode for m in modes}]
-    covered = not stopped and not unable and all(m.proof.finite and not m.unproven for m in modes)
-    verdict = UNSAFE if unsafe else SAFE if covered else UNDECIDED
-    left = [] if verdict == SAFE else [o for m in modes for o in _left(m, findings)]
-    left += [Open(PATH, None, FORWARD, f"mode {mode} could not be checked: {error.message}") for mode, error in unable.items()]
-    return Report(
-        target=job.program.name,
-        framework=job.program.framework,
-        framework_version=job.program.framework_version,
-        dtype=_dtype(job.domains),
-        modes=job.settings.modes,
-        verdict=verdict,
-        seconds=seconds,
-        domain=job.domains,
-        sites=_sites(modes, findings),
-        findings=findings,
-        undecided=tuple(left),
-        search={key: sum(getattr(m.searched, key) for m in modes) for key in ("evaluations", "screened", "seconds")},
-        notes=tuple(dict.fromkeys([n for m in modes for n in m.trace.graph.notes] + [_RAISES.format(m) for m in stopped])),
-    )
-
-
-_RAISES = "nothing is known of mode {}: the loss raises there"
-
-
-def _left(m: _Mode, findings: Sequence[Finding]) -> Iterator[Open]:
-    """Sites that are neither proven nor refuted, and what a proof does not cover."""
-    refuted = {f.site for f in findings if f.kind == "non-finite"}
-    seen = set()
-    for i, reason in sorted(m.proof.open.items()):
-        node = m.trace.graph.nodes[i]
-        if node.site not in refuted and (node.site, node.phase) not in seen:
-            seen.add((node.site, node.phase))
-            yield Open(node.op, node.site, node.phase, reason)
-    yield from m.unproven
-
-
-def _sites(modes: Sequence[_Mode], findings: Sequence[Finding]) -> dict[str, int]:
-    """Op applications of the recorded programs that reach an output, by what is known of them."""
-    total = sum(len(_applications(m.trace.graph, range(len(m.trace.graph.nodes)))) for m in modes)
-    refuted_sites = {(f.site, f.phase) for f in findings if f.kind == "non-finite"}
-    refuted, undecided = 0, 0
-    for m in modes:
-        graph = m.trace.graph
-        open_ = [i for i in m.proof.open if (graph.nodes[i].site, graph.nodes[i].phase) not in refuted_sites]
-        undecided += len(_applications(graph, open_))
-    refuted = len(refuted_sites)
-    return {"total": total, "proven": max(total - refuted - undecided, 0), "refuted": refuted, "undecided": undecided}
-
-
-def _applications(graph: Graph, nodes: Sequence[int] | range) -> set[int]:
-    live = _live(graph)
-    return {graph.nodes[i].source for i in nodes if live[i] and graph.nodes[i].op not in ("const", "input")}
-
-
-def _dtype(domains: Mapping[str, Domain]) -> str:
-    """The float dtype of the inputs, the narrowest first; float32 if there is none."""
-    names = [d.dtype for d in domains.values() if d.format.is_float]
-    return min(names, key=lambda n: ("float16", "bfloat16", "float32", "float64").index(n)) if names else "float32"
-
-
 # ---------------------------------------------------------------- explain
 
 
@@ -453,18 +312,18 @@ def explain_program(program: Program, domains: Mapping[str, Domain], settings: S
         why = blame(trace)
         if why is not None:
             findings.append(job.explained(mode, why, inputs))
-    merged = _merged(findings)
+    joined = merged(findings)
     return Report(
         target=program.name,
         framework=program.framework,
         framework_version=program.framework_version,
-        dtype=_dtype(domains),
+        dtype=dtype_of(domains),
         modes=settings.modes,
-        verdict=UNSAFE if merged else SAFE,
+        verdict=UNSAFE if joined else SAFE,
         seconds=time.perf_counter() - start,
         domain=domains,
-        sites={"total": 0, "proven": 0, "refuted": len(merged), "undecided": 0},
-        findings=merged,
+        sites={"total": 0, "proven": 0, "refuted": len(joined), "undecided": 0},
+        findings=joined,
         search={"evaluations": len(settings.modes), "screened": 0, "seconds": 0.0},
         notes=(*dict.fromkeys(notes), "one concrete input was run: nothing is proven about any other"),
     )

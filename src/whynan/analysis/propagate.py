@@ -67,7 +67,8 @@ def propagate(
 ) -> Proof:
     """Bound every value of the graph for all inputs in the domains (bounds by input name).
 
-    `simplexes` are the inputs of non-negative numbers whose rows along the last axis sum to 1. `budget` limits the boxes that branch and prune may evaluate in all; without `refine` it is not used.
+    `simplexes` are the inputs of non-negative numbers whose rows along the last axis sum to 1. `budget` limits the boxes that branch and
+    prune may evaluate in all; without `refine` it is not used.
     """
     view = View(graph)
     bounds: list[Bounds | None] = [None] * len(graph.nodes)

@@ -326,54 +326,59 @@ def _cauchy_schwarz(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack |
     if found is None or view.op(found[0]) not in ("mul", "square"):
         return None
     factors = view.inputs(found[0]) * (1 if view.op(found[0]) == "mul" else 2)
-    sizes = _sizes(facts, b)
-    if sizes is None or sorted(_squared(view, s, view.op(v), base, found[1]) or b for s in sizes) != sorted(factors):
+    way = _way_to_sizes(facts, b)
+    squares = [_squared(view, size, view.op(v), base, found[1]) for size in way[-2:]]
+    if sorted(factor for square in squares if square for factor in square[:1]) != sorted(factors):
         return None
+    if max(abs(facts.low(v)), abs(facts.high(v))) == np.inf:
+        return None  # where the sum overflows and the root does not, the exact values say nothing
     terms = int(np.prod([view.length(found[0], name) for name in found[1]], initial=1))
-    fmt = max((view.node(x).format for x in (v, b, found[0])), key=lambda f: f.eps)
+    formats = [view.node(x).format for x in (v, b, found[0], *way, *(square[1] for square in squares if square))]
+    eps, tiny = max(f.eps for f in formats), max(f.tiny for f in formats)
     largest = max(max(abs(facts.low(x)), abs(facts.high(x))) for x in factors)
-    lost = 4 * (terms * largest + 1) * float(np.sqrt(max(view.node(x).format.tiny for x in (v, b, found[0]))))
-    return Slack((4 * terms + 16) * fmt.eps, lost) if np.isfinite(largest) and terms * fmt.eps < 0.01 else None
+    lost = 4 * (terms * largest + 1) * float(np.sqrt(tiny))
+    return Slack((4 * terms + 16) * eps, lost) if np.isfinite(largest) and terms * eps < 0.01 else None
 
 
-def _sizes(facts: Relations, b: Vertex) -> tuple[Vertex, Vertex] | None:
-    """The two sums of squares (or norms) of which b is the root of the product, or the product of the roots, or more than that."""
-    view = facts.view
-    if view.op(b) == "sqrt":
-        b = view.inputs(b)[0]
-        while view.op(b) == "add":
-            x, y = view.inputs(b)
-            if facts.low(y) >= 0 and view.op(x) in ("mul", "add"):
-                b = x
-            elif facts.low(x) >= 0:
-                b = y
-            else:
-                return None
-        if view.op(b) != "mul":
-            return None
-        one, two = view.inputs(b)
-        return one, two
-    if view.op(b) != "mul":
-        return None
-    sides = [view.inputs(x)[0] if view.op(x) == "sqrt" else x for x in view.inputs(b)]
-    rooted = all(view.op(x) in ("sqrt", "norm") for x in view.inputs(b))
-    return (sides[0], sides[1]) if rooted else None
+def _way_to_sizes(facts: Relations, b: Vertex) -> list[Vertex]:
+    """From b to two sums of squares: b is the root of their product, or the product of their roots (of norms), or more than that.
+
+    The vertices on the way, the two sums (norms) last; nothing if b is none of these.
+    """
+    view, way = facts.view, []
+    if view.op(b) == "mul":
+        rooted = [x if view.op(x) == "norm" else _radicand(view, x) for x in view.inputs(b)]
+        return [*view.inputs(b), *(x for x in rooted if x)] if all(rooted) else []
+    inner = _radicand(view, b)
+    while inner is not None and view.op(inner) == "add":
+        way.append(inner)
+        x, y = view.inputs(inner)
+        inner = x if facts.low(y) >= 0 and view.op(x) in ("mul", "add") else y if facts.low(x) >= 0 else None
+    if inner is None or view.op(inner) != "mul" or any(view.op(x) == "norm" for x in view.inputs(inner)):
+        return []
+    return [*way, inner, *view.inputs(inner)]
 
 
-def _squared(view: View, size: Vertex, reduction: str, base: int, names: tuple[int, ...]) -> Vertex | None:
-    """The value whose squares are summed (or whose norm is taken) along the named axes."""
+def _radicand(view: View, v: Vertex) -> Vertex | None:
+    """What v is the square root of; not a norm, which is a root itself."""
+    inner = view.inputs(v)[0] if view.op(v) == "sqrt" else None
+    return None if inner is None or view.op(inner) == "norm" else inner
+
+
+def _squared(view: View, size: Vertex, reduction: str, base: int, names: tuple[int, ...]) -> tuple[Vertex, Vertex] | None:
+    """The value whose squares are summed (or whose norm is taken) along the named axes, and its square (the norm)."""
     found = view.reduced(size, base)
     if found is None or found[1] != names:
         return None
     if view.op(size) == "norm":
-        return found[0] if view.node(size).attrs["ord"] == 2 and reduction == "sum" else None
+        return (found[0], size) if view.node(size).attrs["ord"] == 2 and reduction == "sum" else None
     if view.op(size) != reduction:
         return None
     inner = found[0]
     if view.op(inner) == "square":
-        return view.inputs(inner)[0]
+        return view.inputs(inner)[0], inner
     x = view.inputs(inner)
-    return x[0] if view.op(inner) == "mul" and x[0] == x[1] else None
+    return (x[0], inner) if view.op(inner) == "mul" and x[0] == x[1] else None
 
 
 def _first(attempts: Iterable[Slack | None]) -> Slack | None:

@@ -288,7 +288,14 @@ def entering(b: Bounds, fmt: Format) -> Bounds:
     """A value as the operations that read it see it: where subnormals are flushed, one of those is a zero of its sign."""
     if not fmt.flush:
         return b
-    settled = settle(b, fmt)
-    lo = np.where(np.abs(settled.lo) < fmt.tiny, 0.0, settled.lo)
-    hi = np.where(np.abs(settled.hi) < fmt.tiny, 0.0, settled.hi)
-    return normalised(lo, hi, settled.flags)
+    return flushed_ends(settle(b, fmt), fmt)
+
+
+def flushed_ends(b: Bounds, fmt: Format) -> Bounds:
+    """Bounds of a result in a format that flushes subnormals: an end that is one is a zero of its sign."""
+    low, high = (np.abs(end) < fmt.tiny for end in (b.lo, b.hi))
+    plus, minus = low & (b.lo > 0) | high & (b.hi > 0), low & (b.lo < 0) | high & (b.hi < 0)
+    if not _any(plus | minus):
+        return b
+    lo, hi = np.where(low, 0.0, b.lo), np.where(high, 0.0, b.hi)
+    return normalised(lo, hi, b.flags | plus * POS_ZERO | minus * NEG_ZERO)

@@ -267,12 +267,13 @@ def _assignments(names: list[str], given: dict[str, Domain], function: str) -> I
     missing = [name for name in names if name not in given]
     targets = [name for name in missing if is_target(name, names)]
     inputs = [name for name in missing if name not in targets]
-    arrays = [n for n in names if not is_target(n, names) and not {*words_of(n)} & (_WEIGHTS | _HYPERPARAMETERS)]
+    arrays = [n for n in names if not is_target(n, names) and not {*words_of(n)} & _WEIGHTS and not _is_setting(n, names)]
     yield from _sequences(names, given, function)
     for masks in ("mask", "binary") if any(kind_of(n) == "mask" for n in inputs) else ("mask",):
         for shape, target in _layouts(names, given, inputs, targets, arrays, function):
             made = dict(given)
-            made |= {name: _input(name, shape, masks, function) for name in inputs}
+            made |= {name: _input(name, () if _is_setting(name, names) else shape, masks, function) for name in inputs}
+            made |= {name: positive(high=1, grad=False).but(assumed=True) for name in inputs if _is_exponent(name, names)}
             made |= {name: _target(name, target).but(assumed=True) for name in targets}
             yield made
 
@@ -304,9 +305,17 @@ def _sequences(names: list[str], given: dict[str, Domain], function: str) -> Ite
     yield {n: given.get(n, made[n].but(assumed=True)) for n in names}
 
 
+def _is_setting(name: str, names: Collection[str]) -> bool:
+    """Whether an argument is one number that a person chooses."""
+    return bool({*words_of(name)} & _HYPERPARAMETERS) or _is_exponent(name, names)
+
+
+def _is_exponent(name: str, names: Collection[str]) -> bool:
+    """Whether p or q is no distribution: beside predictions and targets called so it is a power."""
+    return name in ("p", "q") and any(is_target(n, names) for n in names) and any({*words_of(n)} & _PREDICTIONS for n in names)
+
+
 def _input(name: str, shape: Shape, masks: str, function: str) -> Domain:
-    if {*words_of(name)} & _HYPERPARAMETERS:
-        shape = ()
     domain = domain_for(name, shape, function)
     return binary(*shape).but(assumed=True) if domain.kind == "mask" and masks == "binary" else domain
 
@@ -367,4 +376,3 @@ def _shapes(given: dict[str, Domain], inputs: list[str], names: list[str]) -> li
     embeddings = any({*words_of(name)} & _EMBEDDINGS for name in names)
     usual = sorted(_SHAPES, key=lambda s: s != (4, 3)) if embeddings else list(_SHAPES)
     return list(dict.fromkeys([*known, *usual]))
-

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from whynan.domain.interval import NAN, Bounds, make, settle, top
+from whynan.domain.interval import NAN, Bounds, flushed_ends, make, settle, top
 from whynan.errors import OpError
 from whynan.ir.dtype import Array, Float64, Format, from_ordinal, next_down, next_up, ordinal
 from whynan.ir.graph import Call
@@ -101,6 +101,7 @@ def bound(call: Call, inputs: Iterable[Bounds]) -> Bounds:
         return top(call.format, len(call.shape))
     with np.errstate(all="ignore"):
         result = _rounded(op, call, op.transfer(call, *inputs))
+        result = flushed_ends(result, call.format) if call.format.flush else result
         result = _loosened(result, op, call) if "ulps" in call.attrs else result
         return _strict(result, inputs) if op.strict and op.elementwise else result
 

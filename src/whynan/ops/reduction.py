@@ -64,8 +64,9 @@ def divided(fmt: Format, total: Bounds, n: float) -> Bounds:
     lo, hi = np.minimum.reduce(lows), np.maximum.reduce(highs)
     lo, hi = blank(lo, hi, total.empty)
     # a sum other than zero may round to a zero of its own sign when it is divided
-    pos = total.may_pos_zero | (total.hi > 0) & (total.lo < n * fmt.smallest)
-    neg = total.may_neg_zero | (total.lo < 0) & (total.hi > -n * fmt.smallest)
+    reach = n * (fmt.tiny if fmt.flush else fmt.smallest)
+    pos = total.may_pos_zero | (total.hi > 0) & (total.lo < reach)
+    neg = total.may_neg_zero | (total.lo < 0) & (total.hi > -reach)
     return make(lo, hi, nan=total.may_nan, pos_zero=pos, neg_zero=neg, fmt=fmt)
 
 

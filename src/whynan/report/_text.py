@@ -214,7 +214,7 @@ def _bad_kind(wide: Array) -> str:
 
 ASSUMED = "(not given, so inferred: say what these inputs really are if this is wrong)"
 _TO_TRY = {
-    "path": "A proof covers one path: select with torch.where, or give domains on which the code always goes the same way.",
+    "path": "A proof covers one path: select with where() on tensors, or give domains on which the code always goes the same way.",
     "unknown": "An op that whynan does not know stays open: write it in terms of others.",
     "bound": "Narrow the domain to what the loss really gets, or search longer with a larger budget.",
 }
@@ -353,7 +353,9 @@ def search_text(report: Report) -> str:
     n = int(report.search.get("evaluations", 0))
     if not n:
         return ""
-    return f"{count(n, 'input')} tried in {report.search.get('seconds', 0.0):.2f} s"
+    screened = int(report.search.get("screened", 0))
+    more = f", {screened} more looked at through the graph" if screened else ""
+    return f"{count(n, 'input')} tried{more} in {report.search.get('seconds', 0.0):.2f} s"
 
 
 def envelope_text(report: Report) -> list[str]:

@@ -35,7 +35,11 @@ def to_dict(report: Report) -> dict[str, Any]:
         "sites": {key: int(report.sites.get(key, 0)) for key in _SITES},
         "findings": [finding_dict(f) for f in report.findings],
         "undecided": [_open(o) for o in report.undecided],
-        "search": {"evaluations": int(report.search.get("evaluations", 0)), "seconds": plain(report.search.get("seconds", 0.0))},
+        "search": {
+            "evaluations": int(report.search.get("evaluations", 0)),
+            "screened": int(report.search.get("screened", 0)),
+            "seconds": plain(report.search.get("seconds", 0.0)),
+        },
         "envelope": plain(report.envelope),
         "notes": list(report.notes),
     }

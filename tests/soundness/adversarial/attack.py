@@ -1,7 +1,7 @@
 """Real evaluations aimed at a loss that a check calls safe.
 
-`python -m tests.soundness.adversarial.attack [NAME…] [--dtypes float32,float16] [--runs 10000]` checks the gallery and the collection
-and attacks every proof. A proof is false if any output is not finite on an input of the domain.
+`python -m tests.soundness.adversarial.attack [NAME…] [--framework jax --mode jit] [--dtypes float32,float16] [--runs 10000]` checks the
+framework's gallery and collection and attacks every proof. A proof is false if any output is not finite on an input of the domain.
 
 Inputs are mosaics of special values, ulp neighbours of the constants in the source, coincidences between inputs, tiny common scales,
 and points at which an intermediate value meets 0, 1 or a constant of the graph. Losses that work row by row are run on many
@@ -22,7 +22,7 @@ import whynan
 from whynan.analysis.evaluate import evaluate
 from whynan.domain import sample
 from whynan.domain.spec import Domain, retyped
-from whynan.frontends.torch import load
+from whynan.frontends import FRAMEWORKS, load
 from whynan.ir.dtype import Array, nearest, next_down, next_up
 
 Inputs = dict[str, Array]
@@ -38,9 +38,40 @@ class Attack:
     failures: list[tuple[Inputs, tuple[str, ...]]] = field(default_factory=list)
 
 
-def attack(loss: Callable[..., Any], domains: Mapping[str, Domain], runs: int = 10_000, seed: int = 0, seconds: float = 20.0) -> Attack:
+@dataclass(frozen=True)
+class Program:
+    """A program of the front end, in one mode."""
+
+    loss: Callable[..., Any]
+    inner: Any
+    mode: str
+
+    def run(self, inputs: Inputs, wrt: tuple[str, ...]) -> Any:
+        """The real function."""
+        return self.inner.run(inputs, wrt, self.mode)
+
+    def capture(self, inputs: Inputs, wrt: tuple[str, ...]) -> Any:
+        """The real function, recorded."""
+        return self.inner.capture(inputs, wrt, self.mode)
+
+
+def program_of(loss: Callable[..., Any], framework: str, mode: str) -> Program:
+    """The loss as a program of that framework and mode; the mode that is checked by default if none is given."""
+    name = getattr(loss, "__name__", "loss")
+    return Program(loss, load(loss, name, framework), mode or FRAMEWORKS[framework].default[0])
+
+
+def attack(
+    loss: Callable[..., Any],
+    domains: Mapping[str, Domain],
+    runs: int = 10_000,
+    seed: int = 0,
+    seconds: float = 20.0,
+    framework: str = "torch",
+    mode: str = "",
+) -> Attack:
     """Run the loss on at least `runs` inputs (rows, where many are run at once), until something fails or the time is up."""
-    program = load(loss, getattr(loss, "__name__", "loss"))
+    program = program_of(loss, framework, mode)
     rng = np.random.default_rng(seed)
     found, start = Attack(), time.perf_counter()
     wrt = tuple(n for n, d in domains.items() if d.grad)
@@ -286,55 +317,69 @@ class Result:
     report: Any
 
 
-def judge(name: str, loss: Callable[..., Any], domains: Mapping[str, Domain], dtype: str, runs: int, seconds: float = 20.0) -> Result:
+def judge(
+    name: str,
+    loss: Callable[..., Any],
+    domains: Mapping[str, Domain],
+    dtype: str,
+    runs: int,
+    seconds: float = 20.0,
+    framework: str = "torch",
+    mode: str = "",
+) -> Result:
     """Check a loss in a dtype; attack the verdict unless it is unsafe, else run the witness again on its own."""
     typed = {n: retyped(d, dtype) for n, d in domains.items()}
-    report = whynan.check(loss, domains=typed, name=name)
+    mode = mode or FRAMEWORKS[framework].default[0]
+    report = whynan.check(loss, domains=typed, name=name, framework=framework, modes=(mode,))
     if report.verdict == "unsafe":
         return Result(name, dtype, report.verdict, None, report)
-    return Result(name, dtype, report.verdict, attack(loss, report.domain, runs, seconds=seconds), report)
+    attacked = attack(loss, report.domain, runs, seconds=seconds, framework=framework, mode=mode)
+    return Result(name, dtype, report.verdict, attacked, report)
 
 
-def confirmed(result: Result, loss: Callable[..., Any]) -> bool:
+def confirmed(result: Result, loss: Callable[..., Any], framework: str = "torch", mode: str = "") -> bool:
     """Whether the first finding's witness lies in the domain and fails when the loss is run afresh."""
     finding = next(f for f in result.report.findings if f.kind == "non-finite")
     domains = {n: d for n, d in result.report.domain.items() if n in finding.witness.inputs}
     inside = all(sample.contains(d, finding.witness.inputs[n]) for n, d in domains.items())
     wrt = tuple(n for n, d in domains.items() if d.grad)
-    return inside and bool(failing(load(loss, "again").run(finding.witness.inputs, wrt)))
+    return inside and bool(failing(program_of(loss, framework, mode).run(finding.witness.inputs, wrt)))
 
 
 def main() -> None:
     """Check and attack all losses, or those whose names contain one of the words given."""
-    from tests.soundness.adversarial.collection import cases, gallery
+    from tests.soundness.adversarial.collection import cases, gallery, suite
 
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs="*")
+    parser.add_argument("--framework", default="torch", choices=tuple(FRAMEWORKS))
+    parser.add_argument("--mode", default="", help="the framework's default mode if none is given")
     parser.add_argument("--dtypes", default=",".join(DTYPES))
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
     counts: dict[tuple[str, str], int] = {}
-    for case in [*cases(), *gallery()]:
+    where = {"framework": options.framework, "mode": options.mode}
+    for case in [*cases(options.framework), *suite(options.framework), *gallery(options.framework)]:
         if options.words and not any(w in case.name for w in options.words):
             continue
         for dtype in options.dtypes.split(","):
             try:
-                result = judge(case.name, case.loss, case.domains, dtype, options.runs, options.seconds)
+                result = judge(case.name, case.loss, case.domains, dtype, options.runs, options.seconds, **where)
             except Exception as error:  # one broken case must not end the run
                 print(f"ERROR {case.name} {dtype}: {type(error).__name__} {str(error)[:150]}", flush=True)
                 continue
             counts[result.verdict, dtype] = counts.get((result.verdict, dtype), 0) + 1
-            print(_line(result, case.loss), flush=True)
+            print(_line(result, case.loss, **where), flush=True)
     print(counts)
 
 
-def _line(result: Result, loss: Callable[..., Any]) -> str:
+def _line(result: Result, loss: Callable[..., Any], framework: str, mode: str) -> str:
     head = f"{result.verdict:9} {result.name} {result.dtype} {result.report.seconds:.2f}s"
     if result.verdict == "unsafe":
         f = next(f for f in result.report.findings if f.kind == "non-finite")
         where = f"{f.site.line}: {f.site.text}" if f.site else "?"
-        return f"{head} {f.cause} {f.phase} {f.op} [{where}]" + ("" if confirmed(result, loss) else " UNCONFIRMED")
+        return f"{head} {f.cause} {f.phase} {f.op} [{where}]" + ("" if confirmed(result, loss, framework, mode) else " UNCONFIRMED")
     assert result.attacked is not None
     told = f" {result.attacked.runs} runs"
     if result.attacked.failures:

@@ -1,4 +1,8 @@
-"""Losses to attack, by theme. A module's `CASES` maps a function's name to its domains."""
+"""Losses to attack, by theme. A module's `CASES` maps a function's name to its domains, a name that ends
+in _jax or _tensorflow says what it is written in (else PyTorch).
+
+Beside them stand the gallery's losses and those of the suite that is spelt in every framework (tests/conformance/losses).
+"""
 
 import importlib
 import importlib.util
@@ -8,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from whynan.domain.declare import as_domain
+from whynan.domain.names import with_grad_by_name
 from whynan.domain.spec import Domain
 
 GALLERY = Path(__file__).resolve().parents[4] / "examples" / "gallery"
@@ -22,17 +27,33 @@ class Case:
     domains: Mapping[str, Domain]
 
 
-def cases() -> Iterator[Case]:
+FOLDERS = {"torch": ("",), "jax": ("jax_losses",), "tensorflow": ("tensorflow_losses", "keras_losses")}
+SPELLINGS = {"torch": "pytorch", "jax": "jax_", "tensorflow": "tensorflow_"}
+
+
+def cases(framework: str = "torch") -> Iterator[Case]:
     """The collection."""
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
+        if (path.stem.rpartition("_")[2] if path.stem.endswith(("_jax", "_tensorflow")) else "torch") != framework:
+            continue
         module = importlib.import_module(f"{__name__}.{path.stem}")
         for name, domains in module.CASES.items():
             yield Case(f"{path.stem}.{name}", getattr(module, name), domains)
 
 
-def gallery() -> Iterator[Case]:
+def suite(framework: str = "torch") -> Iterator[Case]:
+    """The losses of the suite that is spelt in every framework."""
+    from tests.conformance.losses.cases import CASES
+
+    module = importlib.import_module(f"tests.conformance.losses.{SPELLINGS[framework]}")
+    for case in CASES:
+        domains = with_grad_by_name({n: as_domain(n, d) for n, d in case.domains.items()})
+        yield Case(f"suite.{case.name}", getattr(module, case.name), domains)
+
+
+def gallery(framework: str = "torch") -> Iterator[Case]:
     """The gallery's losses."""
-    for path in sorted(GALLERY.glob("*.py")):
+    for path in (p for folder in FOLDERS[framework] for p in sorted((GALLERY / folder).glob("*.py"))):
         spec = importlib.util.spec_from_file_location(f"gallery_{path.stem}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
