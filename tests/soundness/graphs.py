@@ -589,6 +589,21 @@ def _contracted(m: Maker) -> None:
         m.unary(fused, m.one("sqrt", "log", "reciprocal", "rsqrt", "square"))
 
 
+def _contracted_sum(m: Maker) -> None:
+    """A sum of products with one rounding each or two, and what is subtracted from it."""
+    x = m.pick(1)
+    x, y = m.same_format(x, m.partner(x))
+    product = m.builder.add("mul", (x, y), m.broadcast(x, y), m.fmt(x))
+    if not m.shape(product):
+        raise _Misfit
+    dims = m.dims(product)
+    shape = tuple(1 if d - len(m.shape(product)) in dims else n for d, n in enumerate(m.shape(product)))
+    total = m.builder.add("sum", (product,), shape, m.fmt(x), dims=dims, contracted=True, kernel=1)
+    other = m.builder.add("sum", (product,), shape, m.fmt(x), dims=dims) if m.chance(0.4) else m.one(product, x, y)
+    d = m.elementwise(m.one("sub", "div"), *_shuffled(m, total, other))
+    m.unary(d, m.one("sqrt", "log", "reciprocal"))
+
+
 def _cosine(m: Maker) -> None:
     """sum(x y) against the sizes of x and y: cosine similarity in its spellings, and look-alikes."""
     x = m.pick(1)
@@ -725,6 +740,7 @@ SHARES = np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
 COMPILED_WEIGHTS: dict[Callable[[Maker], None], float] = {
     **{motif: weight / 3 for motif, weight in WEIGHTS.items()},
     _contracted: 3,
+    _contracted_sum: 2,
     _cosine: 3,
     _sorted_parts: 1.5,
     _no_choice: 2,
@@ -835,4 +851,3 @@ def check_generator() -> None:
     names = {*UNARY, *BINARY, *COMPARISONS, *REDUCTIONS, *SCANS, *MOVES}
     missing = names - OPS.keys()
     assert not missing, f"no such ops: {sorted(missing)}"
-

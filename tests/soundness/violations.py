@@ -1,5 +1,7 @@
 """The property: what a run gives on inputs of the domain lies within the bounds that the analysis proves.
 
+Two runs are compared: whynan's own, and one with other orders of summation, contracted products, other accumulators.
+
 It is tested three ways: "plain" without branch and prune, "refined" with it, and "split": branch and prune alone, on single nodes,
 told to go on splitting as long as a bound is not a point, so that it cannot stop early.
 `violations` tests it on one case; `minimised` makes a failing case small: parts of the graph become inputs.
@@ -10,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from tests.soundness.graphs import Case
+from tests.soundness.otherwise import evaluate_otherwise
 from tests.soundness.real import as_read
 
 from whynan.analysis.branch import cones_of, prune
@@ -57,17 +60,31 @@ def _bounds_text(b: Bounds) -> str:
 
 def violations(case: Case, hows: tuple[str, ...] = HOWS) -> Iterator[Violation]:
     """All that is wrong with a case, the first wrong node of each way."""
-    values = evaluate_many(case.graph, range(len(case.graph.nodes)), case.inputs)
+    runs = _runs(case)
     for how in hows:
         try:
-            found = list(_split(case, values) if how == "split" else _propagated(case, values, how))
+            found = list(_split(case, runs) if how == "split" else _propagated(case, runs, how))
         except Exception as error:
             found = [Violation(case, -1, 0, how, None, None, f"{type(error).__name__}: {error}")]
         yield from found[:1]
 
 
-def _propagated(case: Case, values: dict[int, Array], how: str) -> Iterator[Violation]:
+Runs = list[dict[int, Array]]
+
+
+def _runs(case: Case) -> Runs:
+    """Whynan's own run and another one, each a value per node, stacked by sample."""
+    other = evaluate_otherwise(case.graph, case.inputs, np.random.default_rng(len(case.graph.nodes)))
+    return [evaluate_many(case.graph, range(len(case.graph.nodes)), case.inputs), other]
+
+
+def _propagated(case: Case, runs: Runs, how: str) -> Iterator[Violation]:
     proof = _proof(case, how == "refined")
+    for values in runs:
+        yield from _compared(case, values, proof, how)
+
+
+def _compared(case: Case, values: dict[int, Array], proof: Proof, how: str) -> Iterator[Violation]:
     for i, value in values.items():
         yield from _outside(case, i, value, proof.bounds[i], how)
     for output, finite in zip(case.graph.outputs, proof.outputs, strict=True):
@@ -81,7 +98,7 @@ def _proof(case: Case, refine: bool) -> Proof:
     return propagate(case.graph, case.domains, BOXES, refine, case.simplexes)
 
 
-def _split(case: Case, values: dict[int, Array]) -> Iterator[Violation]:
+def _split(case: Case, runs: Runs) -> Iterator[Violation]:
     """Branch and prune on the last few nodes that are computed element by element."""
     proof = propagate(case.graph, case.domains, 0, False, case.simplexes)
     view = View(case.graph)
@@ -90,7 +107,8 @@ def _split(case: Case, values: dict[int, Array]) -> Iterator[Violation]:
     for root in roots[-SPLIT_NODES:]:
         for cone in cones_of(view, root):
             found = prune(view, facts, cone, lambda b: (b.lo < b.hi) | b.may_nan, BOXES)
-            yield from _outside(case, root[0], values[root[0]], found.bounds, "split")
+            for values in runs:
+                yield from _outside(case, root[0], values[root[0]], found.bounds, "split")
 
 
 def _outside(case: Case, i: int, value: Array, b: Bounds, how: str) -> Iterator[Violation]:
@@ -176,7 +194,7 @@ def _kept(case: Case, ids: list[int], outputs: tuple[int, ...]) -> Case:
 
 def _cut(case: Case, found: Violation) -> Iterator[Case]:
     """One computed value made an input: with the bounds that were proven for it, or those of its values if the analysis raises."""
-    values = evaluate_many(case.graph, range(len(case.graph.nodes)), case.inputs)
+    values = _runs(case)[0]
     proven = None if found.error else _proof(case, found.how == "refined").bounds
     for node in reversed(case.graph.nodes):
         if node.op in ("input", "const") or node.id == found.node:
@@ -193,4 +211,3 @@ def _as_input(case: Case, i: int, b: Bounds, value: Array) -> Case:
     graph = Graph(nodes, {**case.graph.inputs, name: i}, case.graph.outputs)
     cut = Case(graph, {**case.domains, name: b}, {**case.inputs, name: value}, case.simplexes)
     return next(_trimmed(cut, tuple(o.node for o in graph.outputs)), cut)
-

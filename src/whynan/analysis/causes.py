@@ -277,6 +277,9 @@ class Lost:
 def lost_epsilon(scene: Scene, node: Node) -> Lost | None:
     """A constant on the way to the failing operation that was meant to keep it away from the edge and rounded away."""
     nodes = scene.graph.nodes
+    found = _folded(scene, node)
+    if found is not None:
+        return found
     frontier = [node.id, *(n.id for n in scene.derived(node))]
     seen = set(frontier)
     for _ in range(12):
@@ -286,6 +289,17 @@ def lost_epsilon(scene: Scene, node: Node) -> Lost | None:
                 return found
         frontier = sorted({j for i in frontier for j in nodes[i].inputs} - seen)
         seen.update(frontier)
+    return None
+
+
+def _folded(scene: Scene, node: Node) -> Lost | None:
+    """A constant added in the failing expression that rounds to 0, which is why the compiled program does not add it."""
+    for addend in scene.graph.added:
+        fmt = addend.format
+        if fmt is None or addend.site is None or node.site is None or not addend.site.overlaps(node.site):
+            continue
+        if float(np.asarray(addend.value).astype(fmt.numpy)) == 0:
+            return Lost(_rounds_to(fmt.name, addend.value, 0.0, spacing(fmt, 1.0), fmt.smallest))
     return None
 
 

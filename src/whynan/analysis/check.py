@@ -220,11 +220,10 @@ class _Job:
         """The blame of a compiled program's failure, put on the compiler where it took away what keeps the written program finite."""
         if mode == PLAIN or not compiled.may_lack_epsilon(why):
             return why
-        lost = compiled.removed(self.capture(inputs, mode).graph)
+        lost = compiled.removed(self.capture(inputs, mode).graph, why)
         if not lost or self._fails(inputs, PLAIN):
             return why
-        here = [a for a in lost if a.site and why.site and a.site.line == why.site.line]
-        return compiled.blamed_on(why, (here or lost)[0])
+        return compiled.blamed_on(why, lost[0])
 
     def _fails(self, inputs: Inputs, mode: str) -> bool:
         """Whether an output is not finite there; a run that raises has none."""

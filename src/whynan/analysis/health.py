@@ -11,6 +11,7 @@ import numpy as np
 
 from whynan.analysis.evaluate import ancestors, evaluate_many, fill, finite
 from whynan.analysis.finding import WARNING, Finding, Witness
+from whynan.analysis.forecast import forecaster
 from whynan.analysis.propagate import Proof
 from whynan.analysis.search import Inputs, Searched, Seen, corner_products, search
 from whynan.analysis.shrink import shrink
@@ -57,7 +58,8 @@ def _looked(patient: Patient, trace: Trace, proof: Proof, searched: Searched) ->
     steep = any(o.kind == "gradient" and bool((proof.bounds[o.node].magnitude > limit).any()) for o in trace.graph.outputs)
     if searched.evaluations or not steep:
         return searched
-    return search(patient.execute, patient.domains, seed=patient.settings.seed, evaluations=120, seconds=patient.settings.budget / 4)
+    seconds, seed = patient.settings.budget / 4, patient.settings.seed
+    return search(patient.execute, patient.domains, seed=seed, evaluations=120, seconds=seconds, forecast=forecaster(trace.graph))
 
 
 # ---------------------------------------------------------------- exploding

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from whynan.frontends.written import numbers_behind
 from whynan.ir.dtype import FLOAT64, Array
 from whynan.ir.frontend import Trace
 from whynan.ir.graph import Addend, Assumption, Builder, Graph, Node, Output, Place, Shape
@@ -90,7 +91,10 @@ def _summed(shapes: Sequence[Shape]) -> str:
 
 
 def finished(recording: Recording, inputs: Mapping[str, int], outputs: Sequence[Output]) -> Trace:
-    """The graph, without nodes that neither an output nor an assumption needs, and the values of the rest."""
+    """The graph, without nodes that neither an output nor an assumption needs, and the values of the rest.
+
+    Constants are told the numbers that the source has for them only here: no lowering may compute with those.
+    """
     nodes = recording.builder.nodes
     needed = {*inputs.values(), *(o.node for o in outputs), *(a.node for a in recording.assumptions)}
     for n in reversed(nodes):
@@ -110,8 +114,8 @@ def finished(recording: Recording, inputs: Mapping[str, int], outputs: Sequence[
 
 
 def _moved(n: Node, place: Mapping[int, int]) -> Node:
-    inputs = tuple(place[i] for i in n.inputs)
-    return Node(place[n.id], n.op, inputs, n.attrs, n.shape, n.format, n.phase, n.site, n.source, n.spelling, n.derives)
+    inputs, attrs = tuple(place[i] for i in n.inputs), {**n.attrs, **numbers_behind(n)}
+    return Node(place[n.id], n.op, inputs, attrs, n.shape, n.format, n.phase, n.site, n.source, n.spelling, n.derives)
 
 
 def _value(recording: Recording, n: Node) -> Array | None:

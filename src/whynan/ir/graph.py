@@ -66,10 +66,11 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True)
 class Addend:
-    """A small constant that the source adds to something, and where."""
+    """A small constant that the source adds to something, as written there, where, and the format in which it is added."""
 
     value: float
     site: Site | None
+    format: Format | None = None
 
 
 SMALL = 1e-3  # up to here a constant counts as an epsilon

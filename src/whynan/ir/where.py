@@ -21,6 +21,11 @@ class Site:
     # the library frame below the user's expression, if any: "torch/nn/functional.py:3412 in kl_div"
     detail: str = field(default="", compare=False)
 
+    def overlaps(self, other: "Site") -> bool:
+        """Whether the two expressions have some text in common."""
+        starts, ends = (self.line, self.column), (self.end_line, self.end_column)
+        return self.file == other.file and starts < (other.end_line, other.end_column) and (other.line, other.column) < ends
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 

@@ -8,9 +8,11 @@ import jax
 import numpy as np
 
 from whynan.frontends.hlo.parse import Frame
+from whynan.frontends.jax.arrays import format_of
 from whynan.frontends.jax.inside import HOME
 from whynan.frontends.jax.places import frames_of, plain, site_of
 from whynan.frontends.source import USER, kind_of
+from whynan.frontends.written import written_number
 from whynan.ir.graph import SMALL, Addend
 from whynan.ir.where import Site
 
@@ -21,6 +23,9 @@ _LINEAR = frozenset({"add", "sub", "neg", "convert_element_type", "broadcast_in_
 
 # what a number remains itself under
 _SPREADING = frozenset({"broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "copy"})
+
+
+_CUSTOM_GRADIENT = "jax/_src/custom_derivatives.py"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,11 +63,25 @@ def traced(loss: Callable[..., Any], arrays: Sequence[Any]) -> Traced:
         shown = tuple(f for f in frames if not f.file.startswith(HOME))
         for known in {shown, shown[:1]}:  # by the innermost frame alone too: a recomputed or transposed part is reached another way
             spans.setdefault(_starts(known), []).append((_label(equation), known))
-        if _is_users(equation) and (site := site_of(frames)) is not None:
+        site = site_of(frames)
+        if site is not None and _is_users(equation, site):
             written[site] = None
-        if equation.primitive.name in ("add", "sub"):
-            added |= {Addend(abs(v), site_of(frames)): None for v in values if v is not None and 0 < abs(v) <= SMALL}
+        if equation.primitive.name in ("add", "sub", "max"):
+            added |= dict.fromkeys(_addends(equation, values, site_of(frames)))
     return Traced(spans, tuple(written), tuple(added))
+
+
+def _addends(equation: Any, values: Sequence[float | None], site: Site | None) -> Iterator[Addend]:
+    """The small constants that an equation adds, as the source has them: a zero may be what rounding has left of one."""
+    fmt = format_of(equation.outvars[0].aval.dtype)
+    if fmt is None or not fmt.is_float:
+        return
+    for value in values:
+        if value is not None and abs(value) <= SMALL:
+            written = written_number(site.text, np.asarray(value), fmt) if site is not None else None
+            number = abs(value if written is None else written)
+            if number:
+                yield Addend(number, site, fmt)
 
 
 def _equations(
@@ -107,10 +126,14 @@ def _label(equation: Any) -> str:
     return f"jit({name}" if name and "jaxpr" in equation.params else str(equation.primitive.name)
 
 
-def _is_users(equation: Any) -> bool:
-    """Whether a call is of a function with a derivative of the user's own; many functions of JAX's have one too."""
+def _is_users(equation: Any, site: Site) -> bool:
+    """Whether a call at that site is of a function with a derivative of the user's own; many functions of JAX's have one too."""
     if equation.primitive.name not in ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"):
         return False
     called = equation.params.get("call_jaxpr") or equation.params["fun_jaxpr"]
     where = called.jaxpr.debug_info.func_src_info or ""  # "relu at FILE:71"
-    return kind_of(where.rpartition(" at ")[2].rpartition(":")[0]) == USER
+    file = where.rpartition(" at ")[2].rpartition(":")[0]
+    if not file.endswith(_CUSTOM_GRADIENT):
+        return kind_of(file) == USER
+    # jax.custom_gradient puts a function of its own around the user's, where another expression than the call is computed
+    return any(site_of(frames_of(e.source_info.traceback)) not in (None, site) for e in called.jaxpr.eqns)

@@ -12,13 +12,14 @@ from tensorflow.python.framework.ops import SymbolicTensor
 
 from whynan.frontends.hlo.literals import constants
 from whynan.frontends.hlo.parse import Module, parse
+from whynan.frontends.tensorflow.addends import addends
 from whynan.frontends.tensorflow.derivatives import Derivatives, Found
 from whynan.frontends.tensorflow.places import Places, Spot
 from whynan.frontends.tensorflow.session import DRAWING
 from whynan.frontends.tensorflow.step import Step, call, differentiate, no_loss
 from whynan.frontends.tensorflow.tensors import to_tensor
 from whynan.ir.dtype import Array
-from whynan.ir.graph import FORWARD
+from whynan.ir.graph import FORWARD, Addend
 from whynan.ir.where import Site
 
 # what Grappler puts before the name of an op when it makes another one of it
@@ -39,12 +40,14 @@ class Compiled:
         self.names = names
         self.jit = jit
         self.handwritten: dict[Site, None] = {}
+        self.added: dict[Addend, None] = {}  # the small constants that the source adds
         self.cache: Any = None  # what a recording makes of the graph, which is the same for all inputs
         self._body = body
         self._result: Any = None
         self._order: tuple[str, ...] = ()
         self._function = tf.function(self._traced, autograph=False, jit_compile=jit or None)
         self._concrete: Any = None
+        self._draws: bool | None = None
         self._spots = spots
         self._callees: dict[int, dict[str, dict[str, Any]]] = {}
         self._twins: dict[tuple[str, frozenset[Key | None]], Key] | None = None
@@ -53,9 +56,12 @@ class Compiled:
     @property
     def draws(self) -> bool:
         """Whether a run must be seeded: it is yet to be traced, or its ops draw random numbers."""
-        if self._concrete is None:
-            return True
-        return any(op.type in DRAWING or op.type.startswith("StatelessRandom") for graph in self._graphs for op in graph.get_operations())
+        if self._draws is None:
+            if self._concrete is None:
+                return True
+            ops = (op.type for graph in self._graphs for op in graph.get_operations())
+            self._draws = any(type_ in DRAWING or type_.startswith("StatelessRandom") for type_ in ops)
+        return self._draws
 
     @property
     def traced(self) -> Any:
@@ -105,6 +111,7 @@ class Compiled:
             finally:
                 op_callbacks.remove_op_callback(watch)
             self.handwritten = derivatives.handwritten
+            self.added = dict.fromkeys(addends(self._concrete, self._calls, lambda key: self._spots.get(key[0], {}).get(key[1])))
         return self._concrete
 
     # ------------------------------------------------------------ tracing

@@ -5,10 +5,12 @@ Branches are switches and merges there: both sides are played, and a merge becom
 as they run; that the predicate stays what it was is an assumption.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context
@@ -17,6 +19,7 @@ from tensorflow.python.framework import op_def_registry, tensor_util
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.training import saver
 
+from whynan.errors import TargetError
 from whynan.frontends.tensorflow.compiled import Compiled, Key
 from whynan.frontends.tensorflow.places import Spot
 from whynan.frontends.tensorflow.recorder import Op, Recorder, plain_attribute
@@ -87,10 +90,31 @@ def play(recorder: Recorder, graph: Optimised, tensors: Sequence[Any]) -> list[A
 # ---------------------------------------------------------------- Grappler
 
 
-def optimised(compiled: Compiled, tensors: Sequence[Any]) -> Optimised:
-    """The graph that TensorFlow makes of a traced step when it first runs it; for that it is run once here."""
-    found = _executed(compiled, tensors)
-    definition, feeds, outputs = found or _rewritten(compiled)
+def optimised(compiled: Compiled, tensors: Sequence[Any], fresh: Callable[[], AbstractContextManager[Any]]) -> Optimised:
+    """The graph that TensorFlow makes of a traced step when it first runs it; for that it is run once here.
+
+    `fresh` is a context that every run starts in alike: it restores variables and random generators. A graph is believed only if it
+    gives, on these arguments, the very results of the run. Raises TargetError if none does.
+    """
+    with fresh():
+        real, found = _executed(compiled, tensors)
+    arguments = [*tensors, *compiled.traced.captured_inputs]
+    graph = None if found is None else _read(compiled, found)
+    if graph is None or not (compiled.draws or _gives(graph, arguments, real, fresh)):
+        graph = _read(compiled, _rewritten(compiled))
+        if not _gives(graph, arguments, real, fresh):
+            raise TargetError(
+                "TensorFlow does not tell which graph it runs: no optimised graph gives the results of a real run.",
+                "Check the loss in mode eager.",
+            )
+    return graph
+
+
+_Ends = tuple[Any, tuple[str, ...], tuple[tuple[str, int], ...]]  # a graph, the names of its placeholders, the tensors of its results
+
+
+def _read(compiled: Compiled, ends: _Ends) -> Optimised:
+    definition, feeds, outputs = ends
     for inner in definition.library.function:
         if not context.context().has_function(inner.signature.name):
             context.context().add_function_def(inner)
@@ -102,25 +126,65 @@ def optimised(compiled: Compiled, tensors: Sequence[Any]) -> Optimised:
     return Optimised(nodes, feeds, outputs, frames, _conditions(nodes, frames))
 
 
-_Ends = tuple[Any, tuple[str, ...], tuple[tuple[str, int], ...]]  # a graph, the names of its placeholders, the tensors of its results
-
-
-def _executed(compiled: Compiled, tensors: Sequence[Any]) -> _Ends | None:
-    """The graph that the runtime reports to have made; None if it reports none that fits."""
-    context.context().clear_kernel_cache()
-    context.enable_run_metadata()
+def _gives(graph: Optimised, tensors: Sequence[Any], real: Sequence[Any], fresh: Callable[[], AbstractContextManager[Any]]) -> bool:
+    """Whether a graph, played on these arguments, gives these results to the bit. One that cannot be played does not."""
     try:
-        compiled.traced(*tensors)
-        graphs = [g.post_optimization_graph for g in context.export_run_metadata().function_graphs]
+        with fresh():
+            played = _Player(Recorder(), graph, dict(zip(graph.feeds, tensors, strict=True)), muted=True).results()
+    except (tf.errors.OpError, KeyError, IndexError, ValueError):
+        return False
+    return all(p is t or (isinstance(p, tf.Tensor) and _same_bits(p, t)) for p, t in zip(played, real, strict=True))
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    """Whether two tensors are of one type and hold the same numbers, also of zeros the sign; any NaN is like any other."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    a, b = np.asarray(one._numpy(), np.float64), np.asarray(other._numpy(), np.float64)
+    return np.array_equal(a, b, equal_nan=True) and bool((np.isnan(a) | (np.signbit(a) == np.signbit(b))).all())
+
+
+def _executed(compiled: Compiled, tensors: Sequence[Any]) -> tuple[list[Any], _Ends | None]:
+    """The results of a run, and the graph that the runtime reports to have made for it; None if it reports none for this function."""
+    ctx = context.context()
+    ctx.enable_graph_collection()
+    try:
+        ctx.export_run_metadata()  # forgets the graphs of earlier runs
+        ctx.clear_kernel_cache()
+        real = list(compiled.traced(*tensors))
+        reported = ctx.export_run_metadata().function_graphs
     finally:
-        context.disable_run_metadata()
-    own = {op.name for op in compiled.traced.graph.get_operations()}
-    for graph in sorted(graphs, key=lambda g: -sum(n.name in own for n in g.node)):
-        feeds = {n.attr["index"].i: n.name for n in graph.node if n.op in ("_Arg", "_DeviceArg")}
-        results = {n.attr["index"].i: _reference(n.input[0]) for n in graph.node if n.op in ("_Retval", "_DeviceRetval")}
-        if len(feeds) == len(compiled.traced.inputs) and len(results) == len(compiled.traced.outputs):
-            return graph, tuple(feeds[i] for i in sorted(feeds)), tuple(results[i] for i in sorted(results))
-    return None
+        ctx.disable_graph_collection()
+    return real, next((_ends(g.post_optimization_graph) for g in reported if _is_of(compiled.traced, g)), None)
+
+
+def _is_of(function: Any, reported: Any) -> bool:
+    """Whether reported graphs are those of a traced function: the same ops before Grappler, the same arguments and results after it."""
+    own = {node.name: node for node in function.graph.as_graph_def().node}
+    before = {node.name: node for node in reported.pre_optimization_graph.node if node.op not in _ENDS}
+    arguments = {t.op.name for t in function.inputs}
+    alike = all(name in own and _alike(node, own[name]) for name, node in before.items())
+    if not alike or any(name not in before and name not in arguments for name in own):
+        return False
+    after = reported.post_optimization_graph.node
+    ends = [sorted((n.attr["index"].i, n.attr["T"].type) for n in after if n.op in kinds) for kinds in _KINDS]
+    return ends == [[(i, t.dtype.as_datatype_enum) for i, t in enumerate(known)] for known in (function.inputs, function.outputs)]
+
+
+_KINDS = (("_Arg", "_DeviceArg"), ("_Retval", "_DeviceRetval"))
+_ENDS = frozenset(name for names in _KINDS for name in names)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two nodes are the same op with the same attributes, apart from those of the runtime's own."""
+    own = {name: value for name, value in other.attr.items() if not name.startswith("_")}
+    return one.op == other.op and all(one.attr[name] == value for name, value in own.items() if name in one.attr)
+
+
+def _ends(graph: Any) -> _Ends:
+    feeds = {n.attr["index"].i: n.name for n in graph.node if n.op in _KINDS[0]}
+    results = {n.attr["index"].i: _reference(n.input[0]) for n in graph.node if n.op in _KINDS[1]}
+    return graph, tuple(feeds[i] for i in sorted(feeds)), tuple(results[i] for i in sorted(results))
 
 
 def _rewritten(compiled: Compiled) -> _Ends:
@@ -252,13 +316,13 @@ def _text(reference: tuple[str, int]) -> str:
 class _Player:
     """One playing of a graph: the tensors that each node gave, per iteration of the loops around it."""
 
-    def __init__(self, recorder: Recorder, graph: Optimised, feeds: Mapping[str, Any]) -> None:
+    def __init__(self, recorder: Recorder, graph: Optimised, feeds: Mapping[str, Any], *, muted: bool = False) -> None:
         self._recorder = recorder
         self._graph = graph
         self._feeds = feeds
         self._done: dict[tuple[str, _Context], list[Any]] = {}
         self._trips: dict[tuple[str, _Context], int] = {}
-        self._muted = False
+        self._muted = muted  # whether nothing is recorded
 
     def results(self) -> list[Any]:
         """Play the whole graph; the tensors of its outputs."""

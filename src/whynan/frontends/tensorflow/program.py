@@ -1,7 +1,8 @@
 """A TensorFlow or Keras loss as a program: run for real on NumPy arrays, or recorded as a graph, in one of three modes."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
@@ -98,6 +99,7 @@ class TensorflowProgram:
             compiled.concrete(inputs)
             taken = compiled.step(self._followed(recorder, compiled, [tensors[name] for name in compiled.names]))
             recorder.recording.handwritten |= compiled.handwritten
+            recorder.recording.added |= compiled.added
         loss = _loss_of(recorder, taken)
         outputs = [Output("loss", "loss", loss)]
         outputs += [Output("gradient", n, recorder.node(g)) for n, g in taken.gradients.items()]
@@ -109,9 +111,7 @@ class TensorflowProgram:
             if compiled.jit:
                 return hlo(recorder, compiled, tensors)
             if compiled.cache is None:
-                # a run of the step may change variables and the state of random generators
-                with session(self._seed, python=False, seeded=self._may_draw(compiled)), self._owned.lent({}):
-                    compiled.cache = optimised(compiled, tensors)
+                compiled.cache = optimised(compiled, tensors, lambda: self._fresh(compiled))
             return play(recorder, compiled.cache, [*tensors, *compiled.traced.captured_inputs])
         except (WhynanError, tf.errors.OpError):
             raise
@@ -119,6 +119,12 @@ class TensorflowProgram:
             raise TargetError(
                 f"{self.name} runs when it is compiled, but its graph cannot be recorded ({said(error)}).", "Check it with --mode eager."
             ) from error
+
+    @contextmanager
+    def _fresh(self, compiled: Compiled) -> Iterator[None]:
+        """Random generators as at the start of a run; afterwards variables are as before."""
+        with session(self._seed, python=False, seeded=self._may_draw(compiled)), self._owned.lent({}):
+            yield
 
     def _eager(self, recorder: Recorder, tensors: Mapping[str, Any], wrt: tuple[str, ...]) -> Step:
         if _is_function(self._target):

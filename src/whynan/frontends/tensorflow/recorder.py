@@ -11,8 +11,8 @@ from tensorflow.python.framework import op_def_registry
 from whynan.frontends.tensorflow.containers import Held, on_container
 from whynan.frontends.tensorflow.lower import STRUCTURAL, TfOp, lower
 from whynan.frontends.tensorflow.tensors import FORMATS, format_of, to_array
-from whynan.frontends.tensorflow.written import written_number
 from whynan.frontends.trace import Recording
+from whynan.frontends.written import written_number
 from whynan.ir.dtype import BOOL, Array, Format, next_down, next_up
 from whynan.ir.graph import Assumption, Place, Shape
 from whynan.ir.where import Site

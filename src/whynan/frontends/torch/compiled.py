@@ -112,7 +112,7 @@ class Stage:
     recorder: Recorder | None = None
     played: int = 0
     sources: dict[Any, int] = field(default_factory=dict)  # the number of each framework call
-    forward: dict[Any, tuple[int, Site | None]] = field(default_factory=dict)  # graph and number of an autograd node -> the call it is of
+    forward: dict[Any, tuple[int, Site | None]] = field(default_factory=dict)  # graph, number of an autograd node, name of a call -> the call
 
 
 _stage: list[Stage] = []  # the run under way: compiled graphs are called by the framework, which passes on nothing of ours
@@ -456,11 +456,12 @@ def _place(stage: Stage, piece: _Piece, node: Node) -> Place:
     if call not in stage.sources:
         stage.sources[call] = recorder.new_source()
     source = stage.sources[call]
-    if not backward and not piece.backward:
-        stage.forward[number] = source, site
+    if not backward and not piece.backward and node.all_input_nodes:  # a constant has no derivative, only the number of an op before it
+        stage.forward.setdefault((number, name), (source, site))
+        stage.forward.setdefault((number, ""), (source, site))
     if not backward:
         return Place(FORWARD, site, source)
-    derives, origin = stage.forward.get(number, (-1, None))
+    derives, origin = stage.forward.get((number, name)) or stage.forward.get((number, ""), (-1, None))
     return Place(BACKWARD, site or origin, source, "", -1 if meta.get("is_gradient_acc") else derives)
 
 

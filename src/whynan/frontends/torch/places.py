@@ -54,7 +54,10 @@ class Places:
         return self._forward.get(node._sequence_nr(), (None, -1))[0]
 
     def returned(self) -> None:
-        """A torch function has returned to Python: autograd nodes made since the last op belong to that op."""
+        """A torch function with ops in it has returned to Python: autograd nodes made since the last op belong to that op.
+
+        Not so if there were none in it, as in `x.shape`: an `autograd.Function` under way has its node already, and no op yet.
+        """
         self._assign()
 
     def _assign(self) -> None:

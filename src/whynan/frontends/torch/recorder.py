@@ -178,13 +178,14 @@ class Recorder:
 
     def function(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run one torch function or tensor method; the ops in it come to `op` by themselves."""
-        outer, paused = self._function, self._paused
+        outer, paused, ops = self._function, self._paused, self._source
         self._function, self._paused = (function, args, kwargs), paused or function in _PRINTS
         try:
             result = function(*args, **kwargs)
         finally:
             self._function, self._paused = outer, paused
-        self._places.returned()
+        if self._source != ops:
+            self._places.returned()
         what = _READS.get(function)
         if what is not None and not self._paused:
             self._enter(what, 3)

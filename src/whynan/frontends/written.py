@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from whynan.ir.dtype import Array, Format
+from whynan.ir.graph import Node
 
 _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -16,6 +17,16 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+
+
+def numbers_behind(node: Node) -> dict[str, float]:
+    """The attributes that say what the source has where rounding has changed it: of a constant, and of the limits of a clamp."""
+    if node.site is None or node.op not in ("const", "clamp"):
+        return {}
+    given = {"written": node.attrs.get("value"), "low_written": node.attrs.get("low"), "high_written": node.attrs.get("high")}
+    known = {key: value for key, value in given.items() if value is not None and key not in node.attrs}
+    found = {key: written_number(node.site.text, np.asarray(value), node.format) for key, value in known.items()}
+    return {key: number for key, number in found.items() if number is not None}
 
 
 def written_number(text: str, value: Array, fmt: Format) -> float | None:
