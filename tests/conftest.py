@@ -1,7 +1,6 @@
-import pytest
-
 """Settings that all tests share."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # the same examples on every run, so that a failure is the change's fault; `make fuzz` looks for new ones

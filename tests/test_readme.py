@@ -11,7 +11,8 @@ pytest.importorskip("torch")
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-LOSSES = "\n\n".join(text for kind, text in BLOCKS if kind == "python" and "def bce" in text and "whynan" not in text)
+LOSSES = "\n\n".join(text for kind, text in BLOCKS if kind == "python" and re.search(r"import torch\n|def bce_from_logits", text))
+JAX_LOSSES = next(text for kind, text in BLOCKS if kind == "python" and "jax.numpy" in text)
 
 
 def shown_after(command):
@@ -20,13 +21,16 @@ def shown_after(command):
 
 
 def without_time(line):
-    return re.sub(r"torch \S+ |[\d.]+ s$", "", line)
+    return re.sub(r"(torch|jax) \S+ |[\d.]+ s$", "", line)
 
 
-@pytest.mark.parametrize("target", ["bce", "bce_from_logits"])
+@pytest.mark.parametrize("target", ["losses.py:bce", "losses.py:bce_from_logits", "jax_losses.py:bce"])
 def test_the_output_shown_is_the_output(target, tmp_path, monkeypatch, capsys):
-    command = next(text.strip() for _, text in BLOCKS if text.startswith(f"whynan check losses.py:{target} -d"))
+    if target.startswith("jax"):
+        pytest.importorskip("jax")
+    command = next(text.strip() for _, text in BLOCKS if text.startswith(f"whynan check {target} -d"))
     (tmp_path / "losses.py").write_text(LOSSES)
+    (tmp_path / "jax_losses.py").write_text(JAX_LOSSES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)  # a test runner's worker may have the width of its own terminal
     cli.main([part.strip('"') for part in re.findall(r'"[^"]*"|\S+', command)][1:])

@@ -1,6 +1,7 @@
 """A graph run as another kernel might run it: sums in another order and accumulator, products contracted, means by the reciprocal.
 
-What `analysis.evaluate` computes is one of the results that the bounds must hold; this is another. Choices are drawn per node.
+What `analysis.evaluate` computes is one of the results that the bounds must hold; this is another. Choices are drawn per node; the same
+operation on the same values is taken to give the same result (what a compiler may compute in two ways carries its kernel's number).
 """
 
 from collections.abc import Callable, Mapping
@@ -8,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from whynan.analysis.view import View
 from whynan.ir.dtype import FLOAT32, Array, Format
 from whynan.ir.graph import Graph, Node, call_of
 from whynan.ops._opdef import run
@@ -18,8 +20,11 @@ def evaluate_otherwise(graph: Graph, inputs: Mapping[str, Array], rng: np.random
     count = len(next(iter(inputs.values())))
     named = {i: inputs[name] for name, i in graph.inputs.items()}
     out: dict[int, Array] = {}
+    first = View(graph).representative
     for node in graph.nodes:
-        if node.id in named:
+        if first[node.id] != node.id:
+            out[node.id] = out[first[node.id]]
+        elif node.id in named:
             out[node.id] = named[node.id]
         elif node.op == "const":
             out[node.id] = np.broadcast_to(node.attrs["value"], (count, *node.shape))

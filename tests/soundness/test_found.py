@@ -1,6 +1,7 @@
 """Graphs for which bounds were once wrong, each by hand and in its smallest form."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from tests.soundness.graphs import Case
 from tests.soundness.violations import violations
 
 from whynan.domain.interval import Bounds, between, make, top
-from whynan.ir.dtype import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Array, Format
+from whynan.ir.dtype import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Array, Format, flushed
 from whynan.ir.graph import Builder, Graph, Output, Shape
 
 Build = Callable[..., int]
 BUILDS: list[tuple[Build, Format, tuple[tuple[Bounds, Array], ...]]] = []
 ROW: Shape = (3,)
+COUNT = 17
 
 
 def within(low: float, high: float, fmt: Format, shape: Shape = ROW) -> tuple[Bounds, Array]:
@@ -35,7 +37,7 @@ def graph(fmt: Format, *inputs: tuple[Bounds, Array]) -> Callable[[Build], Build
     return register
 
 
-@pytest.mark.parametrize("index", range(10))
+@pytest.mark.parametrize("index", range(COUNT))
 def test_values_lie_within_their_bounds(index: int) -> None:
     build, fmt, inputs = BUILDS[index]
     b = Builder()
@@ -47,7 +49,7 @@ def test_values_lie_within_their_bounds(index: int) -> None:
 
 
 def test_all_graphs_are_tested() -> None:
-    assert len(BUILDS) == 10
+    assert len(BUILDS) == COUNT
 
 
 @graph(FLOAT32, within(-1, 1, FLOAT32))
@@ -121,6 +123,73 @@ def logarithm_of_what_is_attained_but_for_rounding(b: Builder, x: int) -> int:
     p = b.add("softmax", (x,), (1, 3), FLOAT32, dim=-2)
     twice = b.add("log", (b.add("log", (p,), (1, 3), FLOAT32),), (1, 3), FLOAT32)
     return b.add("amax", (twice,), (1, 1), FLOAT32, dims=(-2, -1))
+
+
+def _total(b: Builder, x: int, fmt: Format, **attrs: Any) -> int:
+    return b.add("sum", (x,), (1,), fmt, dims=(-1,), **attrs)
+
+
+@graph(FLOAT32, within(0.1, 10, FLOAT32))
+def root_of_a_norm_and_a_sum_of_squares(b: Builder, x: int) -> int:
+    """A norm under the root is no sum of squares: sum(x x) / sqrt(|x| sum(x x)) was held to be at most 1."""
+    total = _total(b, b.add("square", (x,), ROW, FLOAT32), FLOAT32)
+    norm = b.add("norm", (x,), (1,), FLOAT32, dims=(-1,), ord=2.0)
+    root = b.add("sqrt", (b.add("mul", (total, norm), (1,), FLOAT32),), (1,), FLOAT32)
+    return b.add("div", (_total(b, b.add("mul", (x, x), ROW, FLOAT32), FLOAT32), root), (1,), FLOAT32)
+
+
+@graph(FLOAT32, within(0.1, 10, FLOAT32))
+def product_with_the_root_of_a_norm(b: Builder, x: int) -> int:
+    total = _total(b, b.add("square", (x,), ROW, FLOAT32), FLOAT32)
+    norm = b.add("norm", (x,), (1,), FLOAT32, dims=(-1,), ord=2.0)
+    roots = tuple(b.add("sqrt", (v,), (1,), FLOAT32) for v in (total, norm))
+    return b.add("sub", (total, b.add("mul", roots, (1,), FLOAT32)), (1,), FLOAT32)
+
+
+@graph(BFLOAT16, within(0.1, 1, BFLOAT16, (2,)))
+def cosine_of_sizes_in_a_narrow_format(b: Builder, x: int) -> int:
+    """The squares are rounded in bfloat16, the products in float64: the slack was that of float64."""
+    wide = b.add("cast", (x,), (2,), FLOAT64)
+    total = _total(b, b.add("mul", (wide, wide), (2,), FLOAT64), FLOAT64)
+    size = b.add("cast", (_total(b, b.add("square", (x,), (2,), BFLOAT16), BFLOAT16),), (1,), FLOAT64)
+    root = b.add("sqrt", (b.add("mul", (size, size), (1,), FLOAT64),), (1,), FLOAT64)
+    return b.add("div", (total, root), (1,), FLOAT64)
+
+
+FLUSHED = flushed(FLOAT32)
+
+
+@graph(FLUSHED, within(0, 1, FLUSHED))
+def limit_that_is_a_subnormal(b: Builder, x: int) -> int:
+    """max(x, 1e-45) is read as zero where subnormals are flushed."""
+    c = b.add("clamp", (x,), ROW, FLUSHED, low=1e-45, high=None)
+    return b.add("reciprocal", (c,), ROW, FLUSHED)
+
+
+@graph(FLUSHED, within(FLOAT32.tiny, FLOAT32.tiny, FLUSHED, (1,)), within(0, 1, FLUSHED, (2,)))
+def mean_that_underflows(b: Builder, x: int, y: int) -> int:
+    """A sum of at least the smallest normal number is less than that when it is divided."""
+    both = b.add("concat", (x, b.add("mul", (y, y), (2,), FLUSHED)), ROW, FLUSHED, dim=-1)
+    mean = b.add("mean", (both,), (1,), FLUSHED, dims=(-1,))
+    return b.add("reciprocal", (mean,), (1,), FLUSHED)
+
+
+@graph(FLOAT16, within(-0.01267242431640625, 0.006046295166015625, FLOAT16))
+def sum_of_products_that_were_not_rounded(b: Builder, x: int) -> int:
+    """The rounded products had an exact sum, the unrounded ones another."""
+    c = b.const(np.array(-0.0078125, np.float16), FLOAT16)
+    return _total(b, b.add("mul", (x, c), ROW, FLOAT16), FLOAT16, contracted=True)
+
+
+@graph(FLOAT32, within(0.5, 1, FLOAT32, (2,)))
+def sum_that_overflows_and_a_norm_that_does_not(b: Builder, x: int) -> int:
+    """Squares whose float32 sum is rounded up to infinity, while the norms in float64 stay finite."""
+    big = b.add("mul", (x, b.const(np.array(1.8446743e19, np.float32), FLOAT32)), (2,), FLOAT32)
+    total = b.add("cast", (_total(b, b.add("mul", (big, big), (2,), FLOAT32), FLOAT32),), (1,), FLOAT64)
+    wide = b.add("cast", (big,), (2,), FLOAT64)
+    size = _total(b, b.add("square", (wide,), (2,), FLOAT64), FLOAT64)
+    root = b.add("sqrt", (b.add("mul", (size, size), (1,), FLOAT64),), (1,), FLOAT64)
+    return b.add("div", (total, root), (1,), FLOAT64)
 
 
 def test_a_mask_is_not_cut_at_a_constant_between_its_values() -> None:

@@ -6,6 +6,7 @@ value and a set of its axes; monotone operations carry them on.
 
 import numpy as np
 
+from whynan.analysis.contracted import contracted
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, make
 from whynan.ir.graph import Node
@@ -40,6 +41,9 @@ class Attained:
             return frozenset({node.attrs["dim"]}), (1.0 / n) * (1 - 64 * node.format.eps) if n else 0.0
         if node.op in ("expand", "reshape") and node.inputs and self.view.nodes[node.inputs[0]].shape == node.shape:
             return self._least.get(node.inputs[0])
+        if (sums := contracted(self.view, self.bounds, node)) is not None and sums[0] in self._least:
+            dims, value = self._least[sums[0]]
+            return dims, value - float(sums[1].max(initial=0.0))
         op = OPS.get(node.op)
         if op is not None and op.elementwise and op.monotone == (1,) and rank and node.inputs[0] in self._least:
             dims, value = self._least[node.inputs[0]]

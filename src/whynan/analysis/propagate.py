@@ -11,6 +11,7 @@ import numpy as np
 
 from whynan.analysis.attained import Attained
 from whynan.analysis.branch import cones_of, prune
+from whynan.analysis.contracted import contracted
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, collapse, entering, make, meet, of_array, top
@@ -118,6 +119,7 @@ def _choose(state: _State, node: Node) -> None:
 def _tighten(state: _State, node: Node, result: Bounds) -> Bounds:
     """Narrow a result by what is known about pairs of values."""
     result = _pair(state, node, result)
+    result = _contracted(state, node, result)
     if node.op == "sum":
         result = _row_sum(state, node, result)
     least = state.attained.learn(node, result)
@@ -135,6 +137,16 @@ def _row_sum(state: _State, node: Node, result: Bounds) -> Bounds:
     fmt = node.format if node.format.eps > state.view.nodes[source].format.eps else state.view.nodes[source].format
     slack = (4 + state.view.nodes[source].shape[-1]) * fmt.eps
     return meet(result, make(np.full(result.shape, 1 - slack), np.full(result.shape, 1 + slack), fraction=True))
+
+
+def _contracted(state: _State, node: Node, result: Bounds) -> Bounds:
+    """A sum that a compiler may contract: without the rounding of a product it differs from the plain sum by no more than that."""
+    found = contracted(state.view, state.bounds, node)
+    if found is None:
+        return result
+    plain, room = state.bounds[found[0]], found[1]
+    assert plain is not None
+    return meet(result, make(plain.lo - room, plain.hi + room), node.format)
 
 
 def _pair(state: _State, node: Node, result: Bounds) -> Bounds:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from whynan.domain.interval import Bounds, make
-from whynan.ir.dtype import FLOAT32, Array, Float64, Format, nearest
+from whynan.ir.dtype import FLOAT32, Array, Float64, Format, nearest, next_down, next_up
 from whynan.ops._groups import blank
 
 UNIT64 = 2.0**-53  # relative error of one operation on the bounds themselves
@@ -146,6 +146,14 @@ def _infinities(b: Bounds, fold: Fold) -> Array:
     plus, minus = fold.any(b.hi == np.inf), fold.any(b.lo == -np.inf)
     either = fold.add(((b.hi == np.inf) | (b.lo == -np.inf)).astype(np.float64))
     return plus & minus & (either > 1)
+
+
+def unrounded(fmt: Format, b: Bounds) -> Bounds:
+    """Bounds of exact products from those of their roundings: half a unit further out. Whole numbers and zeros need no rounding."""
+    below, above = next_down(fmt, b.lo), next_up(fmt, b.hi)
+    lo = np.where(b.integral | (b.lo == 0) | np.isinf(below), b.lo, b.lo / 2 + below / 2)
+    hi = np.where(b.integral | (b.hi == 0) | np.isinf(above), b.hi, b.hi / 2 + above / 2)
+    return Bounds(lo, hi, b.flags)
 
 
 def fitted(fmt: Format, b: Bounds) -> Bounds:

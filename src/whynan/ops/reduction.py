@@ -9,7 +9,7 @@ from whynan.ir.dtype import Array, Float64, Format, nearest
 from whynan.ir.graph import Call
 from whynan.ops._groups import aligned, blank, copies, magnitudes, span, uniform
 from whynan.ops._opdef import Danger, define_op
-from whynan.ops._sums import UNIT64, Fold, along, fitted, summed, unit, wide
+from whynan.ops._sums import UNIT64, Fold, along, fitted, summed, unit, unrounded, wide
 
 Axes = tuple[int, ...]
 
@@ -43,6 +43,7 @@ def _sum(call: Call, b: Bounds) -> Bounds:
     if span(call.shapes[0], axes) == 0:
         return constant(call, b, axes, 0.0)
     contracted = bool(call.attrs.get("contracted"))  # the terms are products that may be added before they are rounded
+    b = unrounded(call.format, b) if contracted else b
     return fitted(call.format, summed(call.format, b, fold_of(call, b, axes), rounded=contracted))
 
 

@@ -10,7 +10,7 @@ from whynan.ir.dtype import Array, Float64
 from whynan.ir.graph import Call
 from whynan.ops._groups import aligned, spread_axes, uniform
 from whynan.ops._opdef import Danger, define_op
-from whynan.ops._sums import Fold, along, fitted, summed
+from whynan.ops._sums import Fold, along, fitted, summed, unrounded
 from whynan.ops.normalise import log_sum
 from whynan.ops.reduction import largest, product, smallest
 
@@ -59,7 +59,8 @@ def _scan(total: Callable[[Call, Bounds, Fold], Bounds], ends: bool) -> Callable
 
 
 def _cumsum(call: Call, b: Bounds, fold: Fold) -> Bounds:
-    return fitted(call.format, summed(call.format, b, fold, rounded=bool(call.attrs.get("contracted"))))
+    contracted = bool(call.attrs.get("contracted"))
+    return fitted(call.format, summed(call.format, unrounded(call.format, b) if contracted else b, fold, rounded=contracted))
 
 
 def _cumprod(call: Call, b: Bounds, fold: Fold) -> Bounds:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from whynan.domain.interval import Bounds, make
+from whynan.ir.dtype import Array
 from whynan.ir.graph import Call
 from whynan.ops._curves import FINITE, curve, outward
 from whynan.ops._opdef import Danger, Transfer, define_op
@@ -57,6 +58,18 @@ def _tan(call: Call, a: Bounds) -> Bounds:
 # ---------------------------------------------------------------- the angle of a point
 
 
+def _angle(call: Call, y: Array, x: Array) -> Array:
+    """Where subnormals count as zero, but not everywhere on the way, two of them have no angle (measured with XLA and TensorFlow)."""
+    lost = _lost(call, y, x) & (y != 0) & (x != 0) if y.dtype == call.format.numpy else False
+    return np.asarray(np.where(lost, np.nan, np.arctan2(y, x))).astype(y.dtype)
+
+
+def _lost(call: Call, y: Array, x: Array) -> Any:
+    """Where both arguments count as zero in a format that flushes subnormals."""
+    tiny = call.format.tiny if call.format.flush else 0.0
+    return (np.abs(y) < tiny) & (np.abs(x) < tiny)
+
+
 def _atan2(call: Call, y: Bounds, x: Bounds) -> Bounds:
     """The angle is monotone along each side of a rectangle that does not cross the negative half of the x axis."""
     up, down = signs(y)
@@ -72,8 +85,8 @@ def _atan2(call: Call, y: Bounds, x: Bounds) -> Bounds:
     lo, hi = np.where(cut, -np.pi, lo), np.where(cut, np.pi, hi)
     nothing = y.empty | x.empty
     lo, hi = np.where(nothing, np.inf, lo), np.where(nothing, -np.inf, hi)
-    # where subnormals count as zero, but not everywhere on the way, two of them have no angle
-    lost = call.format.flush & y.may_zero & x.may_zero
+    tiny = call.format.tiny
+    lost = call.format.flush & ~nothing & (y.lo < tiny) & (y.hi > -tiny) & (x.lo < tiny) & (x.hi > -tiny)
     lo, hi = np.where(lost, np.minimum(lo, 0.0), lo), np.where(lost, np.maximum(hi, np.pi), hi)
     return outward(call.format, lo, hi, nan=lost, pos_zero=up & right | lost, neg_zero=down & right | lost)
 
@@ -112,7 +125,15 @@ _record(
     steep=_EDGE,
 )
 _record("atan", "the angle of a tangent", np.arctan, curve(np.arctan, **_UP), monotone=(1,))
-_record("atan2", "the angle of a point (y, x)", np.arctan2, _atan2, steep="atan2-at-origin")
+define_op(
+    "atan2",
+    "the angle of a point (y, x)",
+    _angle,
+    _atan2,
+    dangers=(Danger("atan2-at-origin", _lost, "numbers this small count as zero, and the origin has no angle."),),
+    elementwise=True,
+    steep="atan2-at-origin",
+)
 
 _record("sinh", "the hyperbolic sine", np.sinh, curve(np.sinh, early=0.25, **_UP), _BEYOND, monotone=(1,))
 _record("cosh", "the hyperbolic cosine", np.cosh, curve(np.cosh, early=0.25, turns=(0.0,), exact=(0.0,), low=1.0), _BEYOND, low=1.0)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 from tests.frontends.tensorflow.harness import T, X, agrees, capture, nodes, texts, unknown
 
-from whynan.frontends.tensorflow import load
+from whynan.errors import TargetError
+from whynan.frontends.tensorflow import graph, load
 from whynan.ir.graph import BACKWARD, FORWARD
 
 pytestmark = pytest.mark.slow
@@ -243,3 +245,147 @@ def test_forward_nodes_come_from_the_loss():
     assert {n.phase for n in trace.graph.nodes} == {FORWARD, BACKWARD}
     loss = trace.graph.outputs[0].node
     assert trace.graph.nodes[loss].phase == FORWARD
+
+
+# ---------------------------------------------------------------- the graph that is believed
+
+
+def halved(x):
+    return tf.reduce_sum(tf.exp(x) * 0.5)
+
+
+def planted(monkeypatch, *names):
+    """From now on these functions of `graph` give the graph of another loss, which takes and gives the same kinds of tensors."""
+    real = {name: getattr(graph, name) for name in names}
+    program = load(lambda x: tf.reduce_sum(tf.exp(x) * 0.25), "other")
+    program.run({"x": X}, ("x",), "function")
+    (other,) = program._compiled.values()
+    monkeypatch.setattr(graph, "_executed", lambda compiled, tensors: (real["_executed"](compiled, tensors)[0], graph._rewritten(other)))
+    if "_rewritten" in names:
+        wrong = graph._rewritten(other)
+        monkeypatch.setattr(graph, "_rewritten", lambda compiled: wrong)
+
+
+def constants(trace):
+    return {float(n.attrs["value"].flat[0]) for n in trace.graph.nodes if n.op == "const" and n.format.is_float}
+
+
+def test_a_graph_of_another_function_is_not_believed(monkeypatch):
+    planted(monkeypatch, "_executed")
+    trace = agrees(halved, "function", x=X)
+    assert 0.5 in constants(trace)
+    assert 0.25 not in constants(trace)
+
+
+def test_without_a_graph_that_gives_the_real_results_the_loss_is_refused(monkeypatch):
+    planted(monkeypatch, "_executed", "_rewritten")
+    with pytest.raises(TargetError, match="does not tell which graph it runs"):
+        capture(halved, "function", x=X)
+
+
+def test_graphs_of_earlier_losses_are_forgotten():
+    def first(x):
+        return tf.reduce_mean(doubled(x, wrong=False))
+
+    def second(x):
+        return tf.reduce_mean(doubled(x, wrong=True))
+
+    def doubled(x, *, wrong):
+        @tf.custom_gradient
+        def softplus(x):
+            return tf.nn.softplus(x), (lambda g: 2 * g * tf.sigmoid(x)) if wrong else (lambda g: g * tf.exp(x) / (1 + tf.exp(x)))
+
+        return softplus(x)
+
+    agrees(first, "function", x=X)
+    agrees(second, "function", x=X.astype(np.float64))
+    agrees(halved, "function", x=X)
+    agrees(halved, "function", x=X.astype(np.float16))
+
+
+def test_which_graphs_are_a_functions_own():
+    def reported(factor):
+        program = load(lambda x: tf.reduce_sum(tf.exp(x) * factor), "loss")
+        program.run({"x": X}, ("x",), "function")
+        (compiled,) = program._compiled.values()
+        ctx, x = context.context(), tf.constant(X)
+        ctx.enable_graph_collection()
+        try:
+            ctx.export_run_metadata()
+            ctx.clear_kernel_cache()
+            compiled.traced(x)
+            (found,) = ctx.export_run_metadata().function_graphs
+        finally:
+            ctx.disable_graph_collection()
+        return compiled.traced, found
+
+    half, of_half = reported(0.5)
+    third, of_third = reported(1 / 3)
+    assert graph._is_of(half, of_half)
+    assert graph._is_of(third, of_third)
+    assert not graph._is_of(half, of_third)
+    assert not graph._is_of(third, of_half)
+
+
+def test_nothing_is_collected_after_a_recording():
+    capture(halved, "function", x=X)
+    context.context().export_run_metadata()
+    context.context().clear_kernel_cache()
+    tf.function(lambda x: tf.exp(x) + 1.0, autograph=False)(tf.constant(X))
+    assert not context.context().export_run_metadata().function_graphs
+
+
+@pytest.mark.parametrize(("one", "other"), [(0.0, -0.0), (1.0, np.nextafter(np.float32(1), np.float32(2))), (np.nan, np.inf)])
+def test_results_are_compared_to_the_bit(one, other):
+    assert graph._same_bits(tf.constant([one, 2.0]), tf.constant([one, 2.0]))
+    assert not graph._same_bits(tf.constant([one, 2.0]), tf.constant([other, 2.0]))
+    assert not graph._same_bits(tf.constant([one]), tf.constant([one], tf.float64))
+
+
+def test_a_loss_that_changes_a_variable_is_compared_from_the_same_state():
+    class Counted(tf.keras.losses.Loss):
+        def __init__(self):
+            super().__init__()
+            self.calls = tf.Variable(1.0, trainable=False)
+
+        def call(self, y_true, y_pred):
+            self.calls.assign_add(1.0)
+            return tf.reduce_mean(tf.square(y_true - y_pred)) * self.calls
+
+    agrees(Counted(), "function", y_true=T, y_pred=X)
+
+
+# ---------------------------------------------------------------- small constants that the source adds
+
+
+def added(trace):
+    return [(a.value, a.site.text, a.format.name) for a in trace.graph.added]
+
+
+@pytest.mark.parametrize("mode", ["function", "xla"])
+def test_small_constants_of_the_source_are_known(mode):
+    outside = tf.constant(2e-4)
+
+    @tf.function
+    def safe_log(z, eps):
+        return tf.math.log(z + eps)
+
+    def loss(x):
+        p = tf.maximum(tf.sigmoid(x), 1e-5)
+        q = 1.0 - p + 1e-8
+        return tf.reduce_sum(safe_log(q, tf.constant(3e-6)) + (p + outside) - tf.cast(tf.constant(5e-7, tf.float64), tf.float32) + 0.5)
+
+    found = added(capture(loss, mode, x=X))
+    assert sorted(value for value, _, _ in found) == pytest.approx([1e-8, 5e-7, 3e-6, 1e-5, 2e-4])
+    texts_of = {round(-np.log10(value), 1): text for value, text, _ in found}
+    assert texts_of[8.0] == "1.0 - p + 1e-8"
+    assert texts_of[5.5] == "z + eps"
+    assert {name for *_, name in found} == {"float32"}
+
+
+def test_a_constant_that_rounds_to_zero_counts_as_written():
+    def loss(x):
+        return tf.reduce_sum(tf.math.log(x + 1e-8))
+
+    assert added(capture(loss, "function", x=X.astype(np.float16))) == [(1e-8, "x + 1e-8", "float16")]
+    assert added(capture(loss, "eager", x=X)) == []
