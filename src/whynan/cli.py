@@ -18,6 +18,7 @@ import click
 import whynan
 from whynan.domain.parse import parse_assignments
 from whynan.errors import DomainError, WhynanError
+from whynan.frontends import quieten
 from whynan.target import FRAMEWORKS, Target, arguments_of, load_target
 
 FOUND, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
@@ -32,6 +33,7 @@ Command = Callable[..., Any]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Errors are one line on stderr; with --traceback they show where they arose."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    quieten()  # before the target is loaded, which imports its framework
     try:
         # not `whynan_command.main`, which writes to stderr on Ctrl-C and ends the process on a closed pipe
         with whynan_command.make_context("whynan", arguments) as context:

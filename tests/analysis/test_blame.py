@@ -174,3 +174,18 @@ def test_a_program_deeper_than_the_stack_is_explained() -> None:
     program = load(recurrence, "recurrence")
     found = blame(program.capture({"x": np.full(2, 4.0, np.float32)}, ("x",), "eager"))
     assert found is not None and found.cause == "square-overflow"
+
+
+def test_an_infinity_that_the_loss_hides_is_the_cause_where_its_derivative_multiplies_with_it():
+    s = Small()
+    p = s.input("p", 2)
+    s.place(source=0)
+    log = s.op("log", p)
+    s.place(source=1)
+    product = s.op("where", s.op("eq", p, s.const(0.0)), s.const(0.0), s.op("mul", log, p))
+    s.place(phase=BACKWARD, source=2, derives=1)
+    slope = s.op("mul", log, s.const(-1.0))
+    graph = s.graph(product, p=slope)
+    given = [np.zeros(2, np.float32) if n.op == "input" else None for n in graph.nodes]
+    why = blame(Trace(graph, tuple(given)))
+    assert why is not None and (why.cause, why.phase) == ("log-of-zero", BACKWARD)

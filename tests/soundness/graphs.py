@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from whynan.domain.interval import Bounds, contains, make, spread, top
-from whynan.ir.dtype import BOOL, FLOATS, INT32, INT64, UINT8, Array, Format, flushed, from_ordinal, nearest, ordinal
+from whynan.ir.dtype import BOOL, FLOATS, FORMATS, INT32, INT64, UINT8, Array, Format, flushed, from_ordinal, nearest, ordinal
 from whynan.ir.graph import Builder, Graph, Output, Shape
 from whynan.ops._opdef import OPS
 
@@ -772,6 +772,7 @@ def _specials(fmt: Format) -> Array:
 
 def draw_domain(rng: np.random.Generator, fmt: Format, shape: Shape) -> Bounds:
     """Random bounds: one interval, one per element, or groups along an axis; ends moderate or extreme; seldom NaN or infinities."""
+    fmt = FORMATS[fmt.name]  # inputs may be subnormal also where operations take those for zero
     groups = tuple(n if k else 1 for n, k in zip(shape, rng.random(len(shape)) < rng.choice((0.0, 0.0, 0.5, 1.0)), strict=True))
     kind = rng.random()
     if kind < 0.3:

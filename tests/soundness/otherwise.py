@@ -72,11 +72,14 @@ def _fused_one(a: float, b: float, c: float, plain: float) -> float:
 # ---------------------------------------------------------------- sums
 
 
-def _folded(node: Node, terms: list[Array], rng: np.random.Generator) -> Array:
-    """The terms (of one value, or factors of two) added along the node's axes, in an order and an accumulator of chance."""
+def _folded(node: Node, terms: list[Array], rng: np.random.Generator, narrow: float = 0.5) -> Array:
+    """The terms (of one value, or factors of two) added along the node's axes, in an order and an accumulator of chance.
+
+    `narrow` is how likely a half format accumulates in itself.
+    """
     fmt, axes = node.format, tuple(d for d in node.attrs["dims"])
     half = fmt.numpy.itemsize == 2
-    acc = FLOAT32.numpy if half and rng.random() < 0.5 else fmt.numpy
+    acc = FLOAT32.numpy if half and rng.random() >= narrow else fmt.numpy
     rows = [_rows(t, axes).astype(acc) for t in terms]
     order = rng.permutation(rows[0].shape[-1])
     total, lanes = [], 1 + int(rng.integers(3))
@@ -117,7 +120,8 @@ def _factors(graph: Graph, node: Node, read: list[Array], values: Mapping[int, A
 
 
 def _mean(graph: Graph, node: Node, read: list[Array], values: Mapping[int, Array], rng: np.random.Generator) -> Array:
-    total, n = _folded(node, read, rng), int(np.prod([read[0].shape[d] for d in node.attrs["dims"]]))
+    narrow = 0.5 if node.attrs.get("accumulate") == "format" else 0.0  # a mean of halves is accumulated in float32 unless it says otherwise
+    total, n = _folded(node, read, rng, narrow), int(np.prod([read[0].shape[d] for d in node.attrs["dims"]]))
     by = total.dtype.type(n)
     return total / by if rng.random() < 0.5 else total * flushed(np.asarray(total.dtype.type(1) / by), node.format)
 

@@ -9,12 +9,13 @@ from tests.soundness.violations import HOWS, checked, minimised, violations
 SEED = 0
 CHUNK = 1000
 CHUNKS = 10
+COMPILED_CHUNK = 250
 
 
-def check(first: int, last: int) -> None:
+def check(first: int, last: int, compiled: bool = False) -> None:
     """Graphs first to last - 1; every sixth in all ways."""
     for k in range(first, last):
-        case = draw_case(np.random.default_rng([SEED, k]))
+        case = draw_case(np.random.default_rng([SEED, k]), compiled)
         wrong = next(violations(case, HOWS if k % 6 == 0 else ("refined",)), None)
         if wrong is not None:
             pytest.fail(f"seed {SEED}, graph {k}:\n{minimised(wrong)}")
@@ -23,6 +24,11 @@ def check(first: int, last: int) -> None:
 @pytest.mark.parametrize("chunk", [pytest.param(c, marks=[pytest.mark.slow] if c else []) for c in range(CHUNKS)])
 def test_values_lie_within_their_bounds(chunk: int) -> None:
     check(chunk * CHUNK, (chunk + 1) * CHUNK)
+
+
+@pytest.mark.parametrize("chunk", [pytest.param(c, marks=[pytest.mark.slow] if c else []) for c in range(4)])
+def test_values_of_compiled_graphs_lie_within_their_bounds(chunk: int) -> None:
+    check(chunk * COMPILED_CHUNK, (chunk + 1) * COMPILED_CHUNK, compiled=True)
 
 
 def test_the_generator_names_only_known_ops() -> None:
@@ -49,6 +55,18 @@ def test_graphs_vary() -> None:
     assert {n.format.name for c in cases for n in c.graph.nodes} >= {"float64", "float32", "float16", "bfloat16", "bool"}
     shared = sum(len(n.inputs) == 2 and n.inputs[0] == n.inputs[1] for c in cases for n in c.graph.nodes)
     assert shared > 50
+
+
+def test_compiled_graphs_vary() -> None:
+    """What compilers and other frameworks add occurs often."""
+    cases = [draw_case(np.random.default_rng([SEED, k]), compiled=True) for k in range(300)]
+    nodes = [n for c in cases for n in c.graph.nodes]
+    assert sum(n.format.flush for n in nodes) > len(nodes) / 4
+    for op in ("fma", "either", "sort_values"):
+        assert sum(n.op == op for n in nodes) > 10, op
+    assert sum(bool(n.attrs.get("contracted")) for n in nodes) > 10
+    assert sum(bool(c.simplexes) for c in cases) > 10
+    assert sum(n.op == "input" and n.format.kind == "int" for n in nodes) > 10
 
 
 def test_samples_hold_the_edges_of_their_domain() -> None:

@@ -12,23 +12,23 @@ from tests.soundness.torch_losses import EXAMPLES
 from tests.soundness.violations import Violation, minimised, violations
 
 from whynan.analysis import attained, branch, propagate, relations, view
-from whynan.domain.interval import Bounds, make
+from whynan.domain.interval import Bounds, make, meet, settle
 from whynan.ops import _opdef
 
 MOST = 1500
 
 
-def first_violation() -> Violation | None:
+def first_violation(compiled: bool = False) -> Violation | None:
     """The first violation among some graphs."""
     for k in range(MOST):
-        wrong = next(violations(draw_case(np.random.default_rng([1, k])), ("refined", "split")), None)
+        wrong = next(violations(draw_case(np.random.default_rng([1, k]), compiled), ("refined", "split")), None)
         if wrong is not None:
             return wrong
     return None
 
 
-def assert_found() -> Violation:
-    wrong = first_violation()
+def assert_found(compiled: bool = False) -> Violation:
+    wrong = first_violation(compiled)
     assert wrong is not None
     small = minimised(wrong)
     assert len(small.case.graph.nodes) <= len(wrong.case.graph.nodes)
@@ -157,3 +157,48 @@ def test_a_relation_that_mistakes_the_axis_of_a_maximum(monkeypatch: pytest.Monk
     """A value minus a maximum of it along another axis may be positive."""
     monkeypatch.setattr(relations.Relations, "at_most", lambda self, a, b: relations.EXACT if self.view.op(b) == "amax" else None)
     assert "amax" in {n.op for n in assert_found().case.graph.nodes}
+
+
+def test_a_fused_sum_that_is_rounded_twice(plant_op: Any) -> None:
+    sum_of, product_of = (_opdef.OPS[name] for name in ("add", "mul"))
+
+    def careless(call: Any, a: Bounds, b: Bounds, c: Bounds) -> Bounds:
+        return sum_of.transfer(call, settle(product_of.transfer(call, a, b), call.format), c)
+
+    plant_op("fma", transfer=careless)
+    assert "fma" in {n.op for n in assert_found(compiled=True).case.graph.nodes}
+
+
+def test_a_norm_under_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relations, "_radicand", lambda seen, v: seen.inputs(v)[0] if seen.op(v) == "sqrt" else None)
+    assert "norm" in {n.op for n in assert_found(compiled=True).case.graph.nodes}
+
+
+def test_subnormals_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(propagate, "entering", lambda b, fmt: b)
+    assert_found(compiled=True)
+
+
+def test_an_order_that_is_mistaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = relations._in_order
+    monkeypatch.setattr(relations, "_in_order", lambda facts, a, b, depth: sound(facts, relations.Term(a.kind, b), a.vertex, depth))
+    assert "sort_values" in {n.op for n in assert_found(compiled=True).case.graph.nodes}
+
+
+def test_a_choice_that_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(state: Any, node: Any) -> None:
+        if node.op == "where" and state.view.nodes[node.inputs[1]].shape == node.shape:
+            state.view.choose(node.id, node.inputs[1])
+
+    monkeypatch.setattr(propagate, "_choose", careless)
+    assert_found(compiled=True)
+
+
+def test_rows_of_one_along_any_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(state: Any, node: Any, result: Bounds) -> Bounds:
+        found = state.view.reduced(state.view.root(node.id), -2)
+        inside = found is not None and found[0][0] in state.simplexes
+        return meet(result, make(np.full(result.shape, 0.999), np.full(result.shape, 1.001))) if inside else result
+
+    monkeypatch.setattr(propagate, "_row_sum", careless)
+    assert_found(compiled=True)

@@ -489,4 +489,3 @@ def einsum_attention(x):
 def hyperbolic(x):
     inner = (1 + 2 * x.square().sum(-1)).clamp(min=1.0)
     return torch.acosh(inner).sum()
-

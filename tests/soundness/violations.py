@@ -58,9 +58,9 @@ def _bounds_text(b: Bounds) -> str:
     return f"[{b.lo.tolist()!r}, {b.hi.tolist()!r}] flags {b.flags.tolist()!r}"
 
 
-def violations(case: Case, hows: tuple[str, ...] = HOWS) -> Iterator[Violation]:
-    """All that is wrong with a case, the first wrong node of each way."""
-    runs = _runs(case)
+def violations(case: Case, hows: tuple[str, ...] = HOWS, others: int = 1) -> Iterator[Violation]:
+    """All that is wrong with a case, the first wrong node of each way; so many runs in other orders are compared."""
+    runs = _runs(case, others)
     for how in hows:
         try:
             found = list(_split(case, runs) if how == "split" else _propagated(case, runs, how))
@@ -72,10 +72,11 @@ def violations(case: Case, hows: tuple[str, ...] = HOWS) -> Iterator[Violation]:
 Runs = list[dict[int, Array]]
 
 
-def _runs(case: Case) -> Runs:
-    """Whynan's own run and another one, each a value per node, stacked by sample."""
-    other = evaluate_otherwise(case.graph, case.inputs, np.random.default_rng(len(case.graph.nodes)))
-    return [evaluate_many(case.graph, range(len(case.graph.nodes)), case.inputs), other]
+def _runs(case: Case, others: int) -> Runs:
+    """Whynan's own run and other ones, each a value per node, stacked by sample."""
+    rng = np.random.default_rng(len(case.graph.nodes))
+    own = evaluate_many(case.graph, range(len(case.graph.nodes)), case.inputs)
+    return [own, *(evaluate_otherwise(case.graph, case.inputs, rng) for _ in range(others))]
 
 
 def _propagated(case: Case, runs: Runs, how: str) -> Iterator[Violation]:
@@ -194,7 +195,7 @@ def _kept(case: Case, ids: list[int], outputs: tuple[int, ...]) -> Case:
 
 def _cut(case: Case, found: Violation) -> Iterator[Case]:
     """One computed value made an input: with the bounds that were proven for it, or those of its values if the analysis raises."""
-    values = _runs(case)[0]
+    values = _runs(case, 0)[0]
     proven = None if found.error else _proof(case, found.how == "refined").bounds
     for node in reversed(case.graph.nodes):
         if node.op in ("input", "const") or node.id == found.node:

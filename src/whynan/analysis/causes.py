@@ -117,6 +117,8 @@ def _backward_cause(scene: Scene, node: Node, own: str) -> tuple[str, list[str]]
     if steep and any(n.op == "var" for n in group):
         steep.append("zero-variance")
     specific = steep[-1] if steep else own
+    if specific == "other-domain-error":  # an infinity of the forward pass that the loss does not show
+        specific = next((c for j in node.inputs if scene.bad(j) for c in _origin_causes(scene, scene.graph.nodes[j])), own)
     related = [c for c in [*steep, own] if c != specific]
     hidden = [c for n in group if scene.bad(n.id) for c in [danger_of(scene, n), *_origin_causes(scene, n)] if c]
     if group and _masked(scene, node, group, bool(hidden)):
@@ -220,11 +222,19 @@ def _underflowed(scene: Scene, node: Node) -> bool:
 
 
 def _ancestors(graph: Graph, i: int, most: int) -> list[int]:
-    """A node and what it is computed from, a few steps back."""
-    out, frontier = [i], [i]
+    """A node and what it is computed from, a few steps back; conversions are no steps."""
+    out = frontier = _converted(graph, i)
     for _ in range(most):
-        frontier = [j for k in frontier for j in graph.nodes[k].inputs if j not in out]
-        out += frontier
+        frontier = [c for k in frontier for j in graph.nodes[k].inputs for c in _converted(graph, j) if c not in out]
+        out = out + frontier
+    return out
+
+
+def _converted(graph: Graph, i: int) -> list[int]:
+    """A node and, if it converts a value to another format, that value too."""
+    out = [i]
+    while graph.nodes[out[-1]].op == "cast":
+        out.append(graph.nodes[out[-1]].inputs[0])
     return out
 
 
@@ -254,7 +264,8 @@ def _subtracts_own(graph: Graph, node: Node, summaries: Sequence[str]) -> bool:
     """Whether what a subtraction takes away from a value is such a summary of that value: x - max(x), x - mean(x)."""
     value, taken = node.inputs
     itself = set(_ancestors(graph, value, 3))
-    return any(graph.nodes[i].op in summaries and itself.intersection(graph.nodes[i].inputs) for i in _ancestors(graph, taken, 4))
+    found = (graph.nodes[i] for i in _ancestors(graph, taken, 4))
+    return any(n.op in summaries and itself.intersection(c for j in n.inputs for c in _converted(graph, j)) for n in found)
 
 
 def _is_variance(graph: Graph, node: Node) -> bool:

@@ -217,8 +217,15 @@ class _Job:
         return self.explained(mode, again, simple)
 
     def _compared(self, mode: str, why: Blame, inputs: Inputs) -> Blame:
-        """The blame of a compiled program's failure, put on the compiler where it took away what keeps the written program finite."""
-        if mode == PLAIN or not compiled.may_lack_epsilon(why):
+        """The blame of a compiled program's failure, put on the compiler where it took away what keeps the written program finite.
+
+        Where the compiled program does not show why it fails, the written one is asked, if it fails too.
+        """
+        if mode == PLAIN:
+            return why
+        if why.cause == "other-domain-error" and self._fails(inputs, PLAIN):
+            return blame(self.capture(inputs, PLAIN)) or why
+        if not compiled.may_lack_epsilon(why):
             return why
         lost = compiled.removed(self.capture(inputs, mode).graph, why)
         if not lost or self._fails(inputs, PLAIN):

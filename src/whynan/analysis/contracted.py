@@ -21,4 +21,6 @@ def contracted(view: View, bounds: Sequence[Bounds | None], node: Node) -> tuple
     if total is None or left is None or right is None or total.nonfinite.any():
         return None
     # each product is rounded by at most half an ulp (or to zero), and so are the two sums
-    return plain[0].id, 4 * (node.format.eps * (left.magnitude + right.magnitude) + node.format.tiny)
+    formats = [view.nodes[i].format for i in (node.id, *plain[0].inputs)]
+    eps, tiny = max(f.eps for f in formats), max(f.tiny for f in formats)
+    return plain[0].id, 4 * (eps * (left.magnitude + right.magnitude) + tiny)

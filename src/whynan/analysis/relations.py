@@ -131,7 +131,7 @@ def _larger_right(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | N
                 return _of_smaller(found)
         if node.op == "add" and facts.low(x) >= 0:
             return _of_smaller(facts._prove(a, y, depth - 1))
-    if node.op == "mul":
+    if node.op == "mul" and "ulps" not in node.attrs:
         x, y = view.inputs(b)
         for factor, rest in ((x, y), (y, x)):
             if facts.low(factor) >= 1 and facts.low(rest) >= 0:
@@ -147,7 +147,7 @@ def _of_smaller(slack: Slack | None) -> Slack | None:
 def _smaller_left(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     """a is at most a' (a minimum, a product with a factor in [0, 1], a' minus something non-negative): a' <= b suffices."""
     view, (kind, v) = facts.view, a
-    if not view.elementwise(v):
+    if not view.elementwise(v) or "ulps" in view.node(v).attrs:  # a kernel that is not correctly rounded
         return None
     op = view.op(v)
     if kind in ("abs", "square"):

@@ -13,7 +13,7 @@ from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node
 # ops of which a mask of -inf is expected to leave something: where all is masked, they are to blame
 SUMMARIES = frozenset({"logsumexp", "softmax", "log_softmax", "logcumsumexp"})
 # functions that some libraries and compilers compute by several operations, and other names of theirs
-EXPANDED = SUMMARIES | {"acos", "asin", "atanh", "cosh", "sinh", "norm"}
+EXPANDED = SUMMARIES | {"acos", "asin", "atanh", "cosh", "sinh", "norm", "erfinv", "lgamma", "digamma"}
 OTHER_NAMES = {"arccos": "acos", "arcsin": "asin", "arctanh": "atanh", "reduce_logsumexp": "logsumexp"}
 
 

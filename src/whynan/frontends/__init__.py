@@ -1,6 +1,7 @@
 """Front ends: one package per framework, each of which makes a `Program` of a loss. A framework is imported only when it is used."""
 
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -38,6 +39,11 @@ def installed() -> tuple[str, ...]:
     return tuple(name for name in FRAMEWORKS if find_spec(name) is not None)
 
 
+def quieten() -> None:
+    """No chatter of TensorFlow's C++ part on stderr, unless the user asks for it. It reads this once, when it is first imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
 def load(target: Callable[..., Any], name: str, framework: str, seed: int = 0) -> Program:
     """The target as a program of that framework, whose random numbers are drawn under `seed`.
 
@@ -45,6 +51,7 @@ def load(target: Callable[..., Any], name: str, framework: str, seed: int = 0) -
     """
     if framework not in FRAMEWORKS:
         raise TargetError(f"whynan has no front end for {framework!r}.", f"Choose from {', '.join(FRAMEWORKS)}.")
+    quieten()
     try:
         importlib.import_module(framework)
     except ImportError as error:

@@ -55,7 +55,7 @@ class OpDef:
     """All facts about one operation. See the module's docstring for the functions' contracts.
 
     `monotone` gives per input +1 (never decreasing), -1 (never increasing) or 0. `moves` says that each element of the result
-    is an element of the first input (shape operations).
+    is an element of the first input (shape operations). `subnormals` says that it sees subnormal operands also where they are flushed.
     """
 
     name: str
@@ -69,6 +69,7 @@ class OpDef:
     monotone: tuple[int, ...] = ()
     moves: bool = False
     steep: str = ""
+    subnormals: bool = False
     low: float = field(default=-np.inf)  # results never lie below or above these, whatever the library's error
     high: float = field(default=np.inf)
 
@@ -175,7 +176,7 @@ def run(call: Call, arrays: Iterable[Array], *, wide: bool = False) -> Array:
     ready = [_prepared(a, wide) for a in arrays]
     if wide and call.op == "cast" and call.format.is_float and call.formats[0].is_float:
         return ready[0]
-    if not wide and any(f.flush for f in call.formats):
+    if not wide and not op.subnormals and any(f.flush for f in call.formats):
         ready = [_flushed(a, f) for a, f in zip(ready, call.formats, strict=True)]
     if op.elementwise:
         ready = _aligned(ready, call)

@@ -132,6 +132,7 @@ define_op(
     _atan2,
     dangers=(Danger("atan2-at-origin", _lost, "numbers this small count as zero, and the origin has no angle."),),
     elementwise=True,
+    subnormals=True,
     steep="atan2-at-origin",
 )
 

@@ -266,6 +266,7 @@ CASES = (
     _case("gamma_correction", forward("pow-domain", "pow"), p=("real(4, low=-1, high=1)", -0.5), y=("prob(4)", 0.5)),
     _case("gamma_correction_clamped", SAFE, p=("real(4, low=-1, high=1)", -0.5, 0.0, 1.0), y=("prob(4)", 0.0, 1.0)),
     _case("circle", forward("sqrt-of-negative", "sqrt"), x=("real(4, low=-2, high=2)", 1.5, -2.0)),
+    _case("probit", forward("other-domain-error", "erfinv"), p=("prob(4)", 0.0, 1.0), y=("real(4)", 0.5)),
     _case("masked_mean", forward("zero-over-zero", "div"), e=("real(4)", 0.0, 1.0), mask=("mask(4)", False)),
     _case("masked_mean_guarded", SAFE, e=("real(4)", *WIDE), mask=("mask(4)", False, True)),
     _case("smoothness", forward("empty-reduction", "mean"), p=("real(1)", 0.0, 1.0)),

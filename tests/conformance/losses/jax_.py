@@ -363,6 +363,11 @@ def circle(x):
     return jnp.mean(jnp.sqrt(1 - x * x))  # <- jnp.sqrt(1 - x * x)
 
 
+def probit(p, y):
+    score = 1.4142136 * jax.scipy.special.erfinv(2 * p - 1)  # <- jax.scipy.special.erfinv(2 * p - 1)
+    return jnp.mean(jnp.square(score - y))
+
+
 def masked_mean(e, mask):
     mask = mask.astype(jnp.float32)
     return jnp.sum(e * mask) / jnp.sum(mask)  # <- jnp.sum(e * mask) / jnp.sum(mask)

@@ -362,6 +362,11 @@ def circle(x):
     return ops.mean(ops.sqrt(1 - x * x))  # <- ops.sqrt(1 - x * x)
 
 
+def probit(p, y):
+    score = 1.4142136 * ops.erfinv(2 * p - 1)  # <- ops.erfinv(2 * p - 1)
+    return ops.mean(ops.square(score - y))
+
+
 def masked_mean(e, mask):
     mask = ops.cast(mask, "float32")
     return ops.sum(e * mask) / ops.sum(mask)  # <- ops.sum(e * mask) / ops.sum(mask)

@@ -363,6 +363,11 @@ def circle(x):
     return torch.mean(torch.sqrt(1 - x * x))  # <- torch.sqrt(1 - x * x)
 
 
+def probit(p, y):
+    score = 1.4142136 * torch.erfinv(2 * p - 1)  # <- torch.erfinv(2 * p - 1)
+    return torch.mean(torch.square(score - y))
+
+
 def masked_mean(e, mask):
     mask = mask.float()
     return torch.sum(e * mask) / torch.sum(mask)  # <- torch.sum(e * mask) / torch.sum(mask)

@@ -362,6 +362,11 @@ def circle(x):
     return tf.reduce_mean(tf.sqrt(1 - x * x))  # <- tf.sqrt(1 - x * x)
 
 
+def probit(p, y):
+    score = 1.4142136 * tf.math.erfinv(2 * p - 1)  # <- tf.math.erfinv(2 * p - 1)
+    return tf.reduce_mean(tf.square(score - y))
+
+
 def masked_mean(e, mask):
     mask = tf.cast(mask, tf.float32)
     return tf.reduce_sum(e * mask) / tf.reduce_sum(mask)  # <- tf.reduce_sum(e * mask) / tf.reduce_sum(mask)

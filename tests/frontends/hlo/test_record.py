@@ -147,3 +147,18 @@ def test_two_lowerings_of_one_opcode_are_refused() -> None:
     with pytest.raises(OpError):
         lowers("add")(OPCODES["add"])
     assert not set(OPCODES) & set(CUSTOM_CALLS)
+
+
+def test_numbers_that_rounding_has_changed_are_kept_as_the_source_has_them() -> None:
+    body = """  %x = f32[3]{0} parameter(0)
+  %low = f32[] constant(1e-08)
+  %high = f32[] constant(1)
+  ROOT %c = f32[3]{0} clamp(%low, %x, %high), metadata={op_name="clamp"}"""
+    recording = Recording()
+    x = recording.builder.add("input", (), (3,), flushed(FLOAT32))
+    site = Site("losses.py", 1, 1, 0, 25, "clip(x, 1e-8, 1 - 1e-8)", "loss")
+    module = parse(program(body, "x: f32[3]"))
+    for place, more in ((Spot(site), {"low_written": 1e-8, "high_written": 1 - 1e-8}), (Spot(), {})):
+        (result,) = record(recording, module, [x], lambda metadata, place=place: place)
+        nodes = finished(recording, {"x": x}, [Output("loss", "loss", result)]).graph.nodes
+        assert nodes[-1].attrs == {"low": float(np.float32(1e-8)), "high": 1.0, **more}

@@ -263,7 +263,50 @@ def test_random_numbers_under_a_fixed_key_are_constants_of_an_eager_run():
     agree(capture(loss, "eager", x=X))
 
 
+# ---------------------------------------------------------------- what is empty
+
+
+def test_a_mean_of_no_elements_is_a_mean_though_the_compiler_has_made_it_a_constant():
+    trace = capture(lambda x: jnp.mean(jnp.square(x[1:] - x[:-1])), "eager", x=X[:1])
+    (mean,) = ops(trace, "mean")
+    assert text(mean) == "jnp.mean(jnp.square(x[1:] - x[:-1]))" and mean.phase == FORWARD
+    assert np.isnan(trace.values[trace.graph.outputs[0].node])
+    agree(trace)
+
+
+def test_a_loss_that_is_nan_whatever_goes_in_is_recorded():
+    trace = capture(lambda x: jnp.mean(x[1:]), "jit", x=X[:1])
+    assert np.isnan(trace.values[trace.graph.outputs[0].node])
+
+
 # ---------------------------------------------------------------- handwritten derivatives
+
+
+@jax.custom_vjp
+def my_root(x):
+    return jnp.sqrt(x)
+
+
+def my_root_forward(x):
+    return jnp.sqrt(x), x
+
+
+def my_root_backward(x, g):
+    return (g / (2 * jnp.sqrt(jnp.abs(x))),)
+
+
+my_root.defvjp(my_root_forward, my_root_backward)
+
+
+@both
+def test_what_a_rule_of_the_users_computes_stands_in_the_rule(mode):
+    trace = capture(lambda x: (my_root(x) * jnp.log(x)).sum(), mode, x=X)
+    assert {text(n) for n in ops(trace, "abs")} == {"jnp.abs(x)"}
+    assert {n.site.function for n in ops(trace, "abs")} == {"my_root_backward"}
+    assert {text(n) for n in ops(trace, "sqrt") if n.phase == BACKWARD} >= {"jnp.sqrt(jnp.abs(x))"}
+    assert {text(n) for n in ops(trace, "div")} >= {"jnp.log(x)"}  # a derivative of JAX's own stands at the forward expression
+    assert [s.text for s in trace.graph.handwritten] == ["my_root(x)"]
+    agree(trace)
 
 
 @jax.custom_vjp
@@ -400,3 +443,22 @@ def test_the_small_constants_that_the_source_adds_are_known_though_the_program_h
     added = {(a.value, a.site.text) for a in capture(loss, "jit", x=X / 4).graph.added}
     assert {(round(v, 12), t) for v, t in added} == {(1e-8, "1.0 - x + 1e-8"), (1e-7, "jnp.add(x, eps)")}
     assert capture(loss, "eager", x=X / 4).graph.added == ()
+
+
+def test_a_constant_that_rounds_to_zero_is_known_as_it_is_written():
+    def loss(x):
+        return (jnp.log(x + 1e-8) + jnp.maximum(x, 2e-9) + (x + 0.0)).sum()
+
+    (added, floor) = capture(loss, "jit", x=X.astype(np.float16)).graph.added
+    assert (added.value, added.site.text, added.format.name) == (1e-8, "x + 1e-8", "float16")
+    assert (floor.value, floor.site.text) == (2e-9, "jnp.maximum(x, 2e-9)")
+
+
+@both
+def test_limits_that_rounding_has_changed_are_known_as_they_are_written(mode):
+    def loss(x):
+        return jnp.log(1 - jnp.clip(x, 1e-8, 1 - 1e-8)).sum()
+
+    trace = capture(loss, mode, x=X / 4)
+    written = {value for n in trace.graph.nodes for key, value in n.attrs.items() if key in ("written", "low_written", "high_written")}
+    assert 1 - 1e-8 in written

@@ -24,6 +24,54 @@ def test_an_epsilon_that_only_the_compiled_program_lacks():
     assert errors(report) == [("epsilon-removed-by-compiler", "forward", "jnp.log(1.0 - p + 1e-8)", ("jit",))]
 
 
+def test_an_epsilon_that_the_compiled_program_lacks_at_one_of_two_places():
+    def loss(p, t):
+        return -(t * jnp.log(p + 1e-8) + (1 - t) * jnp.log(1 - p + 1e-8)).mean()
+
+    report = whynan.check(loss, p=whynan.prob(4), t=whynan.binary(4), modes=["jit"])
+    assert errors(report) == [("epsilon-removed-by-compiler", "forward", "jnp.log(1 - p + 1e-8)", ("jit",))]
+    assert "in `1 - p + 1e-8`" in report.findings[0].message
+
+
+def test_an_epsilon_that_rounds_to_zero():
+    def loss(p):
+        return -jnp.log(p + 1e-8).mean()
+
+    report = whynan.check(loss, p=whynan.prob(4, dtype="float16"), modes="all")
+    assert errors(report)[0] == ("epsilon-rounds-away", "forward", "jnp.log(p + 1e-8)", ("jit", "eager"))
+
+
+def test_a_mean_of_nothing_that_the_compiler_has_computed():
+    def loss(x):
+        return jnp.mean(jnp.square(x[1:] - x[:-1]))
+
+    report = whynan.check(loss, x=whynan.real(1), modes=["jit"])
+    assert errors(report) == [("empty-reduction", "forward", "jnp.mean(jnp.square(x[1:] - x[:-1]))", ("jit",))]
+
+
+def test_scores_times_a_constant_in_a_log_softmax_are_proven():
+    def loss(x):
+        return -jnp.diagonal(jax.nn.log_softmax(x / 0.01, -1)).mean()
+
+    assert whynan.check(loss, x=whynan.real(3, 3, low=-1, high=1), modes=["jit"]).verdict == "safe"
+
+
+def test_a_softmax_of_nothing_in_half_precision():
+    def loss(x, mask):
+        return jax.nn.softmax(jnp.where(mask, x, -jnp.inf), axis=-1).mean()
+
+    report = whynan.check(loss, x=whynan.real(2, 3, low=-1, high=1, dtype="bfloat16"), mask=whynan.mask(2, 3), modes=["jit"])
+    assert errors(report)[0][0] == "all-masked-softmax"
+
+
+def test_an_angle_of_two_subnormal_numbers():
+    def loss(y, x):
+        return jnp.arctan2(y, x).mean()
+
+    report = whynan.check(loss, y=whynan.real(2, low=1e-40, high=1e-39), x=whynan.real(2, low=1e-40, high=1e-39), modes=["jit"])
+    assert errors(report)[0][:3] == ("atan2-at-origin", "forward", "jnp.arctan2(y, x)")
+
+
 @pytest.mark.parametrize("mode", ["jit", "eager"])
 def test_a_gradient_behind_a_mask(mode):
     def loss(x):

@@ -60,6 +60,19 @@ def disagreements(trace, rtol=1e-4):
     return wrong
 
 
+def evaluated(trace, inputs):
+    """What a recording computes on other inputs: the value of each output."""
+    values = []
+    for n in trace.graph.nodes:
+        if n.op == "input":
+            values.append(inputs[n.attrs["name"]])
+        elif n.op == "const":
+            values.append(np.broadcast_to(n.attrs["value"], n.shape))
+        else:
+            values.append(evaluate(call_of(trace.graph, n), [values[i] for i in n.inputs]))
+    return [values[o.node] for o in trace.graph.outputs]
+
+
 def unknown(trace):
     """The ops without a meaning."""
     return sorted({n.op for n in trace.graph.nodes if n.op.startswith("unknown:")})

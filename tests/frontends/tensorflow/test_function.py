@@ -389,3 +389,16 @@ def test_a_constant_that_rounds_to_zero_counts_as_written():
 
     assert added(capture(loss, "function", x=X.astype(np.float16))) == [(1e-8, "x + 1e-8", "float16")]
     assert added(capture(loss, "eager", x=X)) == []
+
+
+@pytest.mark.parametrize("mode", ["eager", "function"])
+def test_a_number_of_keras_that_rounding_has_changed_is_known(mode):
+    def loss(y_true, y_pred):
+        return tf.keras.losses.binary_crossentropy(y_true, y_pred)
+
+    def written(dtype):
+        trace = capture(loss, mode, y_true=T.astype(dtype), y_pred=T.astype(dtype))
+        return [n.attrs["written"] for n in trace.graph.nodes if n.op == "const" and n.attrs["value"] == 1 and "written" in n.attrs]
+
+    assert set(written(np.float16)) == {1 - tf.keras.config.epsilon()}
+    assert written(np.float32) == []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.frontends.tensorflow.harness import T, X, capture, texts
+from tests.frontends.tensorflow.harness import T, X, capture, evaluated, texts, unknown
 
 from whynan.frontends.tensorflow import load
 from whynan.ir.graph import BACKWARD
@@ -41,3 +41,23 @@ def test_variables_are_arguments_of_the_program():
     weight = tf.Variable([1.0, 2.0, 3.0])
     trace = capture(lambda x, t: tf.reduce_sum(x * weight * t), "xla", x=X, t=T)
     assert set(trace.graph.inputs) == {"x", "t", "weight"}
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4])
+def test_how_many_elements_a_mask_leaves_may_hang_on_the_data(kept):
+    def loss(x):
+        return tf.reduce_mean(tf.math.log(tf.boolean_mask(x, x > 0.5)))
+
+    ordinary, other = np.array([0.2, 0.7, 0.9, 0.1], np.float32), np.array([0.9] * kept + [0.3] * (4 - kept), np.float32)
+    program = load(loss, "loss")
+    trace = program.capture({"x": ordinary}, ("x",), "xla")
+    run = program.run({"x": other}, ("x",), "xla")
+    found = evaluated(trace, {"x": other})
+    assert unknown(trace) == []
+    assert np.allclose(found[0], run.loss, equal_nan=True)
+    assert np.allclose(found[1], run.gradients["x"], equal_nan=True)
+
+
+def test_a_result_whose_shape_depends_on_the_data_is_unknown_by_name():
+    trace = capture(lambda x: tf.exp(tf.boolean_mask(x, x > 0.5)), "xla", x=X)
+    assert unknown(trace) == ["unknown:hlo.SliceToDynamic"]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from tests.ops.cases import any_float
 
-from whynan.ir.dtype import BOOL, FLOATS, INT8, INT32, INT64, UINT8, Format
+from whynan.ir.dtype import BOOL, FLOAT32, FLOATS, INT8, INT32, INT64, UINT8, Format, flushed
 from whynan.ir.graph import Call
 
 SHAPE = (4, 6)
@@ -148,3 +148,12 @@ EDGES: dict[str, list[tuple[float, ...]]] = {
     "lgamma": [(3e38,)],
     "hypot": [(3e38, 3e38)],
 }
+
+
+def _subnormal_point(rng: np.random.Generator) -> tuple[Call, list[np.ndarray]]:
+    """Two subnormal numbers in a format that flushes them."""
+    fmt = flushed(FLOAT32)
+    return Call("atan2", {}, ((2,),) * 2, (fmt, fmt), (2,), fmt), [np.full(2, 1e-40, np.float32), np.array([1e-40, -1e-40], np.float32)]
+
+
+HARD = {"atan2": [_subnormal_point]}

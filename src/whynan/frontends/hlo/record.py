@@ -7,13 +7,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from whynan.frontends.hlo.lower import Kernel, Op, Operand, arrays, known, lower, unknown
 from whynan.frontends.hlo.parse import Computation, Instruction, Metadata, Module, Types
 from whynan.frontends.kit import Value, apply, where
 from whynan.frontends.trace import Recording
-from whynan.frontends.written import written_number
 from whynan.ir.graph import BACKWARD, FORWARD, Builder, Node, Place
 from whynan.ir.where import Site
 
@@ -219,24 +216,12 @@ def settle(builder: Builder, losses: Sequence[int], spots: Mapping[int, Spot], f
             needed.update(node.inputs)
     forward = _forward_sources(nodes[first:], needed, spots)
     for node in nodes[first:]:
-        numbers = _numbers(node)
-        if numbers:
-            nodes[node.id] = node = replace(node, attrs={**node.attrs, **numbers})
         written = spots[node.source].written if node.source in spots and node.op not in PLAIN else ""
         if node.id in needed and written:
             nodes[node.id] = replace(node, attrs={**node.attrs, "written_as": written})
         if node.id not in needed:
             derives = _derives(nodes, node, forward, spots)
             nodes[node.id] = replace(node, phase=BACKWARD, derives=derives)
-
-
-def _numbers(node: Node) -> dict[str, float]:
-    """The numbers that the source has where rounding has changed them: of a constant, and of the limits of a clamp."""
-    if node.site is None or node.op not in ("const", "clamp"):
-        return {}
-    given = {"written": node.attrs.get("value"), "low_written": node.attrs.get("low"), "high_written": node.attrs.get("high")}
-    found = {key: written_number(node.site.text, np.asarray(value), node.format) for key, value in given.items() if value is not None}
-    return {key: number for key, number in found.items() if number is not None}
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ as they are on top of evaluation, so it sees the ops that really run, with their
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from sys import _getframe
 from types import FrameType
 from typing import Any
@@ -23,7 +23,8 @@ from whynan.frontends.jax.places import UNIT, frames_of, functions_of, inside, k
 from whynan.frontends.jax.step import Target, caller, step_of
 from whynan.frontends.trace import Recording
 from whynan.ir.dtype import BOOL, FLOAT32, INT64, Array, flushed
-from whynan.ir.graph import Assumption
+from whynan.ir.graph import Assumption, Builder, Place
+from whynan.ir.where import Site
 
 # primitives that JAX itself evaluates op by op
 _UNFOLDED = ("checkpoint", "remat", "remat2", "closed_call", "core_closed_call")
@@ -64,6 +65,7 @@ def recorded_eagerly(
     known = traced(loss, list(arrays.values()))
     recorder = _Recorder(units, known)
     inputs, arguments = add_inputs(recorder.recording.builder, given, arrays)
+    means = {site: _mean_of_nothing(recorder.recording.builder, site) for site in known.empty}
     first = len(recorder.recording.builder.nodes)
     values = [_Value(recorder, jax.numpy.asarray(arrays[n]), arguments[n]) for n in names]
     with core.set_current_trace(recorder), showing(target):
@@ -71,8 +73,22 @@ def recorded_eagerly(
     recorder.recording.handwritten |= dict.fromkeys(known.handwritten)
     nodes = [recorder.node(x) for x in losses], [recorder.node(x) for x in gradients]
     recorder.settle([*nodes[0], *(a.node for a in recorder.recording.assumptions)], first)
+    _unfold(recorder.recording.builder, means, first)
     done = Recorded(recorder.recording, inputs, nodes[0], dict(zip(wrt, nodes[1], strict=True)))
     return done, ([_array(x) for x in losses], [_array(x) for x in gradients])
+
+
+def _mean_of_nothing(builder: Builder, site: Site) -> int:
+    builder.place = Place(site=site)
+    return builder.add("mean", (builder.const(np.empty(0, np.float32), FLOAT32),), (1,), FLOAT32, dims=(-1,))
+
+
+def _unfold(builder: Builder, means: Mapping[Site, int], first: int) -> None:
+    """Show each NaN from node `first` on that the compiler has made of a mean of no elements as that mean."""
+    for node in builder.nodes[first:]:
+        mean = means.get(node.site) if node.site is not None and node.op == "const" else None
+        if mean is not None and np.isnan(node.attrs["value"].astype(np.float64)).all():
+            builder.nodes[node.id] = replace(node, op="expand" if node.shape else "reshape", inputs=(mean,), attrs={})
 
 
 class _Value(core.Tracer):  # type: ignore[misc]  # JAX's own classes are not public

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from whynan.errors import TargetError
 from whynan.frontends.hlo.parse import Type, Types
 from whynan.frontends.jax.arrays import format_of
@@ -45,7 +47,7 @@ def ended(done: Recorded, given: Mapping[str, Array], results: tuple[Sequence[Ar
     """The graph of a recorded step with the values of one run of it. Raises TargetError if the loss depends on no input."""
     recording = done.recording
     _place(recording.builder)
-    if not _reached(recording.builder.nodes, done.losses) & set(done.inputs.values()):
+    if not _reached(recording.builder.nodes, done.losses) & set(done.inputs.values()) and _finite(results[0]):
         raise TargetError("the loss does not depend on any of its inputs.", "Check that it uses its arguments.")
     start = len(recording.builder.nodes)
     loss = loss_node(recording, done.losses)
@@ -66,6 +68,11 @@ def _place(builder: Builder) -> None:
         for i in node.inputs if node.site else ():
             if nodes[i].site is None and nodes[i].op != "input":
                 nodes[i] = replace(nodes[i], site=node.site)
+
+
+def _finite(arrays: Iterable[Array]) -> bool:
+    """Whether all numbers are finite: a loss that is NaN whatever goes in fails."""
+    return all(bool(np.isfinite(a.astype(np.float64)).all()) for a in arrays)
 
 
 def _reached(nodes: Sequence[Node], ends: Iterable[int]) -> set[int]:

@@ -24,17 +24,20 @@ _LINEAR = frozenset({"add", "sub", "neg", "convert_element_type", "broadcast_in_
 # what a number remains itself under
 _SPREADING = frozenset({"broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "copy"})
 
-
 _CUSTOM_GRADIENT = "jax/_src/custom_derivatives.py"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Traced:
-    """A traced loss: for each stack of starts the expressions that start there, each with the op or function it calls."""
+    """A traced loss: for each stack of starts the expressions that start there, each with the op or function it calls.
+
+    `empty` are the expressions that add up no elements at all.
+    """
 
     spans: Mapping[_Starts, Sequence[tuple[str, tuple[Frame, ...]]]]
     handwritten: tuple[Site, ...] = ()
     added: tuple[Addend, ...] = ()
+    empty: tuple[Site, ...] = ()
 
     def exact(self, frames: tuple[Frame, ...], name: str) -> tuple[Frame, ...]:
         """The frames of an instruction with their true ends.
@@ -59,6 +62,7 @@ def traced(loss: Callable[..., Any], arrays: Sequence[Any]) -> Traced:
     spans: dict[_Starts, list[tuple[str, tuple[Frame, ...]]]] = {}
     written: dict[Site, None] = {}
     added: dict[Addend, None] = {}
+    empty: dict[Site, None] = {}
     for equation, frames, values in _equations(jaxpr, (), {}):
         shown = tuple(f for f in frames if not f.file.startswith(HOME))
         for known in {shown, shown[:1]}:  # by the innermost frame alone too: a recomputed or transposed part is reached another way
@@ -68,7 +72,9 @@ def traced(loss: Callable[..., Any], arrays: Sequence[Any]) -> Traced:
             written[site] = None
         if equation.primitive.name in ("add", "sub", "max"):
             added |= dict.fromkeys(_addends(equation, values, site_of(frames)))
-    return Traced(spans, tuple(written), tuple(added))
+        if equation.primitive.name == "reduce_sum" and not equation.invars[0].aval.size and (site := site_of(frames)) is not None:
+            empty[site] = None
+    return Traced(spans, tuple(written), tuple(added), tuple(empty))
 
 
 def _addends(equation: Any, values: Sequence[float | None], site: Site | None) -> Iterator[Addend]:

@@ -46,6 +46,11 @@ def frames_of(traceback: Any) -> tuple[Frame, ...]:
     return inside(Frame(f.file_name, f.function_name, f.start_line, f.end_line, f.start_column, f.end_column) for f in raw)
 
 
+def in_user_code(traceback: Any) -> bool:
+    """Whether code of the user's is on a stack, below the call of the loss."""
+    return any(kind_of(f.file, _PASSING) == USER for f in frames_of(traceback))
+
+
 def inside(frames: Iterable[Frame], floor: Sequence[str] = _FLOOR) -> tuple[Frame, ...]:
     """The frames up to one of the files `floor`, innermost first, without those that only pass calls on."""
     own = takewhile(lambda f: os.path.abspath(f.file) not in floor, frames)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from whynan.frontends.jax.arrays import floating
+from whynan.frontends.jax.inside import standing
+from whynan.frontends.jax.places import in_user_code
 
 Target = Callable[..., Any]
 Step = Callable[..., tuple[list[Any], list[Any]]]
@@ -40,7 +42,8 @@ def step_of(loss: Callable[..., list[Any]], names: Sequence[str], wrt: Sequence[
         if not varied:
             return loss(*arrays), []
         results, pull = jax.vjp(along, *(arrays[i] for i in varied))
-        return results, list(pull([jnp.ones_like(r) for r in results]))
+        with standing(in_user_code):
+            return results, list(pull([jnp.ones_like(r) for r in results]))
 
     step.__name__ = step.__qualname__ = name
     parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names]

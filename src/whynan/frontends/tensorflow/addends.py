@@ -45,8 +45,9 @@ def _added(op: Any, spot: Spot, known: _Numbers) -> Iterator[Addend]:
     for value in (_number(t, known) for t in op.inputs):
         if fmt is None or not fmt.is_float or value is None or abs(value) > SMALL:
             continue
-        written = written_number(spot.site.text, np.asarray(value), fmt) if spot.site is not None else None
-        number = abs(value if written is None else written)
+        texts = [*([spot.site.text] if spot.site is not None else []), *spot.inner]
+        written = (written_number(text, np.asarray(value), fmt) for text in texts)
+        number = abs(next((w for w in written if w is not None), value))
         if number:
             yield Addend(number, spot.site, fmt)
 

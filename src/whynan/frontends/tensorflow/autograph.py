@@ -51,9 +51,11 @@ def _span_behind(code: CodeType, lasti: int, file: str, line: int) -> _Span:
         text = source_text(code.co_filename, start, end, column, end_column)
         wanted = _plain(text)
         candidates = [span for text, span in _expressions(statement) if text == wanted]
-        before = _position_among(code.co_filename, (start, column), wanted)
-        if candidates:
+        if len(candidates) > 1:
+            before = _position_among(code.co_filename, (start, column), wanted)
             return candidates[min(before, len(candidates) - 1)]
+        if candidates:
+            return candidates[0]
     return _head(statement)
 
 
@@ -68,15 +70,20 @@ def _plain(text: str) -> str:
 
 def _position_among(file: str, start: _Key, wanted: str) -> int:
     """How many expressions that read the same begin before that position, on its line of the generated file."""
-    line = linecache.getline(file, start[0])
+    same = {column for text, column in _operations(linecache.getline(file, start[0])) if text == wanted}
+    return sum(column < start[1] for column in same)
+
+
+@lru_cache(maxsize=256)
+def _operations(line: str) -> tuple[tuple[str, int], ...]:
+    """What the user would have written for each operation on a line of generated code, and the column where it begins."""
     try:
         tree = ast.parse(line.strip())
     except SyntaxError:
-        return 0
+        return ()
     indent = len(line) - len(line.lstrip())
-    calls = [n for n in ast.walk(tree) if isinstance(n, (ast.Call, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Subscript))]
-    same = {n.col_offset + indent for n in calls if _plain(ast.unparse(n)) == wanted}
-    return sum(column < start[1] for column in same)
+    found = [n for n in ast.walk(tree) if isinstance(n, (ast.Call, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Subscript))]
+    return tuple((_plain(ast.unparse(n)), n.col_offset + indent) for n in found)
 
 
 class _Undo(ast.NodeTransformer):
@@ -123,14 +130,20 @@ def _body(node: ast.expr) -> ast.expr:
 @lru_cache(maxsize=256)
 def _statement(lines: tuple[str, ...], line: int) -> ast.stmt | None:
     """The innermost statement that covers a line."""
-    try:
-        tree = ast.parse("".join(lines))
-    except SyntaxError:
-        return None
-    covering = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or n.lineno)]
+    covering = [n for n in _statements(lines) if n.lineno <= line <= (n.end_lineno or n.lineno)]
     return min(reversed(covering), key=lambda n: ((n.end_lineno or n.lineno) - n.lineno, -n.lineno), default=None)
 
 
+@lru_cache(maxsize=64)
+def _statements(lines: tuple[str, ...]) -> tuple[ast.stmt, ...]:
+    """All statements of a source text."""
+    try:
+        return tuple(n for n in ast.walk(ast.parse("".join(lines))) if isinstance(n, ast.stmt))
+    except SyntaxError:
+        return ()
+
+
+@lru_cache(maxsize=256)
 def _expressions(statement: ast.stmt) -> list[tuple[str, _Span]]:
     """The text of every expression of a statement, in order; of an augmented assignment also what it computes."""
     found = [(ast.unparse(n), _span(n)) for n in ast.walk(statement) if isinstance(n, ast.expr)]

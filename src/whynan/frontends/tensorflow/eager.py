@@ -55,7 +55,7 @@ class Eager:
     def _place(self, spelling: str) -> tuple[int, Site | None]:
         spot = self._places.here(_getframe(2))
         derives = spot.forward if isinstance(spot.forward, int) else -1
-        return self.recorder.start(spelling, spot.phase, spot.site, derives), spot.site
+        return self.recorder.start(spelling, spot, derives), spot.site
 
     def _find(self, tensor: Any) -> Found | None:
         return self._calls.get(tensor._id)

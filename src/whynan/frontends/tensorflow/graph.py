@@ -7,7 +7,7 @@ as they run; that the predicate stays what it was is an assumption.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,10 @@ _Condition = tuple[str, int]  # a predicate's tensor and the value under which a
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Node:
-    """A node of the optimised graph: data inputs as (node, result), control inputs as names, where it stands."""
+    """A node of the optimised graph: data inputs as (node, result), control inputs as names, where it stands.
+
+    `count` is how many results it has, `attrs` are its attributes, `given` the same as an eager op takes them, `constant` its tensor.
+    """
 
     name: str
     type: str
@@ -46,6 +49,10 @@ class _Node:
     source: int
     spot: Spot
     derives: int
+    count: int
+    attrs: Mapping[str, Any]
+    given: tuple[Any, ...]
+    constant: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,7 +220,7 @@ def _spots(compiled: Compiled, nodes: Sequence[Any], losses: set[str]) -> list[t
         spot, key = found[n.name]
         if spot is not None and spot.phase != FORWARD and n.name in needed:
             twin = compiled.twin(n.op, [found[i][1] for i in inputs[n.name]])
-            found[n.name] = (compiled.at(twin), twin) if twin is not None else (Spot(FORWARD, spot.site), key)
+            found[n.name] = (compiled.at(twin), twin) if twin is not None else (Spot(FORWARD, spot.site, inner=spot.inner), key)
     return [found[n.name] for n in nodes]
 
 
@@ -237,7 +244,12 @@ def _node(definition: Any, source: int, spot: Spot | None, sources: Mapping[Key,
     controls = tuple(i[1:] for i in definition.input if i.startswith("^"))
     derives = sources.get(spot.forward, -1) if spot is not None and isinstance(spot.forward, tuple) else -1
     place = spot or Spot("", None)
-    return _Node(definition.name, definition.op, definition, data, controls, source, place, derives)
+    attrs = {name: plain_attribute(value) for name, value in definition.attr.items()}
+    kind, constant = op_def_registry.get(definition.op), None
+    if definition.op == "Const":
+        constant = tf.constant(tensor_util.MakeNdarray(attrs["value"]), attrs["dtype"])
+    count, given = _count(kind, attrs), _given(kind, attrs)
+    return _Node(definition.name, definition.op, definition, data, controls, source, place, derives, count, attrs, given, constant)
 
 
 def _neighbourly(nodes: dict[str, _Node]) -> dict[str, _Node]:
@@ -250,7 +262,7 @@ def _neighbourly(nodes: dict[str, _Node]) -> dict[str, _Node]:
     for name, node in nodes.items():
         near = [placed[i].spot for i, _ in node.inputs if i in placed] + [nodes[u].spot for u in users[name]]
         spot = node.spot if node.spot.phase else next((s for s in near if s.phase), Spot(FORWARD, None))
-        placed[name] = _Node(node.name, node.type, node.definition, node.inputs, node.controls, node.source, spot, node.derives)
+        placed[name] = replace(node, spot=spot)
     return placed
 
 
@@ -348,7 +360,7 @@ class _Player:
         if node.name in self._feeds:
             return [self._feeds[node.name]]
         if node.type == "Const":
-            return [tf.constant(tensor_util.MakeNdarray(node.definition.attr["value"].tensor), node.definition.attr["dtype"].type)]
+            return [node.constant]
         if node.type == "Exit":
             return self._exit(node, where)
         if node.type == "Enter":
@@ -360,7 +372,7 @@ class _Player:
         if node.type.startswith("Optional"):
             return self._optional(node, where)
         if node.type == "_SwitchN":
-            return [self._tensor(node.inputs[0], where)] * _count(node)
+            return [self._tensor(node.inputs[0], where)] * node.count
         if node.type in _PASS:
             return [self._tensor(node.inputs[0], where)]
         if node.type in _SILENT:
@@ -376,19 +388,25 @@ class _Player:
         if node.type == "Identity" and _is_python(inputs[0]):
             return inputs
         if any(_is_python(t) for t in inputs) or (writes and not taken):
-            return [_DEAD] * _count(node)
+            return [_DEAD] * node.count
         try:
-            outputs = list(quick_execute(node.type, _count(node), inputs, _attributes(node), context.context()))
+            outputs = list(quick_execute(node.type, node.count, inputs, node.given, context.context()))
         except tf.errors.OpError:
             if taken:
                 raise
-            return [_DEAD] * _count(node)
+            return [_DEAD] * node.count
         if not self._muted:
             self._start(node, where)
-            attrs = {name: plain_attribute(value) for name, value in node.definition.attr.items()}
-            for op in _parts(Op(node.type, inputs, attrs, outputs)):
+            for op in _parts(Op(node.type, self._with_own_numbers(node, inputs), node.attrs, outputs)):
                 self._recorder.op(op)
         return outputs
+
+    def _with_own_numbers(self, node: _Node, inputs: list[Any]) -> list[Any]:
+        """An op's tensors; numbers of the loss stand where this op does, though Grappler keeps one constant for all equal ones."""
+        if node.spot.phase != FORWARD:
+            return inputs
+        sources = [self._graph.nodes[name] for name, _ in node.inputs]
+        return [tf.identity(t) if s.type == "Const" and t.dtype.is_floating else t for s, t in zip(sources, inputs, strict=True)]
 
     def _optional(self, node: _Node, where: _Context) -> list[Any]:
         inputs = [self._tensor(i, where) for i in node.inputs]
@@ -396,12 +414,12 @@ class _Player:
             return [_Optional(tuple(inputs))]
         if node.type == "OptionalGetValue" and isinstance(inputs[0], _Optional) and inputs[0].values:
             return list(inputs[0].values)
-        return [_Optional(())] if node.type == "OptionalNone" else [_DEAD] * _count(node)
+        return [_Optional(())] if node.type == "OptionalNone" else [_DEAD] * node.count
 
     def _start(self, node: _Node, where: _Context) -> None:
         serial = sum(iteration for _, iteration in where)
         source = node.source + serial * len(self._graph.nodes)
-        self._recorder.start(node.type, node.spot.phase, node.spot.site, node.derives, source)
+        self._recorder.start(node.type, node.spot, node.derives, source)
 
     def _holds(self, condition: _Condition, where: _Context) -> bool:
         predicate = self._tensor(_reference(condition[0]), where)
@@ -537,28 +555,25 @@ def _deciding(sides: Sequence[frozenset[_Condition]]) -> str | None:
     return next((name for name, _ in sorted(frozenset().union(*sides) - common)), None)
 
 
-def _count(node: _Node) -> int:
-    """How many results a node has."""
-    definition = op_def_registry.get(node.type)
+def _count(definition: Any, attrs: Mapping[str, Any]) -> int:
+    """How many results a node of that kind and these attributes has."""
     total = 0
     for output in definition.output_arg if definition is not None else ():
         if output.number_attr:
-            total += node.definition.attr[output.number_attr].i
+            total += attrs[output.number_attr]
         elif output.type_list_attr:
-            total += len(node.definition.attr[output.type_list_attr].list.type)
+            total += len(attrs[output.type_list_attr])
         else:
             total += 1
     return total
 
 
-def _attributes(node: _Node) -> tuple[Any, ...]:
-    """The node's attributes as an eager op takes them: names and values in turn."""
-    definition = op_def_registry.get(node.type)
+def _given(definition: Any, attrs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The attributes of a node as an eager op takes them: names and values in turn."""
     found: list[Any] = []
     for attr in definition.attr if definition is not None else ():
-        if attr.name in node.definition.attr:
-            value = plain_attribute(node.definition.attr[attr.name])
-            found += [attr.name, _executable(attr.type, value)]
+        if attr.name in attrs:
+            found += [attr.name, _executable(attr.type, attrs[attr.name])]
     return tuple(found)
 
 

@@ -1,9 +1,12 @@
 """Where an operation stands: the user's own expression on the Python stack, or the forward expression behind a gradient."""
 
 import linecache
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from types import CodeType, FrameType
 
 from whynan.frontends.source import LIBRARY, USER, detail_of, kind_of, relative, site_at
@@ -46,11 +49,15 @@ _CALLS = frozenset({"Loss.__call__", "LossFunctionWrapper.call", "Layer.__call__
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Where one op stands. `forward` is the key of the forward op whose derivative it helps to compute, None for a forward op."""
+    """Where one op stands. `forward` is the key of the forward op whose derivative it helps to compute, None for a forward op.
+
+    `inner` are the library's own expressions, between the site and the op, in which its small numbers stand.
+    """
 
     phase: str
     site: Site | None
     forward: object = None
+    inner: tuple[str, ...] = ()
 
 
 class Places:
@@ -81,26 +88,29 @@ class Places:
 
     def here(self, frame: FrameType | None) -> Spot:
         """Where the op stands that is being called below that frame."""
-        floor, site = self._on_stack(frame)
+        inner: list[str] = []
+        floor, site = self._on_stack(frame, inner)
         if self._forward is not None:
             return Spot(BACKWARD, site or self._forward.site, self._forward.forward)
         if floor is self._tape:  # what the tape itself does: the seed, sums of several gradients
             return Spot(BACKWARD, site or self._last)
-        return Spot(FORWARD, site if floor is not None else None)  # no floor: what the framework does around the step
+        return Spot(FORWARD, site if floor is not None else None, inner=tuple(inner))  # no floor: what the framework does around the step
 
-    def _on_stack(self, frame: FrameType | None) -> tuple[CodeType | None, Site | None]:
-        """The innermost floor below the frame, and the user's expression (the outermost library's if there is none) up to there."""
+    def _on_stack(self, frame: FrameType | None, texts: list[str]) -> tuple[CodeType | None, Site | None]:
+        """The innermost floor below the frame, and the user's expression (the outermost library's if there is none) up to there.
+
+        Appends to `texts` the library's expressions on the way that name Keras' epsilon.
+        """
         inner: FrameType | None = None
         outer: FrameType | None = None
         while frame is not None and frame.f_code not in self._floors:
             file = frame.f_code.co_filename
-            if is_generated(file):
-                found = origin(file, frame.f_lineno)
-                kind = kind_of(found[0], PASSING) if found else LIBRARY
-            else:
-                kind = kind_of(file, PASSING)
+            found = origin(file, frame.f_lineno) if is_generated(file) else None
+            kind = LIBRARY if found is None and is_generated(file) else kind_of(found[0] if found else file, PASSING)
             if kind == USER:
                 return self._floor_of(frame), self._site(frame, inner)
+            if kind == LIBRARY and (text := _with_epsilon(frame.f_code, frame.f_lasti, found)):
+                texts.append(_EPSILON.sub(repr(sys.modules["keras"].config.epsilon()), text))
             if kind == LIBRARY and frame.f_code.co_qualname not in _CALLS:
                 inner = frame if inner is None or (_is_wrapper(inner) and not _is_wrapper(frame)) else inner
                 outer = frame
@@ -133,6 +143,18 @@ class Places:
         if file not in self._files:
             self._files.add(file)
             linecache.checkcache(file)
+
+
+@lru_cache(maxsize=4096)
+def _with_epsilon(code: CodeType, lasti: int, behind: tuple[str, int, str] | None) -> str:
+    """An expression of Keras' own that calls `epsilon()`; empty for any other."""
+    if not relative(behind[0] if behind else code.co_filename).startswith("keras/src/"):
+        return ""
+    text = (site_behind(code, lasti, *behind) if behind else site_at(code, lasti)).text
+    return text if _EPSILON.search(text) else ""
+
+
+_EPSILON = re.compile(r"\b(?:\w+\.)*epsilon\(\)")
 
 
 def _is_wrapper(frame: FrameType) -> bool:

@@ -10,12 +10,12 @@ from tensorflow.python.framework import op_def_registry
 
 from whynan.frontends.tensorflow.containers import Held, on_container
 from whynan.frontends.tensorflow.lower import STRUCTURAL, TfOp, lower
+from whynan.frontends.tensorflow.places import Spot
 from whynan.frontends.tensorflow.tensors import FORMATS, format_of, to_array
 from whynan.frontends.trace import Recording
 from whynan.frontends.written import written_number
 from whynan.ir.dtype import BOOL, Array, Format, next_down, next_up
 from whynan.ir.graph import Assumption, Place, Shape
-from whynan.ir.where import Site
 
 _SAME = frozenset({"Identity", "ReadVariableOp", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"})
 _LIST = frozenset({"IdentityN"})
@@ -47,6 +47,7 @@ class Recorder:
         self._held: dict[int, Held] = {}  # what lists hold, by the tensor's own number
         self._varies: list[bool] = []  # per node: whether its value depends on an input or on random numbers
         self._source = -1
+        self._inner: tuple[str, ...] = ()  # the library's expressions in which numbers of the present call stand
 
     # ------------------------------------------------------------ inputs and tensors
 
@@ -115,16 +116,21 @@ class Recorder:
         fmt, array = format_of(tensor), to_array(tensor)
         if fmt is None or array is None:
             raise TypeError(f"no format for {tensor.dtype}")
-        site = self.builder.place.site
-        number = written_number(site.text, array, fmt) if site is not None else None
+        return self._const(array, fmt)
+
+    def _const(self, array: Array, fmt: Format) -> int:
+        """A constant. What the user's own expression has in its place is found when the graph is finished."""
+        found = (written_number(text, array, fmt) for text in self._inner)
+        number = next((n for n in found if n is not None), None)
         return self.builder.const(array, fmt, **({} if number is None else {"written": number}))
 
     # ------------------------------------------------------------ ops
 
-    def start(self, spelling: str, phase: str, site: Site | None, derives: int = -1, source: int | None = None) -> int:
+    def start(self, spelling: str, spot: Spot, derives: int = -1, source: int | None = None) -> int:
         """Nodes added from now on belong to a new call; returns its number, which is the next one unless `source` gives it."""
         self._source = self._source + 1 if source is None else source
-        self.builder.place = Place(phase, site, self._source, spelling, derives)
+        self.builder.place = Place(spot.phase, spot.site, self._source, spelling, derives)
+        self._inner = spot.inner
         return self._source
 
     def op(self, op: Op) -> None:
@@ -176,13 +182,8 @@ class Recorder:
         if draws:
             self.recording.notes["the loss draws random numbers: every run of it starts from the same seed"] = None
         elif not any(self.varies(i) for i in inputs) and not self._makes_nonfinite(inputs, results):
-            return [self._folded(r, m[1]) for r, m in zip(results, metas, strict=True) if m is not None]
+            return [self._const(r, m[1]) for r, m in zip(results, metas, strict=True) if m is not None]
         return self._by_table(op, inputs, metas, results)
-
-    def _folded(self, result: Array, fmt: Format) -> int:
-        site = self.builder.place.site
-        number = written_number(site.text, result, fmt) if site is not None else None
-        return self.builder.const(result, fmt, **({} if number is None else {"written": number}))
 
     def _makes_nonfinite(self, inputs: tuple[int, ...], results: list[Array]) -> bool:
         """Whether finite inputs gave a result that is not: a constant then, but the op is to blame."""

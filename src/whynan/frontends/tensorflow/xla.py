@@ -34,8 +34,12 @@ def hlo(recorder: Recorder, compiled: Compiled, tensors: Sequence[Any]) -> list[
     nodes = record(recorder.recording, module, arguments, _place(compiled), compiled.losses)
     for t, node in zip(results, nodes[: len(results)], strict=True):  # after them come the new values of variables
         value = to_array(t)
-        if value is not None:
+        if value is None:
+            continue
+        if value.shape == recorder.builder.shape(node):
             recorder.hold(t, node, value)
+        else:  # its size depends on data: the program computes a part of an array of the largest size
+            recorder.put(t, node)
     return results
 
 

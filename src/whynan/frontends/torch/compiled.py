@@ -112,7 +112,7 @@ class Stage:
     recorder: Recorder | None = None
     played: int = 0
     sources: dict[Any, int] = field(default_factory=dict)  # the number of each framework call
-    forward: dict[Any, tuple[int, Site | None]] = field(default_factory=dict)  # graph, number of an autograd node, name of a call -> the call
+    forward: dict[Any, tuple[int, Site | None]] = field(default_factory=dict)  # graph, number of an autograd node, call's name -> the call
 
 
 _stage: list[Stage] = []  # the run under way: compiled graphs are called by the framework, which passes on nothing of ours
@@ -474,7 +474,7 @@ def _sites(module: GraphModule) -> dict[str, Site]:
             continue
         trace, name = str(node.meta.get("stack_trace") or ""), _called_name(node.target)
         occurrence = seen[trace, name] = seen.get((trace, name), -1) + 1
-        site = _site(trace, [name], occurrence) or _definition(node.target)
+        site = _site(trace, [name], occurrence)
         if site is not None:
             found[_path(node.meta.get("source_fn_stack"))] = site
     return found
@@ -487,14 +487,6 @@ def _path(calls: Any) -> str:
 
 def _called_name(target: Any) -> str:
     return target if isinstance(target, str) else str(getattr(target, "__name__", target))
-
-
-def _definition(function: Any) -> Site | None:
-    """Where a Python function begins: the place of a library function that is itself the target."""
-    code = getattr(function, "__code__", None)
-    if code is None or kind_of(code.co_filename, PASSING) != LIBRARY:
-        return None
-    return expression_at(code.co_filename, code.co_firstlineno, 0, [], code.co_name)
 
 
 _FRAME = re.compile(r'^  File "(.*)", line (\d+), in (.*)\n(?:    (.*)\n)?(?:    ( *)[\^~]+)?', re.MULTILINE)

@@ -27,8 +27,8 @@ def _one_hot(k: Kernel) -> Value:
 @kernel("GatherV2", structural=(2,))
 def _gather(k: Kernel) -> Value:
     x, index = k[0], k[1].cast(INT64)
-    dim, batch = k.axis(2, x.ndim), int(k.attr("batch_dims", 0)) % max(index.ndim, 1) if k.attr("batch_dims", 0) else 0
-    return rows_of(x, index, dim, batch, k.shape)
+    batch = int(k.attr("batch_dims", 0))
+    return rows_of(x, index, k.axis(2, x.ndim), batch if batch >= 0 else batch + index.ndim, k.shape)
 
 
 @kernel("Gather", "ResourceGather")
