@@ -19,7 +19,7 @@ EXPECTED = {
         "float16": ("unsafe", "cast-overflow"),
         "bfloat16": ("unsafe", "masked-branch-gradient"),
     },
-    "repaired": {"float32": ("safe", None), "float16": ("undecided", None), "bfloat16": ("undecided", None)},
+    "repaired": {"float32": ("safe", None), "float16": ("undecided", None), "bfloat16": ("safe", None)},
 }
 FAILS_IN = {"loss": {"float32": ("xla",), "bfloat16": ("xla",)}}
 WITNESS = {"loss": {"a": 0.0, "b": 1.0}}

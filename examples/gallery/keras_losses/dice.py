@@ -18,7 +18,7 @@ EXPECTED = {
         "float16": ("unsafe", "zero-over-zero"),
         "bfloat16": ("unsafe", "zero-over-zero"),
     },
-    "built_in": {"float32": ("safe", None), "float16": ("undecided", None), "bfloat16": ("undecided", None)},
+    "built_in": {"float32": ("safe", None), "float16": ("undecided", None), "bfloat16": ("safe", None)},
     "repaired": {"float32": ("safe", None), "float16": ("safe", None), "bfloat16": ("safe", None)},
 }
 WITNESS = {"loss": {"p": 0.0, "t": 0.0}}

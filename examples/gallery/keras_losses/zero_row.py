@@ -17,7 +17,7 @@ EXPECTED = {
         "float16": ("unsafe", "zero-over-zero"),
         "bfloat16": ("unsafe", "zero-over-zero"),
     },
-    "repaired": {"float32": ("safe", None), "float16": ("undecided", None), "bfloat16": ("undecided", None)},
+    "repaired": {"float32": ("safe", None), "float16": ("undecided", None), "bfloat16": ("safe", None)},
 }
 WARNINGS = {
     "repaired": {"float32": ("clamp-kills-gradient",), "float16": ("clamp-kills-gradient",), "bfloat16": ("clamp-kills-gradient",)},

@@ -12,9 +12,9 @@ import tensorflow as tf
 DOMAINS = {"a": "real(8, 4, low=-10, high=10)", "b": "real(8, 4, low=-10, high=10)"}
 EXPECTED = {
     "loss": {
-        "float32": ("unsafe", "sqrt-grad-at-zero"),
-        "float16": ("unsafe", "sqrt-grad-at-zero"),
-        "bfloat16": ("unsafe", "sqrt-grad-at-zero"),
+        "float32": ("unsafe", "norm-grad-at-zero"),
+        "float16": ("unsafe", "norm-grad-at-zero"),
+        "bfloat16": ("unsafe", "norm-grad-at-zero"),
     },
     "repaired": {"float32": ("safe", None), "float16": ("safe", None), "bfloat16": ("safe", None)},
 }

@@ -195,10 +195,26 @@ def _meets_zero(scene: Scene, node: Node, most: int = 6) -> bool:
     frontier = [node.id]
     for _ in range(most):
         after = [scene.graph.nodes[u] for i in frontier for u in users[i] if scene.bad(u)]
-        if any(_made_of_zero(scene, n) for n in after if n.op in ("mul", "fma", "div")):
+        if any(_made_of_zero(scene, n) and any(_of_a_choice(scene, j) for j in n.inputs) for n in after if n.op in ("mul", "fma", "div")):
             return True
         frontier = [n.id for n in after]
     return False
+
+
+def _of_a_choice(scene: Scene, i: int, most: int = 6) -> bool:
+    """Whether a gradient with zeros in it has them from a choice on its way back: a `where`, or a mask that is multiplied in."""
+    frontier = [i]
+    for _ in range(most):
+        nodes = [scene.graph.nodes[k] for k in frontier]
+        if any(n.op == "where" or (n.op == "cast" and scene.graph.nodes[n.inputs[0]].format.kind == "bool") for n in nodes):
+            return True
+        frontier = [j for n in nodes if n.phase == BACKWARD for j in n.inputs if _has_zero(scene, j)]
+    return False
+
+
+def _has_zero(scene: Scene, i: int) -> bool:
+    value = scene.value(i)
+    return value is not None and bool((value == 0).any())
 
 
 def _background(scene: Scene, node: Node) -> list[str]:

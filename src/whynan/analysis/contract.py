@@ -293,7 +293,8 @@ def _squeezed(case: _Case, source: int, first: meaning.Normaliser | None, second
         return None
     given, result = before.astype(np.float64), after.astype(np.float64)
     result = np.exp(-np.abs(result)) if second.log else result
-    if not (given.min() >= 0 and given.max() <= 1 + EDGE and result.max() <= _TOP):
+    top = _TOP * (1 + 4 * case.view.nodes[second.node].format.eps)  # half precision rounds it up
+    if not (given.min() >= 0 and given.max() <= 1 + EDGE and result.max() <= top):
         return None
     where = f"{_origin_text(case, source, first)} is a probability already (here at most {given.max():.4g})"
     return _finding(
