@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from whynan.errors import FrameworkMissing, TargetError
-from whynan.target import arguments_of, framework_of, load_target
+from whynan.target import arguments_of, framework_of, load_target, uses
 
 LOSSES = """
 import math
@@ -289,3 +289,8 @@ def test_frameworks_own_functions_and_modules():
     assert framework_of(torch.nn.BCELoss().forward) == "torch"
     assert framework_of(torch.log) == "torch"
     assert arguments_of(torch.nn.BCELoss()) == {"input": True, "target": True}
+
+
+def test_what_a_loss_uses_is_read_from_its_type_and_its_code():
+    assert uses(torch.nn.BCELoss(), "torch") and uses(lambda p: torch.log(p), "torch")
+    assert not uses(torch.nn.BCELoss(), "keras") and not uses(lambda p: torch.log(p), "keras")

@@ -21,7 +21,7 @@ from whynan.ir.frontend import Program
 from whynan.models import Composition, compose, goes_with
 from whynan.report.script import witness_script
 from whynan.result import Report
-from whynan.target import Target, arguments_of, framework_of, instance, load_target, names_used
+from whynan.target import Target, arguments_of, framework_of, instance, load_target, names_used, uses
 
 
 def check(
@@ -215,6 +215,7 @@ def _script_of(program: Program, target: Any, domains: Mapping[str, Domain], see
     gradients = tuple(n for n, d in domains.items() if d.grad)
     positional = _positional(target)
     parameters = dict(program.parameters)
+    on_keras = "keras" in sys.modules and uses(target, "keras")
 
     def script(inputs: Mapping[str, Array], mode: str) -> str:
         return witness_script(
@@ -226,7 +227,7 @@ def _script_of(program: Program, target: Any, domains: Mapping[str, Domain], see
             positional=positional,
             parameters=parameters,
             seed=seed,
-            environment={"KERAS_BACKEND": program.framework} if "keras" in sys.modules else {},  # Keras runs on the loss's framework
+            environment={"KERAS_BACKEND": program.framework} if on_keras else {},  # Keras runs on the loss's framework
         )
 
     return script

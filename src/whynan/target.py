@@ -379,3 +379,12 @@ def _of_annotations(function: Any) -> set[str]:
 
 def _of_module(module: ModuleType | None) -> set[str]:
     return _named(_home(value) for value in vars(module).values() if isinstance(value, ModuleType)) if module else set()
+
+
+def uses(loss: Any, package: str) -> bool:
+    """Whether a loss is an object of a package's, or its code names something of it."""
+    function = _plain_function(loss)
+    scope = getattr(function, "__globals__", {})
+    homes = [*(c.__module__ for c in type(loss).__mro__), getattr(function, "__module__", "") or ""]
+    homes += [_home(scope[name]) for name in names_used(loss) if name in scope]
+    return any(home.partition(".")[0] == package for home in homes)
