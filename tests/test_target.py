@@ -291,6 +291,6 @@ def test_frameworks_own_functions_and_modules():
     assert arguments_of(torch.nn.BCELoss()) == {"input": True, "target": True}
 
 
-def test_what_a_loss_uses_is_read_from_its_type_and_its_code():
-    assert uses(torch.nn.BCELoss(), "torch") and uses(lambda p: torch.log(p), "torch")
-    assert not uses(torch.nn.BCELoss(), "keras") and not uses(lambda p: torch.log(p), "keras")
+def test_what_a_loss_uses_is_read_from_its_home_and_its_code():
+    assert uses(framework_of, "whynan") and uses(lambda p: pytest.approx(p), "pytest")
+    assert not uses(framework_of, "keras") and not uses(lambda p: pytest.approx(p), "keras")
