@@ -215,4 +215,5 @@ def test_the_table_of_the_readme_is_current(answers):
         for name, module in MODULES.items()
         for function in module.EXPECTED
     ]
-    assert summary.between_markers(summary.README.read_text(encoding="utf-8")) == summary.markdown(table)
+    shown = summary.between_markers(summary.README.read_text(encoding="utf-8"))
+    assert sorted(shown.splitlines()) == sorted(summary.markdown(table).splitlines())  # folders come in the order of the file system
