@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from whynan.analysis.view import View
-from whynan.domain.interval import ZERO, Bounds, collapse, make, meet
+from whynan.domain.interval import ZERO, Bounds, collapse, make, meet, reshape
 from whynan.ir.dtype import Format, next_down, next_up
 from whynan.ir.graph import Assumption, Graph, Node
 
@@ -58,7 +58,7 @@ def contradictory(graph: Graph, bounds: Sequence[Bounds], nodes: Iterable[int]) 
 
 
 def _of_rank(b: Bounds, rank: int) -> Bounds:
-    return Bounds(*(np.reshape(a, (1,) * rank) for a in (b.lo, b.hi, b.flags)))
+    return reshape(b, (1,) * rank)
 
 
 class _Facts:
@@ -188,7 +188,7 @@ class _Facts:
     def _reduced(self, node: Node, x: int, b: Bounds) -> None:
         inner, op, alone = self.now(x), node.op, self.nodes[x].shape == node.shape
         if op in ("all", "any"):
-            if op == "all" and b.lo == 1 or op == "any" and b.hi == 0 or alone:
+            if (op == "all" and b.lo == 1) or (op == "any" and b.hi == 0) or alone:
                 self._decided(x, b)
         elif op in ("amax", "amin"):
             if not (inner.may_nan and b.may_nan):  # a NaN says nothing of the other elements
@@ -214,7 +214,7 @@ class _Facts:
             u, v, op = v, u, _FLIPPED[op]
         if self.nodes[u].format.name != self.nodes[v].format.name:
             return
-        ordered = holds and node.op != "ne" or node.op == "ne" and not holds  # a comparison that is true excludes NaN
+        ordered = (holds and node.op != "ne") or (node.op == "ne" and not holds)  # a comparison that is true excludes NaN
         if ordered:
             for i in (u, v):
                 self.learn(i, make(-np.inf, np.inf))
@@ -270,7 +270,7 @@ class _Facts:
 
     def _beyond(self, i: int, x: float, step: int) -> float:
         """The next value of the node above or below x."""
-        if not self.nodes[i].format.is_float or self.now(i).integral and abs(x) < _COUNTED:
+        if not self.nodes[i].format.is_float or (self.now(i).integral and abs(x) < _COUNTED):
             return float(np.floor(x) + 1 if step > 0 else np.ceil(x) - 1)
         fmt = self.nodes[i].format
         if x == step * np.inf:

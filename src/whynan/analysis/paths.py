@@ -192,22 +192,26 @@ class _Explorer:
         groups: dict[_Look, list[_Recorded]] = {}
         for r in going:
             groups.setdefault(r.looks[at], []).append(r)
-        for low, high in self._missing(going[0], at, [look.outcome for look in groups]):
+        missing = self._missing(going[0], at, [look.outcome for look in groups])
+        if missing is None:
+            first, *others = (group[0] for group in groups.values())
+            self.left += [o for other in others for o in varying(first.graph, other.graph)]
+        for low, high in missing or ():
             gap = _Gap(going[0], at, low, high)
             if gap.name not in self._tried:
                 yield gap
         for group in groups.values():
             yield from self._gaps(at + 1, group)
 
-    def _missing(self, r: _Recorded, at: int, seen: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-        """The possible outcomes that no recording has, as ranges."""
+    def _missing(self, r: _Recorded, at: int, seen: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
+        """The possible outcomes that no recording has, as ranges; None if they are too many to be gone through."""
         node = r.graph.nodes[r.graph.assumptions[at].node]
         b = self._outcomes(r, at)
         if _inside(b, seen):
             return []
         if not _countable(node, b, seen):
             self._complain(_open(r.graph.assumptions[at], ""))
-            return []
+            return None
         lo, hi = float(b.lo), float(b.hi)
         if b.integral:
             whole = [float(v) for v in range(int(lo), int(hi) + 1)]
@@ -263,7 +267,8 @@ class _Explorer:
                 self.recorded[-1].also = reached[k + 1 :]
                 return
         if not self._impossible(gap):
-            self._complain(_open(look, said or f", the one for {_text(gap)}: no input was found that takes it, and no proof that there is none"))
+            neither = f", the one for {_text(gap)}: no input was found that takes it, and no proof that there is none"
+            self._complain(_open(look, said or neither))
 
     def _reached(self, gap: _Gap) -> list[Inputs]:
         graph, before = gap.member.graph, gap.member.graph.assumptions[: gap.at]
@@ -294,7 +299,8 @@ class _Explorer:
             if r.partnered:
                 return
         site = looks[-1].site
-        self._complain(Open(PATH, site, FORWARD, f"only one input is known that takes the path of {looks[-1].what} here: it cannot be compared"))
+        reason = f"only one input is known that takes the path of {looks[-1].what} here: there is none to compare it with"
+        self._complain(Open(PATH, site, FORWARD, reason))
 
     def _complain(self, what: Open) -> None:
         self.left.append(what)

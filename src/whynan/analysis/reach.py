@@ -174,7 +174,8 @@ def _off(graph: Graph, i: int, values: Mapping[int, Array], truth: bool) -> Floa
     if op in ("all", "any"):
         inner = _off(graph, inputs[0], values, truth)
         axes = tuple(node.attrs["dims"])
-        return inner.sum(axis=axes, keepdims=True) if truth == (op == "all") else inner.min(axis=axes, keepdims=True, initial=FAR)
+        every = truth == (op == "all")
+        return np.asarray(inner.sum(axis=axes, keepdims=True) if every else inner.min(axis=axes, keepdims=True, initial=FAR))
     if op == "reshape" and graph.nodes[inputs[0]].format.kind == "bool":
         inner = _off(graph, inputs[0], values, truth)
         return inner.reshape(len(inner), *node.shape)
@@ -243,7 +244,8 @@ def _child(domains: Mapping[str, Domain], parent: Inputs, pool: Sequence[Inputs]
     """A parent with a part of it changed."""
     other = pool[int(rng.integers(len(pool)))]
     way, share = int(rng.integers(5)), rng.random()
-    return {name: _changed(d, parent[name], other[name], way, share, rng) if d.value is None else parent[name] for name, d in domains.items()}
+    free = {name: d for name, d in domains.items() if d.value is None}
+    return {**parent, **{name: _changed(d, parent[name], other[name], way, share, rng) for name, d in free.items()}}
 
 
 def _changed(d: Domain, x: Array, y: Array, way: int, share: float, rng: np.random.Generator) -> Array:

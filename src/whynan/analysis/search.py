@@ -93,8 +93,9 @@ def search(
     """Try candidates in order of plainness until a budget is spent.
 
     `execute` runs the real function; with a `forecast` it is run on the candidates that are foreseen to fail or to have the steepest
-    gradients, and on a sample of the others. `starts` are tried first (inputs that take paths of their own). `proposals` yields further candidates (descent towards open dangers) and is asked after the
-    fixed ones if none of them failed. Chance fills what is left of `evaluations`; `seconds` ends the search of a slow loss earlier.
+    gradients, and on a sample of the others. `starts` are tried first (inputs that take paths of their own). `proposals` yields further
+    candidates (descent towards open dangers) and is asked after the fixed ones if none of them failed. Chance fills what is left of
+    `evaluations`; `seconds` ends the search of a slow loss earlier.
     """
     rng = np.random.default_rng(seed)
     log = _Log()
