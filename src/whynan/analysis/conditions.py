@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from whynan.analysis.view import View
-from whynan.domain.interval import ZERO, Bounds, collapse, make, meet, reshape
+from whynan.domain.interval import ZERO, Bounds, collapse, make, meet, reshape, top
 from whynan.ir.dtype import Format, next_down, next_up
 from whynan.ir.graph import Assumption, Graph, Node
 
@@ -52,6 +52,43 @@ def implied(view: View, bounds: Sequence[Bounds], outcomes: Iterable[Assumption]
     return {i: _of_rank(b, len(view.nodes[i].shape)) for i, b in facts.known.items()}
 
 
+def selected(view: View, bounds: Sequence[Bounds | None], node: Node) -> Bounds | None:
+    """What the elements that a mask selects must fulfil for the mask to be true there: in `x[x > 0]` they are positive; None if unknown.
+
+    The bounds of what stands before the node must be known.
+    """
+    found = _selection(view, node)
+    if found is None:
+        return None
+    source, mask = found
+    facts = _Facts(view, bounds, size=int(np.prod(view.nodes[mask].shape)))
+    facts.learn(mask, TRUE)
+    facts.settle()
+    while view.representative[source] not in facts.known and view.nodes[source].op == "reshape":
+        source = view.nodes[source].inputs[0]
+    b = facts.known.get(view.representative[source])
+    return None if b is None else reshape(b, (1,) * len(node.shape))
+
+
+def _selection(view: View, node: Node) -> tuple[int, int] | None:
+    """The value and the mask, of equally many elements, whose true elements say which of the value's are taken."""
+    if node.op == "masked_select":
+        source, mask = node.inputs
+    elif node.op == "index" and len(node.inputs) == 2 and len(view.nodes[node.inputs[0]].shape) == 1:
+        source, places = node.inputs
+        while view.nodes[places].op in ("reshape", "cast"):
+            places = view.nodes[places].inputs[0]
+        if view.nodes[places].op != "masked_indices":
+            return None
+        mask = view.nodes[places].inputs[0]
+        if len(view.nodes[mask].shape) != 1:
+            return None
+    else:
+        return None
+    same = int(np.prod(view.nodes[source].shape)) == int(np.prod(view.nodes[mask].shape))
+    return (source, mask) if same and view.nodes[mask].format.kind == "bool" else None
+
+
 def contradictory(graph: Graph, bounds: Sequence[Bounds], nodes: Iterable[int]) -> bool:
     """Whether one of these nodes can have no value at all."""
     return any(bool((bounds[i].empty & ~bounds[i].may_nan).any()) for i in nodes if 0 not in graph.nodes[i].shape)
@@ -62,10 +99,14 @@ def _of_rank(b: Bounds, rank: int) -> Bounds:
 
 
 class _Facts:
-    """What is known so far: bounds that hold for each element of a value, without dimensions."""
+    """What is known so far: bounds that hold for each element of a value, without dimensions.
 
-    def __init__(self, view: View, bounds: Sequence[Bounds]) -> None:
-        self.view, self.nodes, self.bounds = view, view.nodes, bounds
+    With a `size` they hold for the elements at some places only, the same ones in all values of that size: what would move elements, or
+    speaks of other values, says nothing.
+    """
+
+    def __init__(self, view: View, bounds: Sequence[Bounds | None], size: int | None = None) -> None:
+        self.view, self.nodes, self.bounds, self.size = view, view.nodes, bounds, size
         self.known: dict[int, Bounds] = {}
         self._queue: list[int] = []
         self._some: set[int] = set()  # whole numbers from 0 on, of which some element is at least 1
@@ -73,13 +114,14 @@ class _Facts:
     def now(self, i: int) -> Bounds:
         """What holds for each element of a node."""
         i = self.view.representative[i]
-        return self.known[i] if i in self.known else collapse(self.bounds[i], 0)
+        b = self.bounds[i]
+        return self.known[i] if i in self.known else top(self.nodes[i].format) if b is None else collapse(b, 0)
 
     def learn(self, i: int, fact: Bounds) -> None:
         """Each element of the node lies within the fact."""
         i = self.view.representative[i]
         node, before = self.nodes[i], self.now(i)
-        if 0 in node.shape:
+        if 0 in node.shape or (self.size is not None and int(np.prod(node.shape)) != self.size):
             return
         if before.integral:
             fact = Bounds(np.ceil(fact.lo), np.floor(fact.hi), fact.flags)
@@ -104,7 +146,8 @@ class _Facts:
             return
         x, op = node.inputs[0], node.op
         if op in _REARRANGING:
-            self.learn(x, b)
+            if self.size is None or op == "reshape":
+                self.learn(x, b)
         elif op == "cast":
             self._uncast(node, x, b)
         elif op in _NEGATED:
@@ -115,7 +158,7 @@ class _Facts:
             self._tested(node, x, b)
         elif op in ("neg", "abs", "relu", "maximum", "minimum"):
             self._simple(node, x, b)
-        elif op in _REDUCING or op == "mean":
+        elif (op in _REDUCING or op == "mean") and self.size is None:
             self._reduced(node, x, b)
 
     def _truth(self, i: int, value: bool) -> None:
@@ -197,6 +240,11 @@ class _Facts:
             self.learn(x, make(0.0, b.hi))  # no term is larger than the sum: rounding is monotone
         if op in ("any", "sum", "amax", "count_nonzero", "mean") and b.lo > 0:
             self._remember(x)
+        terms = np.prod(self.nodes[x].shape) / max(np.prod(node.shape), 1)
+        most = float(terms) if op in ("sum", "count_nonzero") else 1.0
+        exact = most < (2 / node.format.eps if node.format.is_float else node.format.max)
+        if op in ("all", "sum", "amin", "count_nonzero") and b.hi < most and (exact or op in ("all", "amin")):
+            self._remember_false(x)
 
     def _wraps(self, node: Node, terms: Bounds) -> bool:
         """Whether a sum of integers may exceed its format."""
@@ -283,6 +331,15 @@ class _Facts:
         base = self._base(x)
         if base is not None:
             self._some.add(base)
+
+    def _remember_false(self, x: int) -> None:
+        """Some element of a mask is false: of what is its opposite, one is true."""
+        base = self._base(x)
+        if base is None or self.nodes[base].format.kind != "bool":
+            return
+        for node in self.nodes:
+            if node.op in ("logical_not", "bitwise_not") and node.format.kind == "bool" and self._base(node.inputs[0]) == base:
+                self._some.add(self.view.representative[node.id])
 
     def _base(self, i: int) -> int | None:
         """The whole numbers from 0 on that a node shows, rearranged, in another format or as truth; None if it shows none."""
