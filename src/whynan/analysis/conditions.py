@@ -52,7 +52,7 @@ def implied(view: View, bounds: Sequence[Bounds], outcomes: Iterable[Assumption]
     return {i: _of_rank(b, len(view.nodes[i].shape)) for i, b in facts.known.items()}
 
 
-def selected(view: View, bounds: Sequence[Bounds | None], node: Node) -> Bounds | None:
+def chosen_by(view: View, bounds: Sequence[Bounds | None], node: Node) -> Bounds | None:
     """What the elements that a mask selects must fulfil for the mask to be true there: in `x[x > 0]` they are positive; None if unknown.
 
     The bounds of what stands before the node must be known.

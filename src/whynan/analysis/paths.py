@@ -14,6 +14,7 @@ import numpy as np
 
 from whynan.analysis.conditions import contradictory, implied
 from whynan.analysis.coverage import PATH, uncovered, varying
+from whynan.analysis.discrete import outcomes
 from whynan.analysis.finding import Open
 from whynan.analysis.propagate import Proof, propagate
 from whynan.analysis.reach import Outcome, followers, neighbours, reach, readable
@@ -30,6 +31,8 @@ Inputs = Mapping[str, Array]
 
 MOST_PATHS = 20
 MOST_OUTCOMES = 64  # of one look
+FEW_PATHS = 6  # once it is known that not all can be covered, so many are recorded for the search
+MOST_LEFT = 4  # outcomes that are neither reached nor excluded: beyond, no others are looked at
 MOST_TRIED = 3  # recordings made for one wanted outcome
 VARIED = 12  # inputs of each path that the search tries
 PARTNERS = 24  # inputs among which a second one for the same path is looked for
@@ -149,6 +152,7 @@ class _Explorer:
         self._tried: set[object] = set()
         self._interned: dict[object, int] = {}
         self._possible: dict[object, Bounds] = {}
+        self._listed: dict[object, Mapping[float, Inputs] | None] = {}
 
     def add(self, trace: Trace, inputs: Inputs, proof: Proof | None = None) -> bool:
         """Take a recording in; returns whether its path is new. A second one of a path must be the same as the first."""
@@ -163,7 +167,7 @@ class _Explorer:
 
     def run(self) -> None:
         """Close one gap after the other."""
-        while (gap := next(self._gaps(0, self.recorded), None)) is not None:
+        while len(self.left) < MOST_LEFT and (gap := next(self._gaps(0, self.recorded), None)) is not None:
             self._tried.add(gap.name)
             self._close(gap)
         for r in list(self.recorded):
@@ -214,9 +218,17 @@ class _Explorer:
             return None
         lo, hi = float(b.lo), float(b.hi)
         if b.integral:
-            whole = [float(v) for v in range(int(lo), int(hi) + 1)]
+            whole = [v for v in self._all(r, at) or map(float, range(int(lo), int(hi) + 1)) if lo <= v <= hi]
             return [(v, v) for v in whole if not any(low <= v <= high for low, high in seen)]
         return _between(node, lo, hi, seen)
+
+    def _all(self, r: _Recorded, at: int) -> Mapping[float, Inputs] | None:
+        """All values that a look at whole numbers can see, each with inputs that give it, if they can be gone through."""
+        name = r.looks[:at]
+        if name not in self._listed:
+            looks = r.graph.assumptions
+            self._listed[name] = outcomes(r.graph, self._plain(r)[0].bounds, looks[:at], looks[at], self.problem.domains)
+        return self._listed[name]
 
     def _outcomes(self, r: _Recorded, at: int) -> Bounds:
         """What a look can see on the inputs that come to it."""
@@ -252,8 +264,8 @@ class _Explorer:
     def _close(self, gap: _Gap) -> None:
         """Record the loss on an input with the missing outcome, or show that there is none; else complain."""
         look = gap.assumption
-        if len(self.recorded) >= MOST_PATHS:
-            self._complain(_open(look, f" than the {MOST_PATHS} that were recorded"))
+        if len(self.recorded) >= (FEW_PATHS if self.left else MOST_PATHS):
+            self._complain(_open(look, f" than the {len(self.recorded)} that were recorded"))
             return
         said = ""
         reached = self._reached(gap)[:MOST_TRIED]
@@ -275,6 +287,8 @@ class _Explorer:
         if not readable(graph, (*before, gap.assumption)):
             return []
         starts = [r.inputs for r in self.recorded if r.looks[: gap.at] == gap.member.looks[: gap.at]]
+        listed = self._all(gap.member, gap.at) or {}
+        starts += [{**starts[0], **whole} for v, whole in listed.items() if gap.low <= v <= gap.high]
         return reach(Outcome(graph, before, gap.assumption), self.problem.domains, starts, self.problem.seed)
 
     def _impossible(self, gap: _Gap) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from whynan.analysis.attained import Attained
 from whynan.analysis.branch import cones_of, prune
-from whynan.analysis.conditions import deciding, selected
+from whynan.analysis.conditions import chosen_by, deciding
 from whynan.analysis.contracted import contracted
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
@@ -132,7 +132,7 @@ def _tighten(state: _State, node: Node, result: Bounds) -> Bounds:
     """Narrow a result by what is known about pairs of values."""
     result = _pair(state, node, result)
     result = _contracted(state, node, result)
-    if node.op in ("masked_select", "index") and (chosen := selected(state.view, state.bounds, node)) is not None:
+    if node.op in ("masked_select", "index") and (chosen := chosen_by(state.view, state.bounds, node)) is not None:
         result = meet(result, chosen, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
