@@ -24,8 +24,8 @@ KINDS = frozenset({"binary", "mask", "classes", "integers", "onehot"})
 # results are elements of the operands, or truths about them
 _CHOOSING = frozenset(
     """input const eq ne lt le gt ge logical_and logical_or logical_xor logical_not reshape permute expand slice index gather where concat
-    flip diagonal as_strided as_strided_scatter slice_scatter diagonal_scatter scatter one_hot masked_select masked_indices all any amax amin maximum minimum count_nonzero neg abs relu sign isnan isfinite
-    isinf""".split()
+    flip diagonal as_strided as_strided_scatter slice_scatter diagonal_scatter scatter one_hot masked_select masked_indices all any amax
+    amin maximum minimum count_nonzero neg abs relu sign isnan isfinite isinf""".split()
 )
 _BITS = frozenset({"bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not"})
 _COUNTING = frozenset({"add", "sub", "mul", "sum", "cast"})
@@ -47,7 +47,7 @@ def outcomes(
         return None
     values: dict[int, Array] = {}
     try:
-        for a in (*(a for a in before if ancestors(graph, a.node) <= needed), look):
+        for a in (*(a for a in before if _told_by(graph, bounds, a, names, domains)), look):
             fresh = sorted(ancestors(graph, a.node) - values.keys())
             values |= evaluate_many(graph, fresh, every, before=values)
             if a is look:
@@ -63,6 +63,12 @@ def outcomes(
     return {float(v): {n: x[k] for n, x in every.items()} for v, k in zip(found, first, strict=True)}
 
 
+def _told_by(graph: Graph, bounds: Sequence[Bounds], look: Assumption, names: Sequence[str], domains: Mapping[str, Domain]) -> bool:
+    """Whether a look's outcome follows, exactly, from these inputs alone."""
+    needed = ancestors(graph, look.node)
+    return all(n in names for n, i in graph.inputs.items() if i in needed) and _exact(graph, bounds, needed, domains)
+
+
 def _exact(graph: Graph, bounds: Sequence[Bounds], needed: set[int], domains: Mapping[str, Domain]) -> bool:
     """Whether the values are computed from whole numbers without any rounding, by operations that do the same everywhere."""
     names = {i: n for n, i in graph.inputs.items()}
@@ -72,7 +78,7 @@ def _exact(graph: Graph, bounds: Sequence[Bounds], needed: set[int], domains: Ma
 
 
 def _rounds_not(graph: Graph, bounds: Sequence[Bounds], node: Node) -> bool:
-    if node.op in _CHOOSING or (node.op in _BITS and node.format.kind == "bool"):
+    if node.op in _CHOOSING or (node.op in _BITS and not node.format.is_float) or (node.op == "index_put" and not node.attrs["accumulate"]):
         return True
     if node.op not in _COUNTING:
         return False
