@@ -180,7 +180,7 @@ def test_the_harness_finds_a_path_that_was_left_out() -> None:
 def test_the_harness_finds_a_fact_that_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     negated = {**conditions._NEGATED, "gt": "lt", "eq": "lt"}  # not (a > b) taken for a < b, not (a == b) for a < b
     monkeypatch.setattr(conditions, "_NEGATED", negated)
-    loss, domains = SAFE["a sum of a mask"]
+    _, domains = SAFE["a sum of a mask"]
     problem, covered = explored(load(lambda x, m: torch.log(masked_mean(x, m)), "loss"), domains, "eager")
     with pytest.raises(AssertionError):
         assert violations(problem, covered, many(domains, 60)) == []

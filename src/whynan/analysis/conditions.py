@@ -240,7 +240,7 @@ class _Facts:
             self.learn(x, make(0.0, b.hi))  # no term is larger than the sum: rounding is monotone
         if op in ("any", "sum", "amax", "count_nonzero", "mean") and b.lo > 0:
             self._remember(x)
-        terms = np.prod(self.nodes[x].shape) / max(np.prod(node.shape), 1)
+        terms = int(np.prod(self.nodes[x].shape)) / max(int(np.prod(node.shape)), 1)
         most = float(terms) if op in ("sum", "count_nonzero") else 1.0
         exact = most < (2 / node.format.eps if node.format.is_float else node.format.max)
         if op in ("all", "sum", "amin", "count_nonzero") and b.hi < most and (exact or op in ("all", "amin")):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
+from whynan.frontends.compared import comparison
 from whynan.frontends.tensorflow.containers import Held, on_container
 from whynan.frontends.tensorflow.lower import STRUCTURAL, TfOp, lower
 from whynan.frontends.tensorflow.places import Spot
@@ -287,6 +288,10 @@ class Recorder:
             node, low, high = self.builder.add("ne", (node, zero), self.builder.shape(node), BOOL), float(seen != 0), float(seen != 0)
         elif kind == "int" and fmt.is_float:
             low, high = _truncated_alike(fmt, seen)
+        elif kind == "float" and (compared := comparison(self.builder.place.site)) is not None:
+            outcome = compared.node(self.builder, node)
+            if outcome is not None:
+                node, low, high = outcome, *(float(compared.holds(seen)),) * 2
         self.assume(node, low, high, what)
 
     def assume_elements(self, node: int, what: str) -> None:
