@@ -94,11 +94,10 @@ def _reads(node: ast.expr) -> bool:
 def _constant(node: ast.expr) -> float | None:
     negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
     value = node.operand if isinstance(node, ast.UnaryOp) and negative else node
-    if not isinstance(value, ast.Constant) or type(value.value) not in (int, float):
+    written = value.value if isinstance(value, ast.Constant) else None
+    if not isinstance(written, int | float) or isinstance(written, bool) or (isinstance(written, int) and abs(written) > _LARGEST):
         return None
-    if isinstance(value.value, int) and abs(value.value) > _LARGEST:
-        return None
-    number = float(value.value)
+    number = float(written)
     if not math.isfinite(number):
         return None
     return -number if negative else number
