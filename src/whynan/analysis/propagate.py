@@ -4,13 +4,14 @@ Nodes are bounded in order from their inputs' bounds, tightened by relations bet
 non-finite although what goes in does not force it, branch and prune looks closer.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from whynan.analysis.attained import Attained
 from whynan.analysis.branch import cones_of, prune
+from whynan.analysis.conditions import chosen_by, deciding
 from whynan.analysis.contracted import contracted
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
@@ -64,12 +65,18 @@ class _State:
 
 
 def propagate(
-    graph: Graph, domains: Mapping[str, Bounds], budget: int = 60_000, refine: bool = True, simplexes: Collection[str] = ()
+    graph: Graph,
+    domains: Mapping[str, Bounds],
+    budget: int = 60_000,
+    refine: bool = True,
+    simplexes: Collection[str] = (),
+    given: Mapping[int, Bounds] | None = None,
 ) -> Proof:
     """Bound every value of the graph for all inputs in the domains (bounds by input name).
 
     `simplexes` are the inputs of non-negative numbers whose rows along the last axis sum to 1. `budget` limits the boxes that branch and
-    prune may evaluate in all; without `refine` it is not used.
+    prune may evaluate in all; without `refine` it is not used. `given` are bounds of some nodes that are known beforehand (of the first
+    node of those that compute the same): the result is then about the inputs that comply.
     """
     view = View(graph)
     bounds: list[Bounds | None] = [None] * len(graph.nodes)
@@ -77,6 +84,7 @@ def propagate(
     state = _State(view, bounds, facts, Attained(view, bounds), budget if refine else 0, frozenset(graph.inputs[n] for n in simplexes))
     by_node = {i: domains[name] for name, i in graph.inputs.items()}
     outputs = {o.node for o in graph.outputs}
+    conditions = deciding(graph)
     for node in graph.nodes:
         if not view.live[node.id]:
             bounds[node.id] = top(node.format, len(node.shape))
@@ -86,9 +94,13 @@ def propagate(
             bounds[node.id] = bounds[first]
             continue
         bounds[node.id] = _node(state, node, by_node)
+        if given and node.id in given:
+            bounds[node.id] = meet(_known(state, node.id), given[node.id], node.format)
         _choose(state, node)
         if _worth_a_look(state, node, node.id in outputs):
-            _look_closer(state, node)
+            _look_closer(state, node, lambda b: b.nonfinite)
+        elif node.id in conditions and _worth_deciding(state, node):
+            _look_closer(state, node, lambda b: b.lo < b.hi)
     done = tuple(b for b in bounds if b is not None)
     return Proof(done, tuple(done[o.node].finite for o in graph.outputs), _open(view, done), tuple(state.hints), state.boxes)
 
@@ -120,6 +132,8 @@ def _tighten(state: _State, node: Node, result: Bounds) -> Bounds:
     """Narrow a result by what is known about pairs of values."""
     result = _pair(state, node, result)
     result = _contracted(state, node, result)
+    if node.op in ("masked_select", "index") and (chosen := chosen_by(state.view, state.bounds, node)) is not None:
+        result = meet(result, chosen, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
     least = state.attained.learn(node, result)
@@ -238,11 +252,24 @@ def _vanishes(state: _State, node: Node) -> bool:
     return any(bool(b.may_zero.any() or b.may_inf.any()) for b in (state.bounds[i] for i in node.inputs) if b is not None)
 
 
-def _look_closer(state: _State, node: Node) -> None:
+def _worth_deciding(state: _State, node: Node) -> bool:
+    """Whether splitting may show that a condition that Python code looks at has one outcome only."""
+    b = _known(state, node.id)
+    return bool((b.lo < b.hi).any()) and state.charged < state.budget and state.view.elementwise(state.view.root(node.id))
+
+
+def _known(state: _State, i: int) -> Bounds:
+    b = state.bounds[i]
+    assert b is not None  # nodes are bounded in order
+    return b
+
+
+def _look_closer(state: _State, node: Node, undecided: Callable[[Bounds], np.ndarray]) -> None:
+    nonfinite = node.format.is_float
     root = state.view.root(node.id)
     inputs = set(state.view.graph.inputs.values())
     for cone in cones_of(state.view, root):
-        found = prune(state.view, state.facts, cone, lambda b: b.nonfinite, min(4096, state.budget - state.charged))
+        found = prune(state.view, state.facts, cone, undecided, min(4096, state.budget - state.charged))
         state.boxes += found.boxes
         state.charged += max(found.boxes, LEAST_CHARGED)
         before = state.bounds[node.id]
@@ -250,6 +277,8 @@ def _look_closer(state: _State, node: Node) -> None:
         state.bounds[node.id] = meet(before, found.bounds, node.format)
         if found.decided:
             return
+        if not nonfinite:  # no input fails because a condition has two outcomes
+            continue
         hints = [{v[0]: r for v, r in box.items() if v[0] in inputs} for box in found.left]
         state.hints += [h for h in hints if h]
 

@@ -82,6 +82,7 @@ def search(
     execute: Callable[[Inputs], Run],
     domains: Mapping[str, Domain],
     *,
+    starts: Callable[[], Iterator[Inputs]] = lambda: iter(()),
     hints: Sequence[Hint] = (),
     proposals: Callable[[], Iterator[Inputs]] = lambda: iter(()),
     seed: int = 0,
@@ -92,12 +93,13 @@ def search(
     """Try candidates in order of plainness until a budget is spent.
 
     `execute` runs the real function; with a `forecast` it is run on the candidates that are foreseen to fail or to have the steepest
-    gradients, and on a sample of the others. `proposals` yields further candidates (descent towards open dangers) and is asked after the
-    fixed ones if none of them failed. Chance fills what is left of `evaluations`; `seconds` ends the search of a slow loss earlier.
+    gradients, and on a sample of the others. `starts` are tried first (inputs that take paths of their own). `proposals` yields further
+    candidates (descent towards open dangers) and is asked after the fixed ones if none of them failed. Chance fills what is left of
+    `evaluations`; `seconds` ends the search of a slow loss earlier.
     """
     rng = np.random.default_rng(seed)
     log = _Log()
-    stages = (_fixed(domains, rng), _hinted(domains, hints, rng), proposals(), _random(domains, rng))
+    stages = (itertools.chain(starts(), _fixed(domains, rng)), _hinted(domains, hints, rng), proposals(), _random(domains, rng))
     for stage, candidates in enumerate(stages):
         for inputs, worth_it in _screened(candidates, forecast):
             late = log.elapsed > seconds and (log.count >= LEAST or bool(log.kept))
@@ -194,6 +196,12 @@ def _fixed(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[
     yield from _common_scales(domains, rng)
     yield from _nearly_equal(domains, rng)
     yield from _single_specials(domains, plain, rng)
+
+
+def candidates(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
+    """Inputs without end, in order of plainness: corners, special values, coincidences, then chance."""
+    yield from _fixed(domains, rng)
+    yield from _random(domains, rng)
 
 
 def corner_products(domains: Mapping[str, Domain], most: int = 64) -> Iterator[Inputs]:
