@@ -28,10 +28,11 @@ from whynan.ir.frontend import Trace
 
 UNBOUNDED = ("real", "logit", "positive", "nonnegative")
 CLOSER_LOOKS = 12  # proofs by branch and prune, where the plain bounds do not reach the failing input
+FEWER = 4  # by so much fewer boxes than the check itself has
 FORESEEN = 3  # of the candidates that the graph foresees to fail, so many are run
 UNFORESEEN = 2  # the graph's arithmetic is not the library's to the last bit: of the others, so many are run
 SEARCHED = 160  # candidates of the one full search, where no plain candidate fails anywhere
-SECONDS = 3.0  # per range, for a loss that takes long to run or a graph that takes long to bound
+SECONDS = 4.0  # of work per range, for a loss that takes long to run or a graph that takes long to bound
 
 
 def safe_ranges(patient: Patient, trace: Trace) -> Iterator[SafeRange]:
@@ -95,7 +96,7 @@ class _Question:
     @property
     def late(self) -> bool:
         """Whether the time for this range is spent."""
-        return time.perf_counter() > self.end
+        return time.process_time() > self.end
 
     def domains(self, place: int) -> dict[str, Domain]:
         """All domains, those of the varied inputs reaching up to the magnitude of that ordinal."""
@@ -116,7 +117,7 @@ def _reaching(d: Domain, size: float) -> Domain:
 
 def _range(patient: Patient, trace: Trace, names: tuple[str, ...]) -> SafeRange:
     dtype = patient.domains[names[0]].format
-    q = _Question(patient, trace, names, dtype, forecaster(trace.graph), time.perf_counter() + SECONDS)
+    q = _Question(patient, trace, names, dtype, forecaster(trace.graph), time.process_time() + SECONDS)
     proven = _bisected(q, lambda place: _proof(q, place, refine=False) is not None, q.first - 1, q.last + 1)[0]
     if proven == q.last:
         return _told(q, proven, None)
@@ -164,7 +165,7 @@ def _bounded(q: _Question, place: int, refine: bool) -> Proof:
     graph, domains = q.trace.graph, q.domains(place)
     bounds = {name: bounds_of(domains[name]) for name in graph.inputs}
     simplexes = [name for name in graph.inputs if domains[name].kind in ("simplex", "onehot")]
-    return propagate(graph, bounds, q.patient.settings.boxes, refine, simplexes)
+    return propagate(graph, bounds, q.patient.settings.boxes // FEWER, refine, simplexes)
 
 
 def _why_not(q: _Question) -> str:
@@ -280,7 +281,7 @@ def _searched(q: _Question) -> Failure | None:
         hints=hints,
         seed=settings.seed,
         evaluations=SEARCHED,
-        seconds=max(q.end - time.perf_counter(), 0.1),
+        seconds=max(q.end - time.process_time(), 0.1),
         forecast=q.forecast,
     )
     failing = [f for f in found.failures if signature(q.patient.execute(f.inputs)) == f.signature]
