@@ -67,6 +67,7 @@ class Finding:
     chain: tuple[Step, ...] = ()
     witness: Witness | None = None
     fixes: tuple[Any, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)  # what the message says, as data; its keys depend on the kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
         "chain": [_step(s) for s in finding.chain],
         "witness": _witness(finding.witness) if finding.witness is not None else None,
         "fixes": [_fix(f) for f in finding.fixes],
+        **({"details": plain(finding.details)} if finding.details else {}),
     }
 
 
