@@ -30,6 +30,17 @@ def test_a_finite_but_steep_gradient_is_reported_at_the_operation_that_makes_it(
     assert found.site is not None and found.site.text == "torch.log(p + 1e-12)"
     slope = found.witness.gradients["p"]
     assert np.isfinite(slope).all() and np.abs(slope).max() > 1e6
+    assert 1e6 < found.details["largest_found"] <= found.details["largest_proven"]
+    assert f"{found.details['largest_proven']:.3g} (proven)" in found.message
+
+
+def test_where_no_bound_is_proven_the_report_says_so() -> None:
+    def loss(x, y):
+        return torch.sqrt(y).sum() + torch.log(x + 1e-12).sum()
+
+    report = whynan.check(loss, x=whynan.nonnegative(3), y=whynan.nonnegative(3))
+    steep = [f for f in report.findings if f.kind == "exploding-gradient"]
+    assert steep and all(f.details["largest_proven"] is None and "no bound is proven" in f.message for f in steep)
 
 
 def test_a_gentle_gradient_is_not_reported() -> None:
@@ -59,6 +70,24 @@ def test_a_clamp_that_stops_the_gradient_of_wrong_predictions_is_reported() -> N
     assert not found.witness.gradients["p"].any()
     cut = found.witness.inputs["p"]
     assert ((cut < 0.1) | (cut > 0.9)).all()
+
+
+def test_the_interval_that_a_clamp_kills_is_told() -> None:
+    (found,) = warned(clamped, "dead-gradient", p=whynan.prob(4), t=whynan.binary(4))
+    ((element, ((low, high),)),) = found.details["regions"].items()
+    assert element == "p[0]"
+    assert (low, high) == (0, pytest.approx(0.1, rel=1e-3)) or (low, high) == (pytest.approx(0.9, rel=1e-3), 1)
+
+
+def test_a_clamp_behind_a_sigmoid_is_reported_with_an_input_that_the_loss_wants_elsewhere() -> None:
+    def loss(x, t):
+        p = torch.sigmoid(x).clamp(1e-6, 1 - 1e-6)
+        return -(t * torch.log(p) + (1 - t) * torch.log(1 - p)).mean()
+
+    (found,) = warned(loss, "dead-gradient", x=whynan.logit(4), t=whynan.binary(4))
+    assert found.cause == "clamp-kills-gradient" and found.op == "clamp"
+    x, t = found.witness.inputs["x"], found.witness.inputs["t"]
+    assert ((x > 0) != (t > 0)).all()
 
 
 def test_the_share_of_the_domain_that_is_cut_off_is_told() -> None:
