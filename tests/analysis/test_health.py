@@ -36,9 +36,9 @@ def test_a_finite_but_steep_gradient_is_reported_at_the_operation_that_makes_it(
 
 def test_where_no_bound_is_proven_the_report_says_so() -> None:
     def loss(x, y):
-        return torch.sqrt(y).sum() + torch.log(x + 1e-12).sum()
+        return torch.sqrt(y).sum() + torch.log(x + 1e-30).sum()
 
-    report = whynan.check(loss, x=whynan.nonnegative(3), y=whynan.nonnegative(3))
+    report = whynan.check(loss, x=whynan.nonnegative(3, high=1), y=whynan.nonnegative(3, high=1))
     steep = [f for f in report.findings if f.kind == "exploding-gradient"]
     assert steep and all(f.details["largest_proven"] is None and "no bound is proven" in f.message for f in steep)
 
@@ -183,3 +183,75 @@ def test_a_kink_is_no_wrong_derivative() -> None:
             return g * ctx.saved_tensors[0].sign()
 
     assert warned(lambda x: Magnitude.apply(x).sum(), "contract", x=whynan.real(3, low=-3, high=3)) == []
+
+
+class StraightThrough(torch.autograd.Function):
+    """Steps with the slope of the identity."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Reversed(torch.autograd.Function):
+    """The identity with the opposite slope."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return -g
+
+
+class Clipped(torch.autograd.Function):
+    """The identity with a bounded slope."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g.clamp(-0.1, 0.1)
+
+
+@pytest.mark.parametrize("step", [StraightThrough, Reversed, Clipped])
+def test_a_gradient_that_is_another_on_purpose_is_not_reported(step: Any) -> None:
+    assert warned(lambda x: step.apply(x).pow(2).sum(), "contract", x=whynan.real(3, low=-3, high=3)) == []
+
+
+def test_a_detached_factor_is_no_wrong_derivative() -> None:
+    assert warned(lambda x: (x * x.detach()).sum(), "contract", x=whynan.real(3, low=-3, high=3)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_hand_written_derivatives_of_jax_are_compared_too(factor: float) -> None:
+    jax = pytest.importorskip("jax")
+
+    @jax.custom_vjp
+    def square(x):
+        return x * x
+
+    square.defvjp(lambda x: (x * x, x), lambda x, g: (factor * g * x,))
+    report = whynan.check(lambda x: square(x).sum(), framework="jax", modes="all", x=whynan.real(3, low=-3, high=3))
+    assert [(f.cause, f.modes) for f in report.findings] == ([] if factor == 2 else [("custom-gradient-wrong", ("jit", "eager"))])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_hand_written_derivatives_of_tensorflow_are_compared_too(factor: float) -> None:
+    tf = pytest.importorskip("tensorflow")
+
+    @tf.custom_gradient
+    def square(x):
+        return x * x, lambda g: tf.cast(factor, x.dtype) * g * x
+
+    report = whynan.check(lambda x: tf.reduce_sum(square(x)), framework="tensorflow", x=whynan.real(3, low=-3, high=3))
+    assert [(f.cause, f.modes) for f in report.findings] == ([] if factor == 2 else [("custom-gradient-wrong", ("eager", "function"))])

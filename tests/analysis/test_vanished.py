@@ -103,7 +103,7 @@ def test_the_interval_is_dead_in_the_framework_and_ends_where_it_says(case: str)
 def test_the_loss_would_fall_where_the_gradient_says_nothing(case: str) -> None:
     loss, domains, *_ = DEAD[case]
     (found,) = dead(loss, domains)
-    name, index, low, high = region(found)
+    name, index, *_ = region(found)
     tensors = {n: torch.from_numpy(np.array(v)) for n, v in found.witness.inputs.items()}
     before = float(loss(**tensors))
     falls = []

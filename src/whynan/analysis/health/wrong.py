@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from whynan.analysis.blame import PLUMBING
 from whynan.analysis.finding import Finding
 from whynan.analysis.health.patient import Patient, warning
 from whynan.analysis.search import Inputs, Seen
 from whynan.domain import sample
 from whynan.ir.frontend import Run, Trace
+from whynan.ir.graph import FORWARD, Graph
 
 
 def detached_by_placeholder(patient: Patient, detached: Seen | None) -> Iterator[Finding]:
@@ -30,11 +32,12 @@ def detached_by_placeholder(patient: Patient, detached: Seen | None) -> Iterator
 
 def disagreeing(patient: Patient, trace: Trace) -> Iterator[Finding]:
     """Compare a hand-written derivative with central differences in float64 at a few ordinary points."""
-    if not trace.graph.handwritten:
+    if not trace.graph.handwritten or _changes_only_the_gradient(trace.graph):
         return
     rng = np.random.default_rng(patient.settings.seed)
     off = [d for d in (_disagreement(patient, rng) for _ in range(4)) if d is not None]
-    if len(off) >= 3 and min(d[0] for d in off) > 1e-2:
+    steps = all(d[4] == 0 for d in off)  # a loss of steps, given a slope on purpose (straight-through)
+    if len(off) >= 3 and min(d[0] for d in off) > 1e-2 and not steps:
         _, inputs, result, analytic, numeric = max(off, key=lambda d: d[0])
         yield warning(
             patient,
@@ -45,6 +48,15 @@ def disagreeing(patient: Patient, trace: Trace) -> Iterator[Finding]:
             message=f"the hand-written backward gives a slope of {analytic:.6g} where central differences in float64 give {numeric:.6g}.",
             witness=patient.witness(inputs, result),
         )
+
+
+def _changes_only_the_gradient(graph: Graph) -> bool:
+    """Whether the hand-written functions compute nothing forward: to reverse, scale or clip a gradient is what they are for."""
+    functions = {site.function for site in graph.handwritten}
+    if not all(f.rpartition(".")[2] == "forward" for f in functions):  # the expression that calls it, which says nothing of what is inside
+        return False
+    inside = (n for n in graph.nodes if n.phase == FORWARD and n.site is not None and n.site.function in functions)
+    return all(n.op in PLUMBING or n.op == "input" for n in inside)
 
 
 def _disagreement(patient: Patient, rng: np.random.Generator) -> tuple[float, Inputs, Run, float, float] | None:
