@@ -154,7 +154,17 @@ def test_options_reach_the_api(folder, api, capsys):
         "dtype": "float16",
         "budget": 2.0,
         "seed": 7,
+        "envelope": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [([], False), (["--envelope"], True), (["--envelope-dtype", "float16", "--envelope-dtype", "all"], ("float16", "all"))],
+)
+def test_the_envelope_is_asked_for(folder, api, capsys, arguments, passed):
+    assert cli.main(["check", "losses.py:focal", "-d", "p=prob(3)", *arguments]) == 0
+    assert api.options["envelope"] == passed
 
 
 def test_later_sources_of_domains_win(folder, api, capsys):

@@ -107,8 +107,12 @@ _SHARED = (
 @_options
 @click.option("--model", metavar="TARGET", help="Check the loss of this model's outputs: -d x=… is its input, -d y=… the target.")
 @click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time for the search, per mode.")
+@click.option("--envelope", is_flag=True, help="Also how large each unbounded input may be while all is proven finite.")
+@click.option("--envelope-dtype", "dtypes", multiple=True, type=click.Choice((*_DTYPES, "all")), help="The same in this dtype. Repeatable.")
 @click.option("--strict", is_flag=True, help="Exit 1 for an undecided verdict too.")
-def check(target: str, strict: bool, budget: float | None, model: str | None, **options: Any) -> int:
+def check(
+    target: str, strict: bool, budget: float | None, model: str | None, envelope: bool, dtypes: tuple[str, ...], **options: Any
+) -> int:
     """Can the loss TARGET, or a gradient of it, become NaN or Inf on these inputs?
 
     TARGET is FILE.py:EXPR or package.module:EXPR, as in losses.py:focal_loss or losses.py:FocalLoss(gamma=0.5).
@@ -118,7 +122,7 @@ def check(target: str, strict: bool, budget: float | None, model: str | None, **
     with _progress(f"checking {target}"), _silent():
         given = _domains(loaded, options, composed=model is not None)
         passed = _passed(loaded, options) | ({"model": model} if model is not None else {})
-        report = _api().check(loaded.callable, domains=given, budget=budget, **passed)
+        report = _api().check(loaded.callable, domains=given, budget=budget, envelope=dtypes or envelope, **passed)
     _deliver(report, **options)
     return exit_code(report, strict=strict)
 

@@ -15,7 +15,8 @@ from whynan.analysis.blame import Blame, blame
 from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.contract import contracts
 from whynan.analysis.descent import proposals
-from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Report, Witness
+from whynan.analysis.envelope import envelope_of, safe_ranges, without_graph
+from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Report, SafeRange, Witness
 from whynan.analysis.forecast import forecaster
 from whynan.analysis.health import Patient, warnings
 from whynan.analysis.paths import Path, Problem, explore, varied
@@ -24,9 +25,9 @@ from whynan.analysis.search import Failure, Hint, Inputs, Searched, fingerprint,
 from whynan.analysis.shrink import shrink
 from whynan.analysis.solve import solutions
 from whynan.analysis.summary import ModeResult, assembled, dtype_of, merged, span_of
-from whynan.config import Settings
+from whynan.config import OWN, Settings
 from whynan.domain import sample
-from whynan.domain.spec import Domain
+from whynan.domain.spec import Domain, retyped
 from whynan.errors import TargetError, WhynanError
 from whynan.ir.frontend import Program, Run, Trace
 from whynan.ir.graph import FORWARD
@@ -72,7 +73,9 @@ def check_program(
     if unable and not modes and not refused:
         raise next(iter(unable.values()))
     findings = merged([*refused, *(job.confirmed(f) for m in modes for f in m.findings)])
-    return assembled(program, domains, settings.modes, modes, findings, unable, time.perf_counter() - start)
+    ranges = tuple(r for m in modes for r in job.ranges(m))
+    report = assembled(program, domains, settings.modes, modes, findings, unable, time.perf_counter() - start)
+    return replace(report, envelope=envelope_of(ranges), safe_ranges=ranges)
 
 
 class _Job:
@@ -111,6 +114,20 @@ class _Job:
         others = [f for f in warnings(patient, trace, proof, searched) if f.kind != "dead-gradient" or span_of(f.site) not in known]
         findings = [*self._refuted(mode, searched), *wrong, *others]
         return ModeResult(mode, covered.paths, covered.unproven, searched, tuple(findings))
+
+    def ranges(self, result: ModeResult) -> Iterator[SafeRange]:
+        """The safe range of each input in one mode, in the dtypes that the settings ask for."""
+        for dtype in self.settings.envelope:
+            domains = {n: d if dtype == OWN or n in self.program.parameters else retyped(d, dtype) for n, d in self.domains.items()}
+            job = _Job(self.program, domains, self.settings, self.script, self.raised)
+            patient = job._patient(result.mode)
+            try:
+                same = all(domains[n].dtype == d.dtype for n, d in self.domains.items())
+                trace = result.paths[0].trace if same else job.capture(job._starts(result.mode)[0], result.mode)
+            except (WhynanError, _Refused) as error:
+                yield from without_graph(patient, getattr(error, "message", "the loss raises on its domain"))
+            else:
+                yield from safe_ranges(patient, trace)
 
     def _starts(self, mode: str) -> tuple[Inputs, Inputs]:
         """Two ordinary inputs on which the loss runs; where it runs on one only, that one twice."""

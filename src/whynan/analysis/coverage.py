@@ -4,18 +4,18 @@ import numpy as np
 
 from whynan.analysis.finding import Open
 from whynan.analysis.propagate import Proof
-from whynan.ir.graph import FORWARD, Graph
+from whynan.ir.graph import FORWARD, Assumption, Graph
 
 PATH = "path"  # the op of an open site that is a look at a value
 
 
-def uncovered(graph: Graph, proof: Proof) -> bool:
-    """Whether some look at a value has not the same outcome on the whole domain."""
+def uncovered(graph: Graph, proof: Proof) -> Assumption | None:
+    """The first look at a value whose outcome is not the same on the whole domain, if there is one."""
     for a in graph.assumptions:
         b = proof.bounds[a.node]
         if b.may_nan.any() or (b.lo < a.low).any() or (b.hi > a.high).any():
-            return True
-    return False
+            return a
+    return None
 
 
 def varying(one: Graph, two: Graph) -> list[Open]:

@@ -67,6 +67,7 @@ class Finding:
     chain: tuple[Step, ...] = ()
     witness: Witness | None = None
     fixes: tuple[Any, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)  # what the message says, as data; its keys depend on the kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,25 @@ class Open:
     site: Site | None
     phase: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SafeRange:
+    """How large the elements of some inputs may be, all other inputs within their domains, in one dtype and mode.
+
+    `inputs` are varied together, mostly one alone. For |x| <= `proven` everything is proven finite (None: for no range at all);
+    `failing` is the smallest largest |x| at which a real run failed, the `witness` (None: no failure was found). Between the two nothing
+    is known. `whole` says that `proven` is the dtype's largest number. `reason` says in words why there is no proof.
+    """
+
+    inputs: tuple[str, ...]
+    dtype: str
+    mode: str
+    proven: float | None
+    failing: float | None = None
+    witness: Witness | None = None
+    whole: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,5 +115,6 @@ class Report:
     findings: tuple[Finding, ...] = ()
     undecided: tuple[Open, ...] = ()
     search: Mapping[str, float] = field(default_factory=dict)  # evaluations, seconds
-    envelope: Mapping[str, Any] = field(default_factory=dict)
+    envelope: Mapping[str, Any] = field(default_factory=dict)  # input -> dtype -> largest |value| with all proven finite, in all modes
+    safe_ranges: tuple[SafeRange, ...] = ()  # what the envelope is taken from: both ends, by mode
     notes: tuple[str, ...] = ()

@@ -74,7 +74,7 @@ class Problem:
 def explore(problem: Problem, trace: Trace, proof: Proof, first: Inputs, second: Inputs) -> Covered:
     """All paths, from two ordinary inputs, the recording on the first of them and its proof on the whole domain."""
     other = problem.capture(second)
-    if not uncovered(trace.graph, proof):
+    if uncovered(trace.graph, proof) is None:
         return Covered((Path(trace, proof, first),), tuple(varying(trace.graph, other.graph)))
     explorer = _Explorer(problem)
     explorer.add(trace, first, proof)

@@ -275,6 +275,13 @@ _say(
     "Use the loss that takes logits (cross entropy or binary cross entropy 'with logits'): there the saturated factor cancels.",
 )
 _say(
+    "vanished-gradient",
+    "a gradient lost to rounding",
+    "The true slope is not zero here, but the number that carries it is so small that it underflows, or is the difference of two numbers "
+    "that round to the same one.",
+    "Compute the loss from logarithms or scaled differences so that the small factor never stands alone, or use a wider dtype.",
+)
+_say(
     "cancellation",
     "digits lost in a difference",
     "Two nearly equal numbers are subtracted, and what is left is mostly their rounding error.",
