@@ -4,6 +4,7 @@ import inspect
 import itertools
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def check(
     seed: int = 0,
     name: str = "",
     model: Any = None,
+    accuracy: bool = False,
     **named: Any,
 ) -> Report:
     """Can this loss, or a gradient of it, become NaN or Inf on these inputs? Where, why, on which input?
@@ -46,7 +48,8 @@ def check(
     `pyproject.toml`, and else from the arguments' names; then it is reported as assumed. `dtype` overrides the dtype of all
     floating domains. With a `model`, a callable or a target as text, the loss is that of the model's outputs: its predictions are no
     inputs any more, `x` is the model's input and `y` the loss's target (or each by its own name). `budget` is the search's time in
-    seconds per mode, `seed` starts its and the loss's own random numbers.
+    seconds per mode, `seed` starts its and the loss's own random numbers. With `accuracy` the correct digits of the loss and its gradients
+    are counted, too: where more than half are lost, a warning names the expression that loses them.
 
     Raises TargetError or DomainError if the loss cannot be loaded or run on its domain.
     """
@@ -54,15 +57,15 @@ def check(
     stated = stated_domains(target) if isinstance(loss, str) else declared_by(target.callable)
     given = {**(domains or {}), **named}
     if model is not None:
-        return _check_composed(target, model, stated, given, (modes, dtype, budget, seed), framework)
-    return _checked(target, {**stated, **given}, (modes, dtype, budget, seed))
+        return _check_composed(target, model, stated, given, (modes, dtype, budget, seed, accuracy), framework)
+    return _checked(target, {**stated, **given}, (modes, dtype, budget, seed, accuracy))
 
 
-_Options = tuple[Sequence[str] | str | None, Any, float | None, int]  # modes, dtype, budget, seed
+_Options = tuple[Sequence[str] | str | None, Any, float | None, int, bool]  # modes, dtype, budget, seed, accuracy
 
 
 def _checked(target: Target, given: Mapping[str, Any], options: _Options) -> Report:
-    program = _program(target, options[-1])
+    program = _program(target, options[3])
     settings = _settings(program.framework, *options)
     _refuse_unusual(target, {**arguments_of(target.callable), **given})
     ready = _with_parameters(program, _domains(program, target.callable, given, settings))
@@ -83,7 +86,7 @@ def _check_composed(
     called = f"{target.name} of {model if isinstance(model, str) else _model_name(made)}"
     whole = Target(both.callable, called, target.file, framework or target.framework or both.framework)
     with both.explained():
-        return _checked(whole, {**known, **_by_output(target, whole, both, known, options[-1])}, options)
+        return _checked(whole, {**known, **_by_output(target, whole, both, known, options[3])}, options)
 
 
 def _by_output(target: Target, whole: Target, both: Composition, known: Mapping[str, Any], seed: int) -> dict[str, Domain]:
@@ -241,18 +244,21 @@ def _positional(target: Any) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
 
 
-def _settings(framework: str, modes: Sequence[str] | str | None, dtype: Any, budget: float | None, seed: int) -> Settings:
+def _settings(
+    framework: str, modes: Sequence[str] | str | None, dtype: Any, budget: float | None, seed: int, accuracy: bool = False
+) -> Settings:
     facts = FRAMEWORKS[framework]
     wanted = tuple(modes.split(",")) if isinstance(modes, str) else tuple(modes or facts.default)
     wanted = facts.modes if "all" in wanted else tuple(m.strip() for m in wanted)
     for mode in wanted:
         if mode not in facts.modes:
             raise TargetError(f"{facts.product} has no mode {mode!r}.", f"Choose from {', '.join(facts.modes)}.")
-    base = Settings(modes=wanted, dtype=dtype_name(dtype) if dtype is not None else None, seed=seed)
+    base = Settings(modes=wanted, dtype=dtype_name(dtype) if dtype is not None else None, seed=seed, accuracy=accuracy)
     if budget is None:
         return base
-    more = Settings(base.modes, base.dtype, budget, max(base.evaluations, int(budget * 4000)), int(max(base.boxes, budget * 100_000)), seed)
-    return more
+    return replace(
+        base, budget=budget, evaluations=max(base.evaluations, int(budget * 4000)), boxes=int(max(base.boxes, budget * 100_000))
+    )
 
 
 # ---------------------------------------------------------------- the domains

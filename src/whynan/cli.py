@@ -107,8 +107,9 @@ _SHARED = (
 @_options
 @click.option("--model", metavar="TARGET", help="Check the loss of this model's outputs: -d x=… is its input, -d y=… the target.")
 @click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time for the search, per mode.")
+@click.option("--accuracy", is_flag=True, help="Count the correct digits of the loss and its gradients, too.")
 @click.option("--strict", is_flag=True, help="Exit 1 for an undecided verdict too.")
-def check(target: str, strict: bool, budget: float | None, model: str | None, **options: Any) -> int:
+def check(target: str, strict: bool, accuracy: bool, budget: float | None, model: str | None, **options: Any) -> int:
     """Can the loss TARGET, or a gradient of it, become NaN or Inf on these inputs?
 
     TARGET is FILE.py:EXPR or package.module:EXPR, as in losses.py:focal_loss or losses.py:FocalLoss(gamma=0.5).
@@ -118,7 +119,7 @@ def check(target: str, strict: bool, budget: float | None, model: str | None, **
     with _progress(f"checking {target}"), _silent():
         given = _domains(loaded, options, composed=model is not None)
         passed = _passed(loaded, options) | ({"model": model} if model is not None else {})
-        report = _api().check(loaded.callable, domains=given, budget=budget, **passed)
+        report = _api().check(loaded.callable, domains=given, budget=budget, accuracy=accuracy, **passed)
     _deliver(report, **options)
     return exit_code(report, strict=strict)
 

@@ -10,7 +10,8 @@ class Settings:
     `modes` are the programs to check (contract, section 3). `evaluations` is how many inputs the search may try for each mode, `boxes`
     how many boxes branch and prune may evaluate; both are counts, so that the answer does not depend on the machine. `budget` is a
     limit in seconds on the search, and on the explanation of what it found, for losses that take long to run. `seed` makes everything
-    repeatable. A gradient larger than `gradient_limit` is reported as exploding.
+    repeatable. A gradient larger than `gradient_limit` is reported as exploding. With `accuracy`
+    the digits of the loss and its gradients are counted, too.
     """
 
     modes: tuple[str, ...] = ("eager",)
@@ -20,3 +21,4 @@ class Settings:
     boxes: int = 60_000
     seed: int = 0
     gradient_limit: float = 1e6
+    accuracy: bool = False

@@ -1,0 +1,430 @@
+"""Digits that a loss or a gradient loses although it stays finite: where, on which input, by how much (`--accuracy`).
+
+A finding rests on a run of the real framework and on the real values of the recorded graph (`precise`) on the same input: at least one
+output has less than half of its format's digits right (`digits` says against what the error is measured). Not reported is
+
+- what the inputs' own rounding explains: where moving every floating input by half a unit in its last place moves the output by a quarter
+  of the error or more, the problem is ill-conditioned there and the code is not to blame (w * x - y of a good fit), unless a form without
+  the loss is known (a² - b²);
+- what takes another branch in real arithmetic, or what underflow has rounded: that is not cancellation.
+
+The expression to blame is the first whose value, put right to the format's last digit, puts the output right.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from whynan.analysis.digits import CHOICES, Inputs, Measure, is_choice, lost, measure, narrowed, values_of, worst
+from whynan.analysis.evaluate import ancestors, evaluate, fill
+from whynan.analysis.finding import WARNING, Accuracy, Finding
+from whynan.analysis.health import Patient
+from whynan.analysis.precise import Precise, precise, rounded
+from whynan.analysis.shrink import shrink
+from whynan.domain import sample
+from whynan.domain.spec import CONTINUOUS, Domain
+from whynan.ir.dtype import Array, Float64, Format, next_down, next_up
+from whynan.ir.frontend import Run, Trace
+from whynan.ir.graph import FORWARD, Graph, Node, Output
+
+MOST_FOUND = 4  # findings for one mode
+MOST_SUSPECTS = 10  # inputs that are looked at closely
+SIGNS = 6  # patterns of half a unit added to and taken from the inputs
+EXPLAINED = 4.0  # an error this many times as large as what those patterns move is the code's
+BAD_ULPS = 4.0  # from here on a value counts as wrong
+SHRINKS = 80
+GRID = 193  # values at which an input's region is looked at
+EVEN = 256  # evenly drawn inputs for its share of the domain
+COARSER = 8  # so many times fewer where each takes real arithmetic
+
+DIFFERENCES = frozenset({"sub", "add", "fma", "sum", "mean", "matmul", "cumsum"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One input with all that is known of it: the framework's run, the recorded graph with its values, the real values."""
+
+    inputs: Inputs
+    run: Run
+    trace: Trace
+    real: Precise
+    measure: Measure
+
+    @property
+    def graph(self) -> Graph:
+        """The recorded graph."""
+        return self.trace.graph
+
+    def computed(self, name: str) -> Array | None:
+        """What the framework gave for an output."""
+        return self.run.loss if name == "loss" else self.run.gradients.get(name)
+
+    def error(self, o: Output) -> Float64 | None:
+        """How far the framework's output lies from the real one; None if one of them is not known or not finite."""
+        computed, exact = self.computed(o.name), self.real.float64(o.node)
+        if computed is None or exact is None or computed.size != exact.size:
+            return None
+        error = self.real.distance(o.node, computed.reshape(exact.shape))
+        return error if error is not None and np.isfinite(error).all() else None
+
+    def digits(self, o: Output, library: bool = False) -> float:
+        """The correct digits of an output, all of them where nothing can be said."""
+        error, exact = self.error(o), self.real.float64(o.node)
+        if error is None or exact is None:
+            return self.measure.of(o.name)
+        return float(self.measure.digits(o.name, error[None], exact[None], library)[0])
+
+
+def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
+    """Findings for one mode, one for each expression that loses digits."""
+    m = measure(trace.graph, patient.domains, patient.settings.seed)
+    if m is None:
+        return
+    blamed: set[object] = set()
+    for inputs in _suspects(m, worst(m, patient.domains, patient.settings.seed)):
+        if len(blamed) == MOST_FOUND:
+            return
+        found = _judged(patient, m, inputs)
+        if found is None or found[1].site in blamed:
+            continue
+        blamed.add(found[1].site)
+        yield _finding(patient, *_simplest(patient, *found))
+
+
+# ---------------------------------------------------------------- which inputs to look at
+
+
+def _suspects(m: Measure, ranked: Sequence[tuple[float, Inputs]]) -> list[Inputs]:
+    """The worst inputs for each operation that adds most to the error there, at most `MOST_SUSPECTS`."""
+    bad = [inputs for share, inputs in ranked if share > 0.5][:400]
+    looked = narrowed(m)
+    narrow, wide = (values_of(looked.graph, bad, wide=w) if bad else None for w in (False, True))
+    if narrow is None or wide is None:
+        return []
+    wrong = {i: _ulps(narrow[i].astype(np.float64), wide[i].astype(np.float64), looked.graph.nodes[i].format, len(bad)) for i in narrow}
+    order = [i for i in sorted(wrong) if looked.graph.nodes[i].inputs and looked.graph.nodes[i].format.is_float]
+    growth = np.stack([wrong[i] / np.maximum(1.0, np.max([wrong[j] for j in looked.graph.nodes[i].inputs], axis=0)) for i in order])
+    groups: dict[int, list[Inputs]] = {}
+    for column, inputs in enumerate(bad):
+        groups.setdefault(int(growth[:, column].argmax()), []).append(inputs)
+    rows = list(groups.values())
+    return [row[k] for k in range(3) for row in rows if k < len(row)][:MOST_SUSPECTS]
+
+
+def _ulps(computed: Float64, exact: Float64, fmt: Format, count: int) -> Float64:
+    """For each row the largest error in units of the last place."""
+    if not fmt.is_float:
+        return np.zeros(count)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(computed - exact)
+    return np.asarray(_in_ulps(error, exact, fmt).reshape(count, -1).max(axis=1, initial=0.0))
+
+
+def _in_ulps(error: Float64, exact: Float64, fmt: Format) -> Float64:
+    """Errors in units of the last place (of at least the smallest normal number), 0 where they are not finite."""
+    with np.errstate(all="ignore"):
+        ulps = error / (fmt.eps * np.maximum(np.abs(exact), fmt.tiny))
+    return np.asarray(np.where(np.isfinite(ulps), ulps, 0.0))
+
+
+# ---------------------------------------------------------------- is it true, and whose fault is it?
+
+
+def _case(patient: Patient, m: Measure, inputs: Inputs) -> Case | None:
+    """The real run and the real values on an input; None where they cannot be compared."""
+    if not all(sample.contains(d, inputs[name]) for name, d in patient.domains.items()):
+        return None
+    run = patient.execute(inputs)
+    if run.error:
+        return None
+    trace = patient.capture(inputs)
+    seen = {n.id: v for n in trace.graph.nodes if n.op == "random" and (v := trace.values[n.id]) is not None}
+    real = precise(trace.graph, inputs, given=seen)
+    if real is None or not _one_path(trace, real):
+        return None
+    return Case(inputs, run, trace, real, replace(m, graph=trace.graph))
+
+
+def _one_path(trace: Trace, real: Precise) -> bool:
+    """Whether every comparison and every step came out in the run as in real arithmetic."""
+    values = fill(trace.graph, trace.values)
+    for node in trace.graph.nodes:
+        one, other = values[node.id], real.values[node.id]
+        if is_choice(trace.graph, node.id) and one is not None and other is not None:
+            exact = rounded(other) if node.op in CHOICES else other
+            if not np.array_equal(one.astype(np.float64), exact.astype(np.float64)):
+                return False
+    return True
+
+
+def _judged(patient: Patient, m: Measure, inputs: Inputs) -> tuple[Case, Node, Output] | None:
+    """The case, the operation to blame and the output that suffers most, if the input shows a loss of digits that is the code's."""
+    case = _case(patient, m, inputs)
+    if case is None:
+        return None
+    for o in sorted((o for o in case.graph.outputs if o.name in m.sizes), key=lambda o: case.digits(o) / m.of(o.name)):
+        if case.digits(o) >= m.of(o.name) / 2:
+            return None
+        node = _culprit(case, o)
+        if node is None or node.site is None or case.digits(o, _library(node)) >= m.of(o.name) / 2 or _underflows(case, node):
+            continue
+        if _better_known(case.graph, node) or _beyond_condition(patient, case, o):
+            return case, node, o
+    return None
+
+
+def _library(node: Node) -> bool:
+    """Whether the operation stands inside a library's function or in the derivative that the framework made."""
+    return node.phase != FORWARD or bool(node.site and node.site.detail)
+
+
+def _underflows(case: Case, node: Node) -> bool:
+    """Whether a number that the operation reads or makes is too small for the format's full precision."""
+    for i in (node.id, *node.inputs):
+        value, fmt = case.real.values[i], case.graph.nodes[i].format
+        if value is not None and fmt.is_float:
+            size = np.abs(rounded(value))
+            if bool(((size > 0) & (size < fmt.tiny)).any()):
+                return True
+    return False
+
+
+def _beyond_condition(patient: Patient, case: Case, o: Output) -> bool:
+    """Whether the error is well beyond what half a unit in the last place of the inputs makes of the output."""
+    error = case.error(o)
+    base = case.real.values[o.node]
+    if error is None or base is None:
+        return False
+    rng = np.random.default_rng(patient.settings.seed)
+    most = 0.0
+    for _ in range(SIGNS):
+        moved = precise(case.graph, _jittered(patient.domains, case.inputs, rng), digits=6, nodes=(o.node,))
+        after = None if moved is None else moved.values[o.node]
+        change = None if after is None else case.real.distance(o.node, after)
+        if change is None or not np.isfinite(change).all():
+            continue
+        most = max(most, float(change.max(initial=0.0)))
+    return float(error.max(initial=0.0)) > EXPLAINED * most
+
+
+def _jittered(domains: Mapping[str, Domain], inputs: Inputs, rng: np.random.Generator) -> dict[str, Array]:
+    """The inputs as float64, every element of a continuous one half a unit in its last place higher or lower."""
+    out = dict(inputs)
+    for name, d in domains.items():
+        if d.value is None and d.kind in CONTINUOUS and d.format.is_float:
+            x = inputs[name].astype(np.float64)
+            step = np.where(rng.random(x.shape) < 0.5, next_up(d.format, x) - x, next_down(d.format, x) - x) / 2
+            out[name] = np.clip(x + np.where(np.isfinite(step), step, 0.0), d.low, d.high)
+    return out
+
+
+def _better_known(graph: Graph, node: Node) -> bool:
+    """Whether the operation is a difference of two squares, which (a - b) (a + b) gives with all digits."""
+    return node.op == "sub" and all(_squared(graph, graph.nodes[j]) for j in node.inputs)
+
+
+def _squared(graph: Graph, node: Node) -> bool:
+    if node.op == "pow":
+        power = graph.nodes[node.inputs[1]]
+        return power.op == "const" and bool((np.asarray(power.attrs["value"], np.float64) == 2).all())
+    return node.op == "square" or (node.op == "mul" and node.inputs[0] == node.inputs[1])
+
+
+# ---------------------------------------------------------------- which expression
+
+
+def _culprit(case: Case, o: Output) -> Node | None:
+    """The operation that loses the digits of an output."""
+    values = evaluate(case.graph, case.inputs)
+    values = [v if v is not None else case.trace.values[i] for i, v in enumerate(values)]
+    errors = [_node_ulps(case, i, v) for i, v in enumerate(values)]
+    target = o.node
+    while True:
+        node = _first_to_repair(case, values, errors, target)
+        if node is None:
+            return None
+        inward = [j for j in node.inputs if errors[j] >= BAD_ULPS]
+        if not inward or errors[node.id] >= BAD_ULPS * max(errors[j] for j in inward):
+            return _rounded_away(case.graph, node)
+        if max(inward, key=lambda j: errors[j]) == target:
+            return None
+        target = max(inward, key=lambda j: errors[j])  # several causes meet here: the worst of them
+
+
+def _node_ulps(case: Case, i: int, value: Array | None) -> float:
+    node, real = case.graph.nodes[i], case.real.values[i]
+    if value is None or real is None or not node.format.is_float or not value.size:
+        return 0.0
+    error = case.real.distance(i, value)
+    return 0.0 if error is None else float(_in_ulps(error, rounded(real), node.format).max(initial=0.0))
+
+
+def _first_to_repair(case: Case, values: Sequence[Array | None], errors: Sequence[float], target: int) -> Node | None:
+    """The first operation whose value, put right, brings the error of a node to less than the square root of what it is."""
+    enough = max(BAD_ULPS, errors[target] ** 0.5)
+    for i in sorted(ancestors(case.graph, target)):
+        node, real = case.graph.nodes[i], case.real.values[i]
+        if errors[i] < BAD_ULPS or real is None or node.op in ("input", "const"):
+            continue
+        if i == target or _node_ulps(case, target, _with(case.graph, values, i, rounded(real).astype(node.format.numpy), target)) <= enough:
+            return node
+    return None
+
+
+def _with(graph: Graph, values: Sequence[Array | None], i: int, value: Array, target: int) -> Array | None:
+    """The value of a node if another had that value."""
+    changed = {i}
+    given: list[Array | None] = list(values)
+    given[i] = value
+    for node in graph.nodes[i + 1 :]:
+        if any(j in changed for j in node.inputs):
+            changed.add(node.id)
+            given[node.id] = None
+    return fill(graph, given)[target]
+
+
+def _rounded_away(graph: Graph, node: Node) -> Node:
+    """The sum whose rounding a logarithm, a root or a power then makes large: in log(1 + x) it is 1 + x that loses x."""
+    if node.op in DIFFERENCES:
+        return node
+    sums = [graph.nodes[j] for j in node.inputs if graph.nodes[j].op in ("add", "sub") and graph.nodes[j].site is not None]
+    return sums[0] if len(sums) == 1 else node
+
+
+# ---------------------------------------------------------------- the finding
+
+
+def _simplest(patient: Patient, case: Case, node: Node, o: Output) -> tuple[Case, Node, Output]:
+    """The same defect on the simplest input found that loses about as many digits."""
+    m = case.measure
+    here = lost(m, [case.inputs])[0]
+    enough = max(0.5, here - 1 / m.of(o.name)) if np.isfinite(here) else 0.5
+    simple = shrink(case.inputs, patient.domains, lambda i: bool(lost(m, [i])[0] >= enough), budget=SHRINKS)
+    again = _judged(patient, m, simple)
+    return again if again is not None and again[1].site == node.site else (case, node, o)
+
+
+def _finding(patient: Patient, case: Case, node: Node, o: Output) -> Finding:
+    where, share = _region(patient, case)
+    real = case.real.float64(o.node)
+    computed = case.computed(o.name)
+    assert real is not None and computed is not None
+    error = case.error(o)
+    assert error is not None
+    at = np.unravel_index(int(error.argmax()), error.shape) if error.size else ()
+    shown = Accuracy(
+        o.name,
+        case.digits(o, _library(node)),
+        case.measure.of(o.name),
+        float(computed.reshape(real.shape)[at]),
+        float(real[at]),
+        where,
+        share,
+    )
+    exact = {p.name: e for p in case.graph.outputs if (e := case.real.float64(p.node)) is not None}
+    witness = replace(patient.witness(case.inputs, case.run), exact=exact)
+    message = f"{_what(shown)} {_why(case, node)} {_regions(shown)}"
+    return Finding(
+        "", "inaccurate", WARNING, "cancellation", message, node.op, node.phase, node.site, (patient.mode,), (), (), witness, (), shown
+    )
+
+
+def _what(a: Accuracy) -> str:
+    output = "the loss" if a.output == "loss" else f"the gradient by {a.output}"
+    digits = f"{int(a.digits)} correct {'digit' if int(a.digits) == 1 else 'digits'}" if a.digits >= 1 else "no correct digit"
+    return f"on this input {output} has {digits} of {int(a.of)}: {a.computed:.9g} where the exact value is {a.exact:.9g}."
+
+
+def _why(case: Case, node: Node) -> str:
+    """What the operation does to the digits, with the numbers it works on."""
+    text = " ".join(node.site.text.split()) if node.site else node.op
+    text = text if len(text) <= 60 else text[:57] + "..."
+    pair = _operands(case, node)
+    if node.op not in ("sub", "add") or pair is None:
+        return f"`{text}` makes the rounding error of its operands large."
+    one, other = sorted(map(abs, pair))
+    if one < 0.1 * other:
+        return f"`{text}` adds {one:.3g} to {other:.9g}: the sum keeps few digits of the small number, and what follows needs them."
+    return f"`{text}` takes the difference of {pair[0]:.9g} and {abs(pair[1]):.9g}: what is left is mostly their rounding error."
+
+
+def _operands(case: Case, node: Node) -> tuple[float, float] | None:
+    """The two operands of a sum where its error is largest."""
+    values = evaluate(case.graph, case.inputs)
+    result, real = values[node.id], case.real.values[node.id]
+    operands = [values[j] for j in node.inputs]
+    if result is None or real is None or len(operands) != 2 or any(v is None for v in operands) or not result.size:
+        return None
+    error = case.real.distance(node.id, result)
+    if error is None:
+        return None
+    at = np.unravel_index(int(_in_ulps(error, rounded(real), node.format).argmax()), error.shape) if error.shape else ()
+    first, second = (float(np.broadcast_to(v, result.shape)[at]) for v in operands if v is not None)
+    return first, second
+
+
+# ---------------------------------------------------------------- the region
+
+
+def _region(patient: Patient, case: Case) -> tuple[dict[str, tuple[tuple[float, float], ...]], float]:
+    """Per input the intervals in which more than half of the digits are lost, and the share of evenly drawn inputs that lose as many.
+
+    An interval is of the value that all elements of the input have, or, where that loses nothing, of their mean while their differences
+    stay as in the witness; the other inputs are the witness's.
+    """
+    m, where = case.measure, {}
+    step = COARSER if m.exactly else 1
+    for name, d in patient.domains.items():
+        if d.value is not None or d.kind not in CONTINUOUS or not d.format.is_float or sample.huge(d):
+            continue
+        grid = _grid(d)[::step]
+        x = case.inputs[name].astype(np.float64)
+        for base in (np.zeros(()), x - x.mean()):
+            tries = [{**case.inputs, name: sample.project(d, base + v)} for v in grid]
+            intervals = _runs(grid, lost(m, tries) > 0.5)
+            if intervals:
+                where[name] = intervals
+                break
+    rng = np.random.default_rng(patient.settings.seed)
+    drawn = [{n: _even(d, rng) for n, d in patient.domains.items()} for _ in range(EVEN // step)]
+    return where, float(np.mean(lost(m, drawn) > 0.5))
+
+
+def _even(d: Domain, rng: np.random.Generator) -> Array:
+    if d.value is not None or d.kind not in CONTINUOUS or not d.format.is_float:
+        return sample.draw(d, rng)
+    return sample.project(d, 2 * rng.uniform(d.low / 2, d.high / 2, d.shape))
+
+
+def _grid(d: Domain) -> Float64:
+    """Values of a domain in order, at all magnitudes and evenly."""
+    reach = max(abs(d.low), abs(d.high))
+    sizes = reach * 10.0 ** np.linspace(-10.0, 0.0, GRID // 3)
+    near_one = 1 - 10.0 ** np.linspace(-7.0, 0.0, GRID // 6) if d.low <= 1 <= d.high else np.zeros(0)
+    values = np.concatenate([-sizes, sizes, np.linspace(d.low, d.high, GRID // 3), near_one, np.zeros(1)])
+    return np.unique(sample.project(replace(d, shape=values.shape), values).astype(np.float64))
+
+
+def _runs(grid: Float64, bad: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """The intervals of a grid on which a mask holds, the longest first, at most three."""
+    runs: list[tuple[float, float]] = []
+    start = None
+    for k, here in enumerate([*bad.tolist(), False]):
+        if here and start is None:
+            start = k
+        if not here and start is not None:
+            runs.append((float(grid[start]), float(grid[k - 1])))
+            start = None
+    return tuple(sorted(runs, key=lambda r: r[0] - r[1])[:3])
+
+
+def _regions(a: Accuracy) -> str:
+    """The region in words."""
+    parts = [f"{name} in {' or '.join(_interval(r) for r in runs)}" for name, runs in a.where.items()]
+    share = f"{a.share:.0%} of evenly drawn inputs lose as much" if a.share >= 0.005 else "evenly drawn inputs rarely lose as much"
+    return f"More than half of the digits go for {' and for '.join(parts)}; {share}." if parts else f"{share[0].upper()}{share[1:]}."
+
+
+def _interval(run: tuple[float, float]) -> str:
+    return f"[{run[0]:.3g}, {run[1]:.3g}]"
