@@ -6,11 +6,14 @@ output has less than half of its format's digits right (`digits` says against wh
 - what the inputs' own rounding explains: where moving every floating input by half a unit in its last place moves the output by a quarter
   of the error or more, the problem is ill-conditioned there and the code is not to blame (w * x - y of a good fit), unless a form without
   the loss is known (a² - b²);
+- what is lost inside a library's function or in a derivative that the framework made: nothing in the user's code could be changed (the
+  stable forms do it too: log_softmax of a confident answer, layer_norm far from zero);
 - what takes another branch in real arithmetic, or what underflow has rounded: that is not cancellation.
 
 The expression to blame is the first whose value, put right to the format's last digit, puts the output right.
 """
 
+import ast
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +24,7 @@ from whynan.analysis.evaluate import ancestors, evaluate, fill
 from whynan.analysis.finding import WARNING, Accuracy, Finding
 from whynan.analysis.health import Patient
 from whynan.analysis.precise import Precise, precise, rounded
+from whynan.analysis.region import in_words, region
 from whynan.analysis.shrink import shrink
 from whynan.domain import sample
 from whynan.domain.spec import CONTINUOUS, Domain
@@ -34,10 +38,17 @@ SIGNS = 6  # patterns of half a unit added to and taken from the inputs
 EXPLAINED = 4.0  # an error this many times as large as what those patterns move is the code's
 BAD_ULPS = 4.0  # from here on a value counts as wrong
 SHRINKS = 80
-GRID = 193  # values at which an input's region is looked at
-EVEN = 256  # evenly drawn inputs for its share of the domain
-COARSER = 8  # so many times fewer where each takes real arithmetic
 
+COMPOSITE = frozenset({"var", "norm", "softmax", "log_softmax", "logsumexp", "cdist", "logcumsumexp"})  # a library's function each
+# other names of the functions that compute an operation
+CALLED = {
+    "sub": ("subtract", "rsub"),
+    "acos": ("arccos",),
+    "asin": ("arcsin",),
+    "pow": ("power",),
+    "sum": ("reduce_sum",),
+    "add": ("add_n",),
+}
 DIFFERENCES = frozenset({"sub", "add", "fma", "sum", "mean", "matmul", "cumsum"})
 
 
@@ -68,12 +79,12 @@ class Case:
         error = self.real.distance(o.node, computed.reshape(exact.shape))
         return error if error is not None and np.isfinite(error).all() else None
 
-    def digits(self, o: Output, library: bool = False) -> float:
+    def digits(self, o: Output) -> float:
         """The correct digits of an output, all of them where nothing can be said."""
         error, exact = self.error(o), self.real.float64(o.node)
         if error is None or exact is None:
             return self.measure.of(o.name)
-        return float(self.measure.digits(o.name, error[None], exact[None], library)[0])
+        return float(self.measure.digits(o.name, error[None], exact[None])[0])
 
 
 def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
@@ -167,16 +178,26 @@ def _judged(patient: Patient, m: Measure, inputs: Inputs) -> tuple[Case, Node, O
         if case.digits(o) >= m.of(o.name) / 2:
             return None
         node = _culprit(case, o)
-        if node is None or node.site is None or case.digits(o, _library(node)) >= m.of(o.name) / 2 or _underflows(case, node):
+        if node is None or not _written(node) or _underflows(case, node):
             continue
         if _better_known(case.graph, node) or _beyond_condition(patient, case, o):
             return case, node, o
     return None
 
 
-def _library(node: Node) -> bool:
-    """Whether the operation stands inside a library's function or in the derivative that the framework made."""
-    return node.phase != FORWARD or bool(node.site and node.site.detail)
+def _written(node: Node) -> bool:
+    """Whether the user wrote the operation itself: as an operator, or by calling the function of its name."""
+    if node.phase != FORWARD or node.site is None or node.op in COMPOSITE:
+        return False
+    try:
+        tree = ast.parse(node.site.text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):  # a statement, such as x -= y
+        return True
+    if not isinstance(tree, ast.Call):
+        return True
+    function = tree.func
+    name = function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    return name in (node.op, *CALLED.get(node.op, ()))
 
 
 def _underflows(case: Case, node: Node) -> bool:
@@ -306,7 +327,7 @@ def _simplest(patient: Patient, case: Case, node: Node, o: Output) -> tuple[Case
 
 
 def _finding(patient: Patient, case: Case, node: Node, o: Output) -> Finding:
-    where, share = _region(patient, case)
+    found = region(case.measure, patient.domains, case.inputs, patient.settings.seed)
     real = case.real.float64(o.node)
     computed = case.computed(o.name)
     assert real is not None and computed is not None
@@ -315,16 +336,16 @@ def _finding(patient: Patient, case: Case, node: Node, o: Output) -> Finding:
     at = np.unravel_index(int(error.argmax()), error.shape) if error.size else ()
     shown = Accuracy(
         o.name,
-        case.digits(o, _library(node)),
+        case.digits(o),
         case.measure.of(o.name),
         float(computed.reshape(real.shape)[at]),
         float(real[at]),
-        where,
-        share,
+        found.where,
+        found.share,
     )
     exact = {p.name: e for p in case.graph.outputs if (e := case.real.float64(p.node)) is not None}
     witness = replace(patient.witness(case.inputs, case.run), exact=exact)
-    message = f"{_what(shown)} {_why(case, node)} {_regions(shown)}"
+    message = " ".join(filter(None, (_what(shown), _why(case, node), in_words(found))))
     return Finding(
         "", "inaccurate", WARNING, "cancellation", message, node.op, node.phase, node.site, (patient.mode,), (), (), witness, (), shown
     )
@@ -332,7 +353,8 @@ def _finding(patient: Patient, case: Case, node: Node, o: Output) -> Finding:
 
 def _what(a: Accuracy) -> str:
     output = "the loss" if a.output == "loss" else f"the gradient by {a.output}"
-    digits = f"{int(a.digits)} correct {'digit' if int(a.digits) == 1 else 'digits'}" if a.digits >= 1 else "no correct digit"
+    count = int(a.digits)
+    digits = "less than one correct digit" if count < 1 else f"{count} correct digit{'s' if count > 1 else ''}"
     return f"on this input {output} has {digits} of {int(a.of)}: {a.computed:.9g} where the exact value is {a.exact:.9g}."
 
 
@@ -343,10 +365,12 @@ def _why(case: Case, node: Node) -> str:
     pair = _operands(case, node)
     if node.op not in ("sub", "add") or pair is None:
         return f"`{text}` makes the rounding error of its operands large."
-    one, other = sorted(map(abs, pair))
-    if one < 0.1 * other:
-        return f"`{text}` adds {one:.3g} to {other:.9g}: the sum keeps few digits of the small number, and what follows needs them."
-    return f"`{text}` takes the difference of {pair[0]:.9g} and {abs(pair[1]):.9g}: what is left is mostly their rounding error."
+    first, second = (f"{x:.9g}" for x in pair)
+    small, large = sorted(map(abs, pair))
+    if small < 0.1 * large:
+        return f"In `{text}` the sum of {first} and {second} keeps few digits of the small number, and what follows needs them."
+    done = f"subtracts {second} from {first}" if node.op == "sub" else f"adds {second} to {first}"
+    return f"`{text}` {done}: what is left is mostly their rounding error."
 
 
 def _operands(case: Case, node: Node) -> tuple[float, float] | None:
@@ -362,69 +386,3 @@ def _operands(case: Case, node: Node) -> tuple[float, float] | None:
     at = np.unravel_index(int(_in_ulps(error, rounded(real), node.format).argmax()), error.shape) if error.shape else ()
     first, second = (float(np.broadcast_to(v, result.shape)[at]) for v in operands if v is not None)
     return first, second
-
-
-# ---------------------------------------------------------------- the region
-
-
-def _region(patient: Patient, case: Case) -> tuple[dict[str, tuple[tuple[float, float], ...]], float]:
-    """Per input the intervals in which more than half of the digits are lost, and the share of evenly drawn inputs that lose as many.
-
-    An interval is of the value that all elements of the input have, or, where that loses nothing, of their mean while their differences
-    stay as in the witness; the other inputs are the witness's.
-    """
-    m, where = case.measure, {}
-    step = COARSER if m.exactly else 1
-    for name, d in patient.domains.items():
-        if d.value is not None or d.kind not in CONTINUOUS or not d.format.is_float or sample.huge(d):
-            continue
-        grid = _grid(d)[::step]
-        x = case.inputs[name].astype(np.float64)
-        for base in (np.zeros(()), x - x.mean()):
-            tries = [{**case.inputs, name: sample.project(d, base + v)} for v in grid]
-            intervals = _runs(grid, lost(m, tries) > 0.5)
-            if intervals:
-                where[name] = intervals
-                break
-    rng = np.random.default_rng(patient.settings.seed)
-    drawn = [{n: _even(d, rng) for n, d in patient.domains.items()} for _ in range(EVEN // step)]
-    return where, float(np.mean(lost(m, drawn) > 0.5))
-
-
-def _even(d: Domain, rng: np.random.Generator) -> Array:
-    if d.value is not None or d.kind not in CONTINUOUS or not d.format.is_float:
-        return sample.draw(d, rng)
-    return sample.project(d, 2 * rng.uniform(d.low / 2, d.high / 2, d.shape))
-
-
-def _grid(d: Domain) -> Float64:
-    """Values of a domain in order, at all magnitudes and evenly."""
-    reach = max(abs(d.low), abs(d.high))
-    sizes = reach * 10.0 ** np.linspace(-10.0, 0.0, GRID // 3)
-    near_one = 1 - 10.0 ** np.linspace(-7.0, 0.0, GRID // 6) if d.low <= 1 <= d.high else np.zeros(0)
-    values = np.concatenate([-sizes, sizes, np.linspace(d.low, d.high, GRID // 3), near_one, np.zeros(1)])
-    return np.unique(sample.project(replace(d, shape=values.shape), values).astype(np.float64))
-
-
-def _runs(grid: Float64, bad: np.ndarray) -> tuple[tuple[float, float], ...]:
-    """The intervals of a grid on which a mask holds, the longest first, at most three."""
-    runs: list[tuple[float, float]] = []
-    start = None
-    for k, here in enumerate([*bad.tolist(), False]):
-        if here and start is None:
-            start = k
-        if not here and start is not None:
-            runs.append((float(grid[start]), float(grid[k - 1])))
-            start = None
-    return tuple(sorted(runs, key=lambda r: r[0] - r[1])[:3])
-
-
-def _regions(a: Accuracy) -> str:
-    """The region in words."""
-    parts = [f"{name} in {' or '.join(_interval(r) for r in runs)}" for name, runs in a.where.items()]
-    share = f"{a.share:.0%} of evenly drawn inputs lose as much" if a.share >= 0.005 else "evenly drawn inputs rarely lose as much"
-    return f"More than half of the digits go for {' and for '.join(parts)}; {share}." if parts else f"{share[0].upper()}{share[1:]}."
-
-
-def _interval(run: tuple[float, float]) -> str:
-    return f"[{run[0]:.3g}, {run[1]:.3g}]"

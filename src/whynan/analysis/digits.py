@@ -3,9 +3,8 @@
 Correct digits of a computed number c with the exact value e: -log10(|c - e| / scale), at least 0 and at most as many as the format has
 (7.2 in float32). The scale says what the error is measured against:
 
-- of the loss: |e|, but no less than the last digit of an ordinary loss (eps times its median size on ordinary inputs). Where the digits are
-  lost inside a library's function or in its derivative, no less than an ordinary loss itself: there a loss near 0 is rounded to the format
-  as the library's stable form does it, and nothing in the user's code can be changed.
+- of the loss: |e|; but where that is less than the last digits of an ordinary loss (4 eps times its median size on ordinary inputs) it
+  counts as zero, and the error is measured against an ordinary loss: whether a loss at its minimum is 0 or 6e-8 is nobody's question.
 - of a gradient: its largest element, but no less than an ordinary gradient's largest element. Gradients are added up: one far smaller than
   usual may be wrong in every digit without harm (sigmoid(x) - 1 for a confident, correct answer).
 
@@ -29,6 +28,7 @@ from whynan.ops._opdef import known
 
 Inputs = Mapping[str, Array]
 
+LAST_DIGITS = 4  # units in the last place of an ordinary loss: a smaller loss counts as zero
 ORDINARY = 17  # ordinary inputs that say how large the outputs usually are
 BATCH = 128
 CANDIDATES = 1024
@@ -56,18 +56,18 @@ class Measure:
         """The number of digits that the output can have."""
         return float(-np.log10(self.formats[name].eps / 2))
 
-    def scale(self, name: str, exact: Float64, library: bool = False) -> Float64:
+    def scale(self, name: str, exact: Float64) -> Float64:
         """What an error of that output is measured against; `exact` has one exact value of the output for each row."""
         size = np.abs(exact).reshape(len(exact), -1).max(axis=1, initial=0.0)
-        usual = self.sizes.get(name, 0.0)
-        least = usual if name != "loss" or library else usual * self.formats[name].eps
-        return np.asarray(np.maximum(size, max(least, self.formats[name].smallest)))
+        fmt, usual = self.formats[name], self.sizes.get(name, 0.0)
+        least = LAST_DIGITS * fmt.eps * usual if name == "loss" else usual
+        return np.asarray(np.maximum(np.where(size < least, usual, size), fmt.smallest))
 
-    def digits(self, name: str, error: Float64, exact: Float64, library: bool = False) -> Float64:
+    def digits(self, name: str, error: Float64, exact: Float64) -> Float64:
         """The correct digits of an output for each row of errors (|computed - exact|): those of its worst element."""
         worst = np.abs(error).reshape(len(error), -1).max(axis=1, initial=0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            digits = -np.log10(worst / self.scale(name, exact, library))
+            digits = -np.log10(worst / self.scale(name, exact))
         return np.asarray(np.clip(np.where(np.isnan(digits), self.of(name), digits), 0.0, self.of(name)))
 
 
