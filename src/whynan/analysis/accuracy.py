@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whynan.analysis.digits import CHOICES, Inputs, Measure, is_choice, lost, measure, narrowed, values_of, worst
+from whynan.analysis.digits import CHOICES, Inputs, Measure, both, is_choice, lost, measure, quick, worst
 from whynan.analysis.evaluate import ancestors, evaluate, fill
 from whynan.analysis.finding import WARNING, Accuracy, Finding
 from whynan.analysis.health import Patient
@@ -31,6 +31,7 @@ from whynan.domain.spec import CONTINUOUS, Domain
 from whynan.ir.dtype import Array, Float64, Format, next_down, next_up
 from whynan.ir.frontend import Run, Trace
 from whynan.ir.graph import FORWARD, Graph, Node, Output
+from whynan.ir.where import Site
 
 MOST_FOUND = 4  # findings for one mode
 MOST_SUSPECTS = 10  # inputs that are looked at closely
@@ -92,14 +93,15 @@ def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
     m = measure(trace.graph, patient.domains, patient.settings.seed)
     if m is None:
         return
-    blamed: set[object] = set()
+    blamed: list[Site] = []
     for inputs in _suspects(m, worst(m, patient.domains, patient.settings.seed)):
         if len(blamed) == MOST_FOUND:
             return
         found = _judged(patient, m, inputs)
-        if found is None or found[1].site in blamed:
+        site = found[1].site if found is not None else None
+        if found is None or site is None or any(site.overlaps(other) for other in blamed):  # a part of what is reported, or the whole
             continue
-        blamed.add(found[1].site)
+        blamed.append(site)
         yield _finding(patient, *_simplest(patient, *found))
 
 
@@ -109,13 +111,13 @@ def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
 def _suspects(m: Measure, ranked: Sequence[tuple[float, Inputs]]) -> list[Inputs]:
     """The worst inputs for each operation that adds most to the error there, at most `MOST_SUSPECTS`."""
     bad = [inputs for share, inputs in ranked if share > 0.5][:400]
-    looked = narrowed(m)
-    narrow, wide = (values_of(looked.graph, bad, wide=w) if bad else None for w in (False, True))
-    if narrow is None or wide is None:
+    looked = quick(m)
+    values = both(looked, bad) if bad else None
+    if values is None:
         return []
-    wrong = {i: _ulps(narrow[i].astype(np.float64), wide[i].astype(np.float64), looked.graph.nodes[i].format, len(bad)) for i in narrow}
-    order = [i for i in sorted(wrong) if looked.graph.nodes[i].inputs and looked.graph.nodes[i].format.is_float]
-    growth = np.stack([wrong[i] / np.maximum(1.0, np.max([wrong[j] for j in looked.graph.nodes[i].inputs], axis=0)) for i in order])
+    wrong = {i: _ulps(v, values[1][i], m.graph.nodes[i].format, len(bad)) for i, v in values[0].items()}
+    order = [i for i in sorted(wrong) if m.graph.nodes[i].inputs and m.graph.nodes[i].format.is_float]
+    growth = np.stack([wrong[i] / np.maximum(1.0, np.max([wrong[j] for j in m.graph.nodes[i].inputs], axis=0)) for i in order])
     groups: dict[int, list[Inputs]] = {}
     for column, inputs in enumerate(bad):
         groups.setdefault(int(growth[:, column].argmax()), []).append(inputs)
@@ -123,12 +125,12 @@ def _suspects(m: Measure, ranked: Sequence[tuple[float, Inputs]]) -> list[Inputs
     return [row[k] for k in range(3) for row in rows if k < len(row)][:MOST_SUSPECTS]
 
 
-def _ulps(computed: Float64, exact: Float64, fmt: Format, count: int) -> Float64:
+def _ulps(computed: Array, exact: Array, fmt: Format, count: int) -> Float64:
     """For each row the largest error in units of the last place."""
     if not fmt.is_float:
         return np.zeros(count)
     with np.errstate(invalid="ignore"):
-        error = np.abs(computed - exact)
+        error = np.abs(computed.astype(np.float64) - exact.astype(np.float64))
     return np.asarray(_in_ulps(error, exact, fmt).reshape(count, -1).max(axis=1, initial=0.0))
 
 
@@ -225,18 +227,18 @@ def _beyond_condition(patient: Patient, case: Case, o: Output) -> bool:
         change = None if after is None else case.real.distance(o.node, after)
         if change is None or not np.isfinite(change).all():
             continue
-        most = max(most, float(change.max(initial=0.0)))
+        most = max(most, float(change.max(initial=0.0)) / 2)
     return float(error.max(initial=0.0)) > EXPLAINED * most
 
 
 def _jittered(domains: Mapping[str, Domain], inputs: Inputs, rng: np.random.Generator) -> dict[str, Array]:
-    """The inputs as float64, every element of a continuous one half a unit in its last place higher or lower."""
+    """The inputs with every element of a continuous one a whole unit in its last place higher or lower: half a unit is no number of it."""
     out = dict(inputs)
     for name, d in domains.items():
         if d.value is None and d.kind in CONTINUOUS and d.format.is_float:
             x = inputs[name].astype(np.float64)
-            step = np.where(rng.random(x.shape) < 0.5, next_up(d.format, x) - x, next_down(d.format, x) - x) / 2
-            out[name] = np.clip(x + np.where(np.isfinite(step), step, 0.0), d.low, d.high)
+            moved = np.where(rng.random(x.shape) < 0.5, next_up(d.format, x), next_down(d.format, x))
+            out[name] = np.clip(moved, d.low, d.high).astype(d.format.numpy)
     return out
 
 
@@ -355,7 +357,9 @@ def _what(a: Accuracy) -> str:
     output = "the loss" if a.output == "loss" else f"the gradient by {a.output}"
     count = int(a.digits)
     digits = "less than one correct digit" if count < 1 else f"{count} correct digit{'s' if count > 1 else ''}"
-    return f"on this input {output} has {digits} of {int(a.of)}: {a.computed:.9g} where the exact value is {a.exact:.9g}."
+    shown = 9 if a.of < 10 else 17
+    numbers = f"{a.computed:.{shown}g} where the exact value is {a.exact:.{shown}g}"
+    return f"on this input {output} has {digits} of {int(a.of)}: {numbers}."
 
 
 def _why(case: Case, node: Node) -> str:
@@ -363,14 +367,21 @@ def _why(case: Case, node: Node) -> str:
     text = " ".join(node.site.text.split()) if node.site else node.op
     text = text if len(text) <= 60 else text[:57] + "..."
     pair = _operands(case, node)
+    if node.op in ("sum", "mean", "matmul", "cumsum"):
+        return f"`{text}` adds numbers that nearly cancel: what is left is mostly their rounding error."
     if node.op not in ("sub", "add") or pair is None:
         return f"`{text}` makes the rounding error of its operands large."
-    first, second = (f"{x:.9g}" for x in pair)
+    first, second = (_number(x, node.format) for x in pair)
     small, large = sorted(map(abs, pair))
     if small < 0.1 * large:
         return f"In `{text}` the sum of {first} and {second} keeps few digits of the small number, and what follows needs them."
     done = f"subtracts {second} from {first}" if node.op == "sub" else f"adds {second} to {first}"
     return f"`{text}` {done}: what is left is mostly their rounding error."
+
+
+def _number(x: float, fmt: Format) -> str:
+    """A number with all digits of its format."""
+    return f"{x:.{int(np.ceil(1 - np.log10(fmt.eps / 2)))}g}"
 
 
 def _operands(case: Case, node: Node) -> tuple[float, float] | None:

@@ -23,11 +23,12 @@ from whynan.domain import sample
 from whynan.domain.spec import CONTINUOUS, ROWS, Domain
 from whynan.errors import OpError
 from whynan.ir.dtype import FLOAT32, Array, Float64, Format
-from whynan.ir.graph import Graph
-from whynan.ops._opdef import known
+from whynan.ir.graph import Graph, call_of
+from whynan.ops._opdef import known, run
 
 Inputs = Mapping[str, Array]
 
+BLURRED_BITS = 44  # of a program in float64 when float64 itself is the reference
 LAST_DIGITS = 4  # units in the last place of an ordinary loss: a smaller loss counts as zero
 ORDINARY = 17  # ordinary inputs that say how large the outputs usually are
 BATCH = 128
@@ -40,17 +41,21 @@ CHOICES = frozenset({"sign", "floor", "ceil", "round", "trunc", "heaviside", "fl
 class Measure:
     """What errors of a graph's outputs are compared with.
 
-    `sizes` are, by output name, the usual sizes of the loss and of the gradients' largest elements, `formats` those whose digits count.
+    `sizes` are, by output name, the usual sizes of the loss and of the gradients' largest elements, `formats` those whose digits count. A
+    `blurred` measure rounds to `BLURRED_BITS` bits what is computed in float64. A loss of less than `least` units in the last place of an
+    ordinary one counts as zero.
     """
 
     graph: Graph
     sizes: Mapping[str, float]
     formats: Mapping[str, Format]
+    blurred: bool = False
+    least: float = LAST_DIGITS
 
     @property
     def exactly(self) -> bool:
         """Whether only real arithmetic can tell the errors: float64 is no reference for itself."""
-        return any(f.eps < FLOAT32.eps for f in self.formats.values())
+        return not self.blurred and any(f.eps < FLOAT32.eps for f in self.formats.values())
 
     def of(self, name: str) -> float:
         """The number of digits that the output can have."""
@@ -60,7 +65,7 @@ class Measure:
         """What an error of that output is measured against; `exact` has one exact value of the output for each row."""
         size = np.abs(exact).reshape(len(exact), -1).max(axis=1, initial=0.0)
         fmt, usual = self.formats[name], self.sizes.get(name, 0.0)
-        least = LAST_DIGITS * fmt.eps * usual if name == "loss" else usual
+        least = self.least * fmt.eps * usual if name == "loss" else usual
         return np.asarray(np.maximum(np.where(size < least, usual, size), fmt.smallest))
 
     def digits(self, name: str, error: Float64, exact: Float64) -> Float64:
@@ -99,7 +104,7 @@ def _coarsest(graph: Graph, node: int) -> Format:
 
 def values_of(graph: Graph, inputs: Sequence[Inputs], *, wide: bool) -> dict[int, Array] | None:
     """All values that the outputs need on many inputs, stacked; None where the graph cannot be evaluated."""
-    order = sorted(set().union(*(ancestors(graph, o.node) for o in graph.outputs)))
+    order = _order(graph)
     if any(not known(n.op) or n.op == "random" for n in (graph.nodes[i] for i in order) if n.op not in ("input", "const")):
         return None
     stacked = {name: np.stack([c[name] for c in inputs]) for name in graph.inputs}
@@ -109,6 +114,36 @@ def values_of(graph: Graph, inputs: Sequence[Inputs], *, wide: bool) -> dict[int
         return None
 
 
+def _order(graph: Graph) -> list[int]:
+    """What the outputs need, in order of execution."""
+    return sorted(set().union(*(ancestors(graph, o.node) for o in graph.outputs)))
+
+
+def both(m: Measure, inputs: Sequence[Inputs]) -> tuple[dict[int, Array], dict[int, Array]] | None:
+    """All values as computed and as they should be, both only as good as float64 tells; None where the graph cannot be evaluated."""
+    exact = values_of(m.graph, inputs, wide=True)
+    computed = exact if exact is None else _blurred(m.graph, exact) if m.blurred else values_of(m.graph, inputs, wide=False)
+    return None if exact is None or computed is None else (computed, exact)
+
+
+def _blurred(graph: Graph, exact: Mapping[int, Array]) -> dict[int, Array]:
+    """The values if every operation rounded its result to `BLURRED_BITS` bits."""
+    out: dict[int, Array] = {}
+    for i in _order(graph):
+        node = graph.nodes[i]
+        if not node.inputs:
+            out[i] = exact[i]
+            continue
+        value = run(call_of(graph, node), [out[j] for j in node.inputs], wide=True)
+        out[i] = _rounded(value) if node.format.is_float else value
+    return out
+
+
+def _rounded(x: Float64) -> Float64:
+    fraction, exponent = np.frexp(x)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(fraction, BLURRED_BITS)), exponent - BLURRED_BITS))
+
+
 def lost(m: Measure, inputs: Sequence[Inputs]) -> Float64:
     """For each input the share of the digits that the worst output loses: 0 to 1; NaN where the graph tells nothing.
 
@@ -116,15 +151,16 @@ def lost(m: Measure, inputs: Sequence[Inputs]) -> Float64:
     on the real values and on the framework's own run.
     """
     if m.exactly:
-        return np.array([_lost_exactly(m, one) for one in inputs])
+        return np.array([lost_exactly(m, one) for one in inputs])
     parts = [_lost_wide(m, inputs[k : k + BATCH]) for k in range(0, len(inputs), BATCH)]
     return np.concatenate([np.zeros(0), *parts])
 
 
 def _lost_wide(m: Measure, inputs: Sequence[Inputs]) -> Float64:
-    narrow, wide = values_of(m.graph, inputs, wide=False), values_of(m.graph, inputs, wide=True)
-    if narrow is None or wide is None:
+    values = both(m, inputs)
+    if values is None:
         return np.full(len(inputs), np.nan)
+    narrow, wide = values
     share = np.zeros(len(inputs))
     for o in m.graph.outputs:
         computed, exact = narrow[o.node].astype(np.float64), wide[o.node].astype(np.float64)
@@ -154,7 +190,8 @@ def is_choice(graph: Graph, i: int) -> bool:
     return node.op not in ("input", "const") and (not node.format.is_float or node.op in CHOICES)
 
 
-def _lost_exactly(m: Measure, inputs: Inputs) -> float:
+def lost_exactly(m: Measure, inputs: Inputs) -> float:
+    """The share of the digits lost on one input, against the real values; NaN where they are not known."""
     narrow = values_of(m.graph, [inputs], wide=False)
     real = precise(m.graph, inputs)
     if narrow is None or real is None:
@@ -168,11 +205,10 @@ def _lost_exactly(m: Measure, inputs: Inputs) -> float:
     return share
 
 
-def narrowed(m: Measure) -> Measure:
-    """The same program in float32 where it is in float64: cheap to measure, and it loses its digits in the same places."""
-    nodes = tuple(replace(n, format=FLOAT32) if n.format.name == "float64" else n for n in m.graph.nodes)
-    graph = replace(m.graph, nodes=nodes)
-    return replace(m, graph=graph, formats={name: FLOAT32 if f.eps < FLOAT32.eps else f for name, f in m.formats.items()})
+def quick(m: Measure) -> Measure:
+    """A measure that float64 can take: of a program in float64, the same one with `BLURRED_BITS` bits, which fails in the same places."""
+    formats = {name: replace(f, eps=max(f.eps, 2.0 ** (1 - BLURRED_BITS))) for name, f in m.formats.items()}
+    return replace(m, formats=formats, blurred=m.exactly)
 
 
 # ---------------------------------------------------------------- inputs worth a look
@@ -181,7 +217,7 @@ def narrowed(m: Measure) -> Measure:
 def worst(m: Measure, domains: Mapping[str, Domain], seed: int) -> list[tuple[float, Inputs]]:
     """Inputs on which digits are lost, with the share lost, the worst first: drawn about the places where digits go, then climbed."""
     rng = np.random.default_rng(seed)
-    looked = narrowed(m)
+    looked = quick(m)
     pool = list(islice(candidates(domains, rng), CANDIDATES))
     ranked = _ranked(looked, pool)
     for _ in range(ROUNDS):

@@ -1,18 +1,19 @@
 """On which part of a domain digits are lost: intervals by input, and a share of evenly drawn inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whynan.analysis.digits import Inputs, Measure, lost
+from whynan.analysis.digits import Inputs, Measure, lost, lost_exactly
 from whynan.domain import sample
 from whynan.domain.spec import CONTINUOUS, Domain
 from whynan.ir.dtype import Array, Float64
 
 GRID = 240  # values at which an input's region is looked at
 EVEN = 256  # evenly drawn inputs
-COARSER = 8  # so many times fewer where each takes real arithmetic
+CLOSELY = 24  # of the values where float64 sees no loss are looked at in real arithmetic
+COARSER = 12  # so many times fewer where each takes real arithmetic
 SHOWN = 3  # intervals in words
 GAP = 4  # of the grid: rounding errors happen to be small here and there
 HALF = 0.5  # more than this share of the digits counts as lost
@@ -38,6 +39,7 @@ class Region:
 def region(m: Measure, domains: Mapping[str, Domain], witness: Inputs, seed: int) -> Region:
     """The region around a witness."""
     step = COARSER if m.exactly else 1
+    m = replace(m, least=0.0)  # where a loss counts as zero its digits are lost nevertheless
     where: dict[str, Intervals] = {}
     about: set[str] = set()
     for name, d in domains.items():
@@ -47,7 +49,8 @@ def region(m: Measure, domains: Mapping[str, Domain], witness: Inputs, seed: int
         grid = _grid(d)[::step]
         for differences in (np.zeros(()), x - x.mean()):
             tries = [{**witness, name: sample.project(d, differences + v)} for v in grid]
-            where[name] = _runs(grid, lost(m, tries) > HALF)
+            bad = _bad(m, tries)
+            where[name] = _runs(grid[~np.isnan(bad)], bad[~np.isnan(bad)] > HALF, GAP if step == 1 else 1)
             if where[name]:
                 about |= {name} if differences.any() else set()
                 break
@@ -56,6 +59,18 @@ def region(m: Measure, domains: Mapping[str, Domain], witness: Inputs, seed: int
     where = {name: runs for name, runs in where.items() if runs}
     parts = {name: sum(b - a for a, b in runs) / (domains[name].high - domains[name].low) for name, runs in where.items()}
     return Region(where, parts, frozenset(about), float(np.mean(lost(m, drawn) > HALF)))
+
+
+def _bad(m: Measure, tries: Sequence[Inputs]) -> Float64:
+    """The share of digits lost on each input, NaN for what was not looked at closely: where float64 sees nothing, real arithmetic may."""
+    shares = lost(m, tries)
+    if m.exactly:
+        return np.nan_to_num(shares)
+    unseen = np.flatnonzero(~(shares > HALF))
+    close = unseen[:: len(unseen) // CLOSELY + 1]
+    out = np.where(shares > HALF, shares, np.nan)
+    out[close] = [np.nan_to_num(lost_exactly(m, tries[k])) for k in close]
+    return out
 
 
 def in_words(r: Region) -> str:
@@ -96,14 +111,14 @@ def _grid(d: Domain) -> Float64:
     return np.unique(sample.project(replace(d, shape=values.shape), values).astype(np.float64))
 
 
-def _runs(grid: Float64, bad: np.ndarray) -> Intervals:
-    """The intervals of a grid on which a mask holds, across gaps of a few points; single points if there is nothing else."""
+def _runs(grid: Float64, bad: np.ndarray, gap: int) -> Intervals:
+    """The intervals of a grid on which a mask holds, across gaps of fewer than `gap` points; a single point is none."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], bad, [False]]).astype(int))).reshape(-1, 2)
     joined: list[tuple[int, int]] = []
     for first, after in edges.tolist():
-        if joined and first - joined[-1][1] < GAP:
+        if joined and first - joined[-1][1] < gap:
             joined[-1] = (joined[-1][0], after)
         else:
             joined.append((first, after))
     runs = [(float(grid[a]), float(grid[b - 1])) for a, b in joined]
-    return tuple([run for run in runs if run[0] < run[1]] or runs[:SHOWN])
+    return tuple(run for run in runs if run[0] < run[1])

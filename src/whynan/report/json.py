@@ -66,6 +66,7 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
         "chain": [_step(s) for s in finding.chain],
         "witness": _witness(finding.witness) if finding.witness is not None else None,
         "fixes": [_fix(f) for f in finding.fixes],
+        **({"accuracy": plain(finding.accuracy)} if finding.accuracy is not None else {}),
     }
 
 
@@ -129,6 +130,7 @@ def _witness(witness: Witness) -> dict[str, Any]:
         "shapes": {name: list(value.shape) for name, value in witness.inputs.items()},
         "loss": plain(witness.loss),
         "gradients": plain(witness.gradients),
+        **({"exact": plain(witness.exact)} if witness.exact else {}),
         "script": witness.script(),
     }
 
