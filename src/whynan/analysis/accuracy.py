@@ -15,21 +15,23 @@ The expression to blame is the first whose value, put right to the format's last
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from whynan.analysis.digits import CHOICES, Inputs, Measure, both, is_choice, lost, measure, quick, worst
+from whynan.analysis.culprit import Case, culprit, in_ulps
+from whynan.analysis.digits import CHOICES, LOOKED, Inputs, Measure, both, is_choice, lost, measure, quick, worst
 from whynan.analysis.evaluate import ancestors, evaluate, fill
 from whynan.analysis.finding import WARNING, Accuracy, Finding
 from whynan.analysis.health import Patient
-from whynan.analysis.precise import Precise, precise, rounded
+from whynan.analysis.precise import MOST_ELEMENTS, Precise, precise, rounded
 from whynan.analysis.region import in_words, region
 from whynan.analysis.shrink import shrink
 from whynan.domain import sample
 from whynan.domain.spec import CONTINUOUS, Domain
 from whynan.ir.dtype import Array, Float64, Format, next_down, next_up
-from whynan.ir.frontend import Run, Trace
+from whynan.ir.frontend import Trace
 from whynan.ir.graph import FORWARD, Graph, Node, Output
 from whynan.ir.where import Site
 
@@ -37,7 +39,6 @@ MOST_FOUND = 4  # findings for one mode
 MOST_SUSPECTS = 10  # inputs that are looked at closely
 SIGNS = 6  # patterns of half a unit added to and taken from the inputs
 EXPLAINED = 4.0  # an error this many times as large as what those patterns move is the code's
-BAD_ULPS = 4.0  # from here on a value counts as wrong
 SHRINKS = 80
 
 COMPOSITE = frozenset({"var", "norm", "softmax", "log_softmax", "logsumexp", "cdist", "logcumsumexp"})  # a library's function each
@@ -50,42 +51,6 @@ CALLED = {
     "sum": ("reduce_sum",),
     "add": ("add_n",),
 }
-DIFFERENCES = frozenset({"sub", "add", "fma", "sum", "mean", "matmul", "cumsum"})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Case:
-    """One input with all that is known of it: the framework's run, the recorded graph with its values, the real values."""
-
-    inputs: Inputs
-    run: Run
-    trace: Trace
-    real: Precise
-    measure: Measure
-
-    @property
-    def graph(self) -> Graph:
-        """The recorded graph."""
-        return self.trace.graph
-
-    def computed(self, name: str) -> Array | None:
-        """What the framework gave for an output."""
-        return self.run.loss if name == "loss" else self.run.gradients.get(name)
-
-    def error(self, o: Output) -> Float64 | None:
-        """How far the framework's output lies from the real one; None if one of them is not known or not finite."""
-        computed, exact = self.computed(o.name), self.real.float64(o.node)
-        if computed is None or exact is None or computed.size != exact.size:
-            return None
-        error = self.real.distance(o.node, computed.reshape(exact.shape))
-        return error if error is not None and np.isfinite(error).all() else None
-
-    def digits(self, o: Output) -> float:
-        """The correct digits of an output, all of them where nothing can be said."""
-        error, exact = self.error(o), self.real.float64(o.node)
-        if error is None or exact is None:
-            return self.measure.of(o.name)
-        return float(self.measure.digits(o.name, error[None], exact[None])[0])
 
 
 def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
@@ -103,6 +68,19 @@ def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
             continue
         blamed.append(site)
         yield _finding(patient, *_simplest(patient, *found))
+
+
+def counted(graph: Graph, domains: Mapping[str, Domain], seed: int) -> str:
+    """What a report must say of the count: how far it went, or why digits could not be counted at all."""
+    rng = np.random.default_rng(seed)
+    real = precise(graph, {n: sample.ordinary(d, rng) for n, d in domains.items()})
+    if real is None:
+        return f"digits were not counted: the computation has more than {MOST_ELEMENTS} numbers; smaller shapes would show the same."
+    needed = set().union(*(ancestors(graph, o.node) for o in graph.outputs))
+    unknown = next((graph.nodes[i] for i in sorted(needed) if real.values[i] is None), None)
+    if unknown is not None:
+        return f"digits were not counted: no exact value of {unknown.spelling or unknown.op} is known."
+    return f"digits were counted on {LOOKED} inputs, which is a search and no proof."
 
 
 # ---------------------------------------------------------------- which inputs to look at
@@ -131,14 +109,7 @@ def _ulps(computed: Array, exact: Array, fmt: Format, count: int) -> Float64:
         return np.zeros(count)
     with np.errstate(invalid="ignore"):
         error = np.abs(computed.astype(np.float64) - exact.astype(np.float64))
-    return np.asarray(_in_ulps(error, exact, fmt).reshape(count, -1).max(axis=1, initial=0.0))
-
-
-def _in_ulps(error: Float64, exact: Float64, fmt: Format) -> Float64:
-    """Errors in units of the last place (of at least the smallest normal number), 0 where they are not finite."""
-    with np.errstate(all="ignore"):
-        ulps = error / (fmt.eps * np.maximum(np.abs(exact), fmt.tiny))
-    return np.asarray(np.where(np.isfinite(ulps), ulps, 0.0))
+    return np.asarray(in_ulps(error, exact, fmt).reshape(count, -1).max(axis=1, initial=0.0))
 
 
 # ---------------------------------------------------------------- is it true, and whose fault is it?
@@ -179,7 +150,7 @@ def _judged(patient: Patient, m: Measure, inputs: Inputs) -> tuple[Case, Node, O
     for o in sorted((o for o in case.graph.outputs if o.name in m.sizes), key=lambda o: case.digits(o) / m.of(o.name)):
         if case.digits(o) >= m.of(o.name) / 2:
             return None
-        node = _culprit(case, o)
+        node = culprit(case, o)
         if node is None or not _written(node) or _underflows(case, node):
             continue
         if _better_known(case.graph, node) or _beyond_condition(patient, case, o):
@@ -254,67 +225,6 @@ def _squared(graph: Graph, node: Node) -> bool:
     return node.op == "square" or (node.op == "mul" and node.inputs[0] == node.inputs[1])
 
 
-# ---------------------------------------------------------------- which expression
-
-
-def _culprit(case: Case, o: Output) -> Node | None:
-    """The operation that loses the digits of an output."""
-    values = evaluate(case.graph, case.inputs)
-    values = [v if v is not None else case.trace.values[i] for i, v in enumerate(values)]
-    errors = [_node_ulps(case, i, v) for i, v in enumerate(values)]
-    target = o.node
-    while True:
-        node = _first_to_repair(case, values, errors, target)
-        if node is None:
-            return None
-        inward = [j for j in node.inputs if errors[j] >= BAD_ULPS]
-        if not inward or errors[node.id] >= BAD_ULPS * max(errors[j] for j in inward):
-            return _rounded_away(case.graph, node)
-        if max(inward, key=lambda j: errors[j]) == target:
-            return None
-        target = max(inward, key=lambda j: errors[j])  # several causes meet here: the worst of them
-
-
-def _node_ulps(case: Case, i: int, value: Array | None) -> float:
-    node, real = case.graph.nodes[i], case.real.values[i]
-    if value is None or real is None or not node.format.is_float or not value.size:
-        return 0.0
-    error = case.real.distance(i, value)
-    return 0.0 if error is None else float(_in_ulps(error, rounded(real), node.format).max(initial=0.0))
-
-
-def _first_to_repair(case: Case, values: Sequence[Array | None], errors: Sequence[float], target: int) -> Node | None:
-    """The first operation whose value, put right, brings the error of a node to less than the square root of what it is."""
-    enough = max(BAD_ULPS, errors[target] ** 0.5)
-    for i in sorted(ancestors(case.graph, target)):
-        node, real = case.graph.nodes[i], case.real.values[i]
-        if errors[i] < BAD_ULPS or real is None or node.op in ("input", "const"):
-            continue
-        if i == target or _node_ulps(case, target, _with(case.graph, values, i, rounded(real).astype(node.format.numpy), target)) <= enough:
-            return node
-    return None
-
-
-def _with(graph: Graph, values: Sequence[Array | None], i: int, value: Array, target: int) -> Array | None:
-    """The value of a node if another had that value."""
-    changed = {i}
-    given: list[Array | None] = list(values)
-    given[i] = value
-    for node in graph.nodes[i + 1 :]:
-        if any(j in changed for j in node.inputs):
-            changed.add(node.id)
-            given[node.id] = None
-    return fill(graph, given)[target]
-
-
-def _rounded_away(graph: Graph, node: Node) -> Node:
-    """The sum whose rounding a logarithm, a root or a power then makes large: in log(1 + x) it is 1 + x that loses x."""
-    if node.op in DIFFERENCES:
-        return node
-    sums = [graph.nodes[j] for j in node.inputs if graph.nodes[j].op in ("add", "sub") and graph.nodes[j].site is not None]
-    return sums[0] if len(sums) == 1 else node
-
-
 # ---------------------------------------------------------------- the finding
 
 
@@ -370,7 +280,7 @@ def _why(case: Case, node: Node) -> str:
     if node.op in ("sum", "mean", "matmul", "cumsum"):
         return f"`{text}` adds numbers that nearly cancel: what is left is mostly their rounding error."
     if node.op not in ("sub", "add") or pair is None:
-        return f"`{text}` makes the rounding error of its operands large."
+        return f"`{text}`{_taken(case, node)} makes the rounding error of its operand large."
     first, second = (_number(x, node.format) for x in pair)
     small, large = sorted(map(abs, pair))
     if small < 0.1 * large:
@@ -379,21 +289,41 @@ def _why(case: Case, node: Node) -> str:
     return f"`{text}` {done}: what is left is mostly their rounding error."
 
 
+def _taken(case: Case, node: Node) -> str:
+    """What an operation of one operand got and what it should have got, where its result is furthest off."""
+    at, values = _furthest(case, node), evaluate(case.graph, case.inputs)
+    floats = [j for j in node.inputs if case.graph.nodes[j].format.is_float and case.graph.nodes[j].op != "const"]
+    value, real = (values[floats[0]], case.real.values[floats[0]]) if len(floats) == 1 else (None, None)
+    if at is None or value is None or real is None or value.shape != node.shape:
+        return ""
+    computed, exact, fmt = float(value[at]), float(rounded(real)[at]), case.graph.nodes[floats[0]].format
+    return f" of {_number(computed, fmt)}, which should be {exact:.{_shown(fmt) + 2}g}," if computed != exact else ""
+
+
+def _furthest(case: Case, node: Node) -> tuple[Any, ...] | None:
+    """The element of an operation's result that is furthest off."""
+    result, real = evaluate(case.graph, case.inputs)[node.id], case.real.values[node.id]
+    error = None if result is None or real is None or not result.size else case.real.distance(node.id, result)
+    if error is None or real is None:
+        return None
+    return np.unravel_index(int(in_ulps(error, rounded(real), node.format).argmax()), error.shape) if error.shape else ()
+
+
 def _number(x: float, fmt: Format) -> str:
     """A number with all digits of its format."""
-    return f"{x:.{int(np.ceil(1 - np.log10(fmt.eps / 2)))}g}"
+    return f"{x:.{_shown(fmt)}g}"
+
+
+def _shown(fmt: Format) -> int:
+    """How many digits tell a format's numbers apart."""
+    return int(np.ceil(1 - np.log10(fmt.eps / 2)))
 
 
 def _operands(case: Case, node: Node) -> tuple[float, float] | None:
     """The two operands of a sum where its error is largest."""
-    values = evaluate(case.graph, case.inputs)
-    result, real = values[node.id], case.real.values[node.id]
-    operands = [values[j] for j in node.inputs]
-    if result is None or real is None or len(operands) != 2 or any(v is None for v in operands) or not result.size:
+    values, at = evaluate(case.graph, case.inputs), _furthest(case, node)
+    operands = [v for j in node.inputs if (v := values[j]) is not None]
+    if at is None or len(operands) != 2:
         return None
-    error = case.real.distance(node.id, result)
-    if error is None:
-        return None
-    at = np.unravel_index(int(_in_ulps(error, rounded(real), node.format).argmax()), error.shape) if error.shape else ()
-    first, second = (float(np.broadcast_to(v, result.shape)[at]) for v in operands if v is not None)
+    first, second = (float(np.broadcast_to(v, node.shape)[at]) for v in operands)
     return first, second

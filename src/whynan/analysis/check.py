@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from whynan.analysis import compiled
-from whynan.analysis.accuracy import inaccurate
+from whynan.analysis.accuracy import counted, inaccurate
 from whynan.analysis.blame import Blame, blame
 from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.contract import contracts
@@ -114,6 +114,9 @@ class _Job:
         known = {span_of(f.site) for f in wrong if f.cause == "logits-as-probabilities"}  # says more than that a clamp stops the gradient
         others = [f for f in warnings(patient, trace, proof, searched) if f.kind != "dead-gradient" or span_of(f.site) not in known]
         imprecise = inaccurate(patient, trace) if self.settings.accuracy else ()
+        if self.settings.accuracy:
+            notes = (*trace.graph.notes, counted(trace.graph, self.domains, self.settings.seed))
+            trace = replace(trace, graph=replace(trace.graph, notes=notes))
         findings = [*self._refuted(mode, searched), *wrong, *others, *imprecise]
         return ModeResult(mode, trace, proof, tuple(unproven), searched, tuple(findings))
 

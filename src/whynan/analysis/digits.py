@@ -34,6 +34,7 @@ ORDINARY = 17  # ordinary inputs that say how large the outputs usually are
 BATCH = 128
 CANDIDATES = 1024
 ROUNDS, PARENTS, CHILDREN = 8, 12, 10  # of the climb
+LOOKED = CANDIDATES + ROUNDS * PARENTS * CHILDREN
 CHOICES = frozenset({"sign", "floor", "ceil", "round", "trunc", "heaviside", "floor_divide", "signbit"})  # steps: their result tells a path
 
 

@@ -12,7 +12,7 @@ from whynan.ir.dtype import Array, Float64
 
 GRID = 240  # values at which an input's region is looked at
 EVEN = 256  # evenly drawn inputs
-CLOSELY = 24  # of the values where float64 sees no loss are looked at in real arithmetic
+CLOSELY = 16  # of the values where float64 sees no loss are looked at in real arithmetic
 COARSER = 12  # so many times fewer where each takes real arithmetic
 SHOWN = 3  # intervals in words
 GAP = 4  # of the grid: rounding errors happen to be small here and there
