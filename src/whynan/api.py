@@ -38,6 +38,7 @@ def check(
     name: str = "",
     model: Any = None,
     envelope: bool | str | Sequence[str] = False,
+    accuracy: bool = False,
     **named: Any,
 ) -> Report:
     """Can this loss, or a gradient of it, become NaN or Inf on these inputs? Where, why, on which input?
@@ -49,14 +50,16 @@ def check(
     floating domains. With a `model`, a callable or a target as text, the loss is that of the model's outputs: its predictions are no
     inputs any more, `x` is the model's input and `y` the loss's target (or each by its own name). `budget` is the search's time in
     seconds per mode, `seed` starts its and the loss's own random numbers. With `envelope` the report also says up to which magnitude of
-    each unbounded input everything is proven finite: True for the dtypes of the domains, "all" or dtypes for those.
+    each unbounded input everything is proven finite: True for the dtypes of the domains, "all" or dtypes for those. With `accuracy` the
+    correct digits of the loss and its gradients are counted, too: where more than half are lost, a warning names the expression that
+    loses them.
 
     Raises TargetError or DomainError if the loss cannot be loaded or run on its domain.
     """
     target = _target(loss, framework, name)
     stated = stated_domains(target) if isinstance(loss, str) else declared_by(target.callable)
     given = {**(domains or {}), **named}
-    more = {"envelope": _envelope_dtypes(envelope)}
+    more = {"envelope": _envelope_dtypes(envelope), "accuracy": accuracy}
     if model is not None:
         return _check_composed(target, model, stated, given, (modes, dtype, budget, seed), framework, more)
     return _checked(target, {**stated, **given}, (modes, dtype, budget, seed), more)
@@ -274,8 +277,9 @@ def _settings(framework: str, modes: Sequence[str] | str | None, dtype: Any, bud
     base = Settings(modes=wanted, dtype=dtype_name(dtype) if dtype is not None else None, seed=seed)
     if budget is None:
         return base
-    more = Settings(base.modes, base.dtype, budget, max(base.evaluations, int(budget * 4000)), int(max(base.boxes, budget * 100_000)), seed)
-    return more
+    return replace(
+        base, budget=budget, evaluations=max(base.evaluations, int(budget * 4000)), boxes=int(max(base.boxes, budget * 100_000))
+    )
 
 
 # ---------------------------------------------------------------- the domains

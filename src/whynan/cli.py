@@ -109,9 +109,17 @@ _SHARED = (
 @click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time for the search, per mode.")
 @click.option("--envelope", is_flag=True, help="Also how large each unbounded input may be while all is proven finite.")
 @click.option("--envelope-dtype", "dtypes", multiple=True, type=click.Choice((*_DTYPES, "all")), help="The same in this dtype. Repeatable.")
+@click.option("--accuracy", is_flag=True, help="Count the correct digits of the loss and its gradients, too.")
 @click.option("--strict", is_flag=True, help="Exit 1 for an undecided verdict too.")
 def check(
-    target: str, strict: bool, budget: float | None, model: str | None, envelope: bool, dtypes: tuple[str, ...], **options: Any
+    target: str,
+    strict: bool,
+    accuracy: bool,
+    budget: float | None,
+    model: str | None,
+    envelope: bool,
+    dtypes: tuple[str, ...],
+    **options: Any,
 ) -> int:
     """Can the loss TARGET, or a gradient of it, become NaN or Inf on these inputs?
 
@@ -122,7 +130,8 @@ def check(
     with _progress(f"checking {target}"), _silent():
         given = _domains(loaded, options, composed=model is not None)
         passed = _passed(loaded, options) | ({"model": model} if model is not None else {})
-        report = _api().check(loaded.callable, domains=given, budget=budget, envelope=dtypes or envelope, **passed)
+        wanted = {"budget": budget, "envelope": dtypes or envelope, "accuracy": accuracy}
+        report = _api().check(loaded.callable, domains=given, **wanted, **passed)
     _deliver(report, **options)
     return exit_code(report, strict=strict)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from whynan.analysis import compiled
+from whynan.analysis.accuracy import counted, inaccurate
 from whynan.analysis.blame import Blame, blame
 from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.contract import contracts
@@ -112,8 +113,10 @@ class _Job:
         wrong = list(contracts(patient, trace, proof, searched))
         known = {span_of(f.site) for f in wrong if f.cause == "logits-as-probabilities"}  # says more than that a clamp stops the gradient
         others = [f for f in warnings(patient, trace, proof, searched) if f.kind != "dead-gradient" or span_of(f.site) not in known]
-        findings = [*self._refuted(mode, searched), *wrong, *others]
-        return ModeResult(mode, covered.paths, covered.unproven, searched, tuple(findings))
+        imprecise = inaccurate(patient, trace) if self.settings.accuracy else ()
+        notes = (counted(trace.graph, self.domains, self.settings.seed),) if self.settings.accuracy else ()
+        findings = [*self._refuted(mode, searched), *wrong, *others, *imprecise]
+        return ModeResult(mode, covered.paths, covered.unproven, searched, tuple(findings), notes)
 
     def ranges(self, result: ModeResult) -> Iterator[SafeRange]:
         """The safe range of each input in one mode, in the dtypes that the settings ask for."""

@@ -30,7 +30,8 @@ class Witness:
     """A concrete input inside the domain on which the real framework gave what the finding says.
 
     `inputs` maps name to a NumPy array of the input's dtype (ml_dtypes for bfloat16). `loss` and `gradients` are what came out.
-    `source` is the text that `script()` returns, or what writes it. `runner` repeats the run (set by the api).
+    `source` is the text that `script()` returns, or what writes it. `runner` repeats the run (set by the api). `exact` are, where
+    digits are counted, the real values of the loss and the gradients by name, rounded to float64.
     """
 
     inputs: Mapping[str, Array]
@@ -38,6 +39,7 @@ class Witness:
     gradients: Mapping[str, Array]
     source: str | Callable[[], str] = ""
     runner: Any = None
+    exact: Mapping[str, Array] = field(default_factory=dict)
 
     def script(self) -> str:
         """A Python program that repeats the failure without whynan; empty if none could be written."""
@@ -48,6 +50,24 @@ class Witness:
         if self.runner is None:
             raise RuntimeError("this witness was read from a file; run its script instead.")
         return self.runner(self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How few digits of an output are right on the witness, and where.
+
+    `output` is "loss" or an input's name (the gradient by it), `digits` of `of` decimal digits are correct in its worst element, which is
+    `computed` and should be `exact`. `where` are intervals by input in which more than half of the digits are lost, the other inputs being
+    the witness's; `share` is the part of evenly drawn inputs that lose as many.
+    """
+
+    output: str
+    digits: float
+    of: float
+    computed: float
+    exact: float
+    where: Mapping[str, tuple[tuple[float, float], ...]]
+    share: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +88,7 @@ class Finding:
     witness: Witness | None = None
     fixes: tuple[Any, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)  # what the message says, as data; its keys depend on the kind
+    accuracy: Accuracy | None = None
 
 
 @dataclass(frozen=True, slots=True)

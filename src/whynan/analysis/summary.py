@@ -23,6 +23,7 @@ class ModeResult:
     unproven: tuple[Open, ...]  # why the proofs, finite or not, do not cover the domain
     searched: Searched
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()  # beside those of the graphs
 
     @property
     def finite(self) -> bool:
@@ -102,11 +103,15 @@ def assembled(
         findings=findings,
         undecided=tuple(left),
         search={key: sum(getattr(m.searched, key) for m in modes) for key in ("evaluations", "screened", "seconds")},
-        notes=tuple(dict.fromkeys([n for m in modes for p in m.paths for n in p.trace.graph.notes] + [_RAISES.format(m) for m in stopped])),
+        notes=tuple(dict.fromkeys([n for m in modes for n in _notes(m)] + [_RAISES.format(m) for m in stopped])),
     )
 
 
 _RAISES = "nothing is known of mode {}: the loss raises there"
+
+
+def _notes(m: ModeResult) -> list[str]:
+    return [*(n for p in m.paths for n in p.trace.graph.notes), *m.notes]
 
 
 def _left(m: ModeResult, findings: Sequence[Finding]) -> Iterator[Open]:

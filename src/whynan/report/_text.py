@@ -288,6 +288,12 @@ def gives(witness: Witness) -> list[str]:
     return some([f"{name}: {outcome_text(value)}" for name, value in rows])
 
 
+def exact(witness: Witness) -> list[str]:
+    """What should have come out, a line each, where it is known."""
+    rows = [("loss" if name == "loss" else f"gradient by {name}", value) for name, value in witness.exact.items()]
+    return some([f"{name}: {outcome_text(value)}" for name, value in rows])
+
+
 def inputs(witness: Witness) -> list[str]:
     """The witness's inputs, a line each, with dtype and shape."""
     return some([f"{name} = {array_text(value)}  ({value.dtype}, {shape_text(value.shape)})" for name, value in witness.inputs.items()])

@@ -68,6 +68,7 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
         "witness": _witness(finding.witness) if finding.witness is not None else None,
         "fixes": [_fix(f) for f in finding.fixes],
         **({"details": plain(finding.details)} if finding.details else {}),
+        **({"accuracy": plain(finding.accuracy)} if finding.accuracy is not None else {}),
     }
 
 
@@ -131,6 +132,7 @@ def _witness(witness: Witness) -> dict[str, Any]:
         "shapes": {name: list(value.shape) for name, value in witness.inputs.items()},
         "loss": plain(witness.loss),
         "gradients": plain(witness.gradients),
+        **({"exact": plain(witness.exact)} if witness.exact else {}),
         "script": witness.script(),
     }
 

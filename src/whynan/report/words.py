@@ -283,8 +283,9 @@ _say(
 )
 _say(
     "cancellation",
-    "digits lost in a difference",
-    "Two nearly equal numbers are subtracted, and what is left is mostly their rounding error.",
+    "digits lost by cancellation",
+    "Two nearly equal numbers are subtracted, or a small number is added to a large one and needed again later: what is left is mostly "
+    "rounding error.",
     "Use the function made for it (log1p, expm1, logsumexp, a difference of squares as a product), or compute this part in a wider dtype.",
 )
 _say(
