@@ -70,9 +70,10 @@ def is_home(module: str) -> bool:
 def is_loss(name: str, value: Any, home: bool) -> bool:
     """Whether a callable is a loss: it computes from at least one argument, and its name or, in a module of losses, a target says so."""
     if inspect.isclass(value):
-        if not any(callable(getattr(value, method, None)) for method in _METHODS) or inspect.isabstract(value):
+        method = _method(value)
+        if method is None or inspect.isabstract(value):
             return False
-        return words_of(name)[-1:] == ["loss"] or (home and (_called_so(name) or _compares(_method(value))))
+        return words_of(name)[-1:] == ["loss"] or (home and (_called_so(name) or _compares(method)))
     arguments = arguments_of(value)
     return bool(arguments) and (_called_so(name) or (home and _compares(value)))
 
@@ -89,7 +90,9 @@ def _compares(function: Callable[..., Any]) -> bool:
 
 
 def _method(cls: type) -> Any:
-    return next(m for n in _METHODS if callable(m := getattr(cls, n, None)))
+    """What computes when an object of the class is called; None if nothing does."""
+    own = (vars(base).get(name) for name in _METHODS for base in cls.__mro__)
+    return next((method for method in own if callable(method)), None)
 
 
 def _needed(value: Any) -> tuple[str, ...]:
