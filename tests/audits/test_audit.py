@@ -16,7 +16,15 @@ from whynan.cli import main
 from whynan.errors import TargetError
 
 MODULE = "tests.audits.fake_losses"
-OVERRIDES = '[domains]\np = "prob(4)"\nt = "prob(4)"\n[losses.ScaledLoss]\ncall = "ScaledLoss(2.0)"\n[losses.BrokenLoss]\nexclude = "it is broken"\n'
+OVERRIDES = """
+[domains]
+p = "prob(4)"
+t = "prob(4)"
+[losses.ScaledLoss]
+call = "ScaledLoss(2.0)"
+[losses.BrokenLoss]
+exclude = "it is broken"
+"""
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import types
 
 import torch
-
 from tests.audits import fake_losses
+
 from whynan.audits.find import Found, find_losses, is_home, versions
 
 
