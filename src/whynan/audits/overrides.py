@@ -7,7 +7,7 @@
 
     [losses.ArcFaceLoss]
     call = "ArcFaceLoss(num_classes=3, embedding_size=3)"   # an expression in the module; without it the name itself
-    domains = { labels = "classes(3, 4)" }
+    domains = { labels = "classes(3, 4)", mask = "" }       # an empty text: this argument is not given, whatever [domains] says
 
     [losses.PerceptualLoss]
     exclude = "it loads the weights of a network from the web"
@@ -110,7 +110,8 @@ def _domains(entry: Any, place: str) -> dict[str, str]:
         raise TargetError(f'{place}: domains must be texts by argument, as in {{ p = "prob(8, 1)" }}.', _HINT)
     for name, text in entry.items():
         try:
-            parse(text)
+            if text:
+                parse(text)
         except DomainError as error:
             raise DomainError(f"{place}: {name}: {error.message}", error.hint) from None
     return dict(entry)

@@ -68,7 +68,7 @@ def _check(job: Mapping[str, Any], working: Callable[[], None]) -> dict[str, Any
     target = load_target(job["target"])
     takes = arguments_of(target.callable)
     general = {name: text for name, text in job["domains"].items() if name in takes}
-    given = {name: parse(text) for name, text in {**general, **job["own_domains"]}.items()}
+    given = {name: parse(text) for name, text in {**general, **job["own_domains"]}.items() if text}
     options = {key: job[key] for key in ("framework", "modes", "dtype", "budget", "seed") if job.get(key) is not None}
     options.setdefault("framework", target.framework)
     report = check(target.callable, domains={**stated_domains(target), **given}, name=target.name, **options)
