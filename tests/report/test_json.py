@@ -66,7 +66,7 @@ def test_every_field_is_in_the_schema(name, example):
     data = to_dict(example)
     assert set(data) <= set(SCHEMA["properties"])
     for finding in data["findings"]:
-        assert set(finding) | {"details", "accuracy"} == set(SCHEMA["$defs"]["finding"]["properties"])  # these only where there is something to say
+        assert set(finding) | {"details", "accuracy"} == set(SCHEMA["$defs"]["finding"]["properties"])  # only where there are any
 
 
 def test_safe_ranges_and_details_fit_the_schema():

@@ -258,9 +258,8 @@ def _finding(patient: Patient, case: Case, node: Node, o: Output) -> Finding:
     exact = {p.name: e for p in case.graph.outputs if (e := case.real.float64(p.node)) is not None}
     witness = replace(patient.witness(case.inputs, case.run), exact=exact)
     message = " ".join(filter(None, (_what(shown), _why(case, node), in_words(found))))
-    return Finding(
-        "", "inaccurate", WARNING, "cancellation", message, node.op, node.phase, node.site, (patient.mode,), (), (), witness, (), shown
-    )
+    about = Finding("", "inaccurate", WARNING, "cancellation", message, node.op, node.phase, node.site, (patient.mode,))
+    return replace(about, witness=witness, accuracy=shown)
 
 
 def _what(a: Accuracy) -> str:
