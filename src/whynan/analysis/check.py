@@ -16,6 +16,7 @@ from whynan.analysis.blame import Blame, blame
 from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.contract import contracts
 from whynan.analysis.descent import proposals
+from whynan.analysis.effort import Effort
 from whynan.analysis.envelope import envelope_of, safe_ranges, without_graph
 from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Report, SafeRange, Witness
 from whynan.analysis.forecast import forecaster
@@ -214,9 +215,9 @@ class _Job:
     def _refuted(self, mode: str, searched: Searched) -> Iterator[Finding]:
         """One finding per place and phase, each with its simplest witness."""
         found: dict[tuple[object, ...], tuple[Blame, Failure]] = {}
-        end = time.perf_counter() + self.settings.budget
+        effort = Effort()
         for failure in _varied(searched.failures)[:MOST_BLAMED]:
-            if found and time.perf_counter() > end:
+            if found and effort.seconds > self.settings.budget:
                 break
             if not all(sample.contains(d, failure.inputs[name]) for name, d in self.domains.items()):
                 continue  # no witness lies outside its domain

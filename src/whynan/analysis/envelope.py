@@ -7,13 +7,13 @@ failing input lies in every larger one.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from whynan.analysis.coverage import uncovered, varying
+from whynan.analysis.effort import Effort
 from whynan.analysis.finding import SafeRange
 from whynan.analysis.forecast import Forecaster, forecaster
 from whynan.analysis.health import Patient
@@ -80,7 +80,7 @@ class _Question:
     names: tuple[str, ...]
     fmt: Format
     forecast: Forecaster | None
-    end: float
+    effort: Effort
 
     @property
     def first(self) -> int:
@@ -96,7 +96,7 @@ class _Question:
     @property
     def late(self) -> bool:
         """Whether the time for this range is spent."""
-        return time.process_time() > self.end
+        return self.effort.seconds > SECONDS
 
     def domains(self, place: int) -> dict[str, Domain]:
         """All domains, those of the varied inputs reaching up to the magnitude of that ordinal."""
@@ -117,7 +117,7 @@ def _reaching(d: Domain, size: float) -> Domain:
 
 def _range(patient: Patient, trace: Trace, names: tuple[str, ...]) -> SafeRange:
     dtype = patient.domains[names[0]].format
-    q = _Question(patient, trace, names, dtype, forecaster(trace.graph), time.process_time() + SECONDS)
+    q = _Question(patient, trace, names, dtype, forecaster(trace.graph), Effort())
     proven = _bisected(q, lambda place: _proof(q, place, refine=False) is not None, q.first - 1, q.last + 1)[0]
     if proven == q.last:
         return _told(q, proven, None)
@@ -281,7 +281,7 @@ def _searched(q: _Question) -> Failure | None:
         hints=hints,
         seed=settings.seed,
         evaluations=SEARCHED,
-        seconds=max(q.end - time.process_time(), 0.1),
+        seconds=max(SECONDS - q.effort.seconds, 0.1),
         forecast=q.forecast,
     )
     failing = [f for f in found.failures if signature(q.patient.execute(f.inputs)) == f.signature]

@@ -4,12 +4,12 @@ Every failure is judged by the real framework; nothing else makes a witness.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from whynan.analysis.effort import Effort
 from whynan.analysis.evaluate import finite
 from whynan.analysis.forecast import Forecaster
 from whynan.domain import sample
@@ -102,7 +102,7 @@ def search(
     stages = (itertools.chain(starts(), _fixed(domains, rng)), _hinted(domains, hints, rng), proposals(), _random(domains, rng))
     for stage, candidates in enumerate(stages):
         for inputs, worth_it in _screened(candidates, forecast):
-            late = log.elapsed > seconds and (log.count >= LEAST or bool(log.kept))
+            late = log.effort.seconds > seconds and (log.count >= LEAST or bool(log.kept))
             if log.seen >= evaluations or late or (stage == CHANCE and _enough(log.kept, log.seen)) or (stage == DESCENT and log.kept):
                 break
             if worth_it or log.seen < ALWAYS:
@@ -131,18 +131,13 @@ class _Log:
     """What has been seen so far."""
 
     def __init__(self) -> None:
-        self.start = time.perf_counter()
+        self.effort = Effort()
         self.count = 0
         self.screened = 0
         self.kept: dict[object, list[Failure]] = {}
         self.steepest: Seen | None = None
         self.fewest: Seen | None = None
         self.most_gradients = 0
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the search began."""
-        return time.perf_counter() - self.start
 
     @property
     def seen(self) -> int:
@@ -171,7 +166,7 @@ class _Log:
         """The record of the search."""
         failures = tuple(f for group in self.kept.values() for f in group)
         detached = self.fewest if self.fewest is not None and self.fewest.size < self.most_gradients else None
-        return Searched(failures, self.count, self.elapsed, self.steepest, detached, self.screened)
+        return Searched(failures, self.count, self.effort.elapsed, self.steepest, detached, self.screened)
 
 
 def _enough(kept: Mapping[object, Sequence[Failure]], count: int) -> bool:
