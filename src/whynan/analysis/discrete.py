@@ -42,7 +42,7 @@ def outcomes(
     if not _exact(graph, bounds, needed, domains) or int(np.prod(graph.nodes[look.node].shape)) != 1:
         return None
     names = [n for n, i in graph.inputs.items() if i in needed]
-    every = _combinations({n: domains[n] for n in names})
+    every = combinations({n: domains[n] for n in names}, MOST_COMBINATIONS)
     if every is None or not names or sum(int(np.prod(graph.nodes[i].shape)) for i in needed) * len(every[names[0]]) > MOST_NUMBERS:
         return None
     values: dict[int, Array] = {}
@@ -91,15 +91,15 @@ def _rounds_not(graph: Graph, bounds: Sequence[Bounds], node: Node) -> bool:
     return whole and most < (1 / node.format.eps if node.format.is_float else min(node.format.max, 2.0**53))
 
 
-def _combinations(domains: Mapping[str, Domain]) -> dict[str, Array] | None:
-    """All inputs, stacked; None if they are too many."""
+def combinations(domains: Mapping[str, Domain], most: int) -> dict[str, Array] | None:
+    """All inputs of domains of whole numbers (`KINDS`, or constants), stacked along a new first axis; None if they are more than `most`."""
     sizes = {n: _choices(d) for n, d in domains.items()}
     total = 1
     for values, places in sizes.values():
-        if places > 64 or values**places > MOST_COMBINATIONS:
+        if places > 64 or values**places > most:
             return None
         total *= values**places
-        if total > MOST_COMBINATIONS:
+        if total > most:
             return None
     out: dict[str, Array] = {}
     number = np.arange(total)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from whynan.analysis.cases import cases_of, fixed_in
 from whynan.analysis.conditions import contradictory, implied
 from whynan.analysis.coverage import PATH, uncovered, varying
 from whynan.analysis.discrete import outcomes
@@ -32,6 +33,7 @@ Inputs = Mapping[str, Array]
 MOST_PATHS = 20
 MOST_OUTCOMES = 64  # of one look
 FEW_PATHS = 6  # once it is known that not all can be covered, so many are recorded for the search
+LEAST_BOXES = 2000  # of branch and prune in each case
 MOST_LEFT = 4  # outcomes that are neither reached nor excluded: beyond, no others are looked at
 MOST_TRIED = 3  # recordings made for one wanted outcome
 VARIED = 12  # inputs of each path that the search tries
@@ -74,13 +76,40 @@ class Problem:
 def explore(problem: Problem, trace: Trace, proof: Proof, first: Inputs, second: Inputs) -> Covered:
     """All paths, from two ordinary inputs, the recording on the first of them and its proof on the whole domain."""
     other = problem.capture(second)
-    if uncovered(trace.graph, proof) is None:
+    look = uncovered(trace.graph, proof)
+    if look is None:
         return Covered((Path(trace, proof, first),), tuple(varying(trace.graph, other.graph)))
+    cases = cases_of(trace.graph, look, problem.domains)
+    if cases:
+        return _by_cases(problem, look, cases, first, second)
     explorer = _Explorer(problem)
     explorer.add(trace, first, proof)
     explorer.add(other, second)
     explorer.run()
     return Covered(tuple(explorer.proven()), tuple(dict.fromkeys(explorer.left)))
+
+
+def _by_cases(problem: Problem, look: Assumption, cases: Sequence[Mapping[str, Domain]], first: Inputs, second: Inputs) -> Covered:
+    """The paths of all cases; once a few are not proven no others are looked at."""
+    paths: list[Path] = []
+    left: list[Open] = []
+    for done, case in enumerate(cases):
+        fixed = fixed_in(case, problem.domains)
+        part = replace(problem, domains=case, boxes=max(problem.boxes // len(cases), LEAST_BOXES))
+        one, two = ({**inputs, **fixed} for inputs in (first, second))
+        try:
+            trace = problem.capture(one)
+            found = explore(part, trace, part.prove(trace.graph), one, two)
+        except WhynanError as error:
+            said = ", ".join(f"{n} = {v.tolist()}" for n, v in fixed.items())
+            left.append(_open(look, f": for {said} {error.message.rstrip('.')}"))
+            continue
+        paths += found.paths
+        left += found.unproven
+        if len(left) + sum(not p.proof.finite for p in paths) >= MOST_LEFT and done + 1 < len(cases):
+            left.append(_open(look, f": {done + 1} of {len(cases)} cases were looked at"))
+            break
+    return Covered(tuple(paths), tuple(dict.fromkeys(left)))
 
 
 def varied(paths: Sequence[Path], domains: Mapping[str, Domain], seed: int) -> Iterator[Inputs]:
