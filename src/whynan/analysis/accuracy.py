@@ -3,9 +3,10 @@
 A finding rests on a run of the real framework and on the real values of the recorded graph (`precise`) on the same input: at least one
 output has less than half of its format's digits right (`digits` says against what the error is measured). Not reported is
 
-- what the inputs' own rounding explains: where moving every floating input by half a unit in its last place moves the output by a quarter
-  of the error or more, the problem is ill-conditioned there and the code is not to blame (w * x - y of a good fit), unless a form without
-  the loss is known (a² - b²);
+- what the inputs' own rounding explains: where moving every floating input by half a unit in its last place moves the output by a
+  thirtieth of the error or more, the problem is ill-conditioned there and the code is not to blame (w * x - y of a good fit), unless a
+  form without the loss is known (a² - b²);
+- what only a sum over elements loses that happens to come near zero: against an ordinary loss the error is small;
 - what is lost inside a library's function or in a derivative that the framework made: nothing in the user's code could be changed (the
   stable forms do it too: log_softmax of a confident answer, layer_norm far from zero);
 - what takes another branch in real arithmetic, or what underflow has rounded: that is not cancellation.
@@ -38,9 +39,10 @@ from whynan.ir.where import Site
 MOST_FOUND = 4  # findings for one mode
 MOST_SUSPECTS = 10  # inputs that are looked at closely
 SIGNS = 6  # patterns of half a unit added to and taken from the inputs
-EXPLAINED = 4.0  # an error this many times as large as what those patterns move is the code's
+EXPLAINED = 30.0  # an error this many times as large as what those patterns move is the code's
 SHRINKS = 80
 
+REDUCTIONS = frozenset({"sum", "mean", "matmul", "cumsum"})
 COMPOSITE = frozenset({"var", "norm", "softmax", "log_softmax", "logsumexp", "cdist", "logcumsumexp"})  # a library's function each
 # other names of the functions that compute an operation
 CALLED = {
@@ -153,6 +155,8 @@ def _judged(patient: Patient, m: Measure, inputs: Inputs) -> tuple[Case, Node, O
         node = culprit(case, o)
         if node is None or not _written(node) or _underflows(case, node):
             continue
+        if node.op in REDUCTIONS and not _matters(case, o):
+            continue
         if _better_known(case.graph, node) or _beyond_condition(patient, case, o):
             return case, node, o
     return None
@@ -171,6 +175,12 @@ def _written(node: Node) -> bool:
     function = tree.func
     name = function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
     return name in (node.op, *CALLED.get(node.op, ()))
+
+
+def _matters(case: Case, o: Output) -> bool:
+    """Whether the error is large against an ordinary value of the output, too."""
+    error, usual = case.error(o), case.measure.sizes[o.name]
+    return error is not None and float(error.max(initial=0.0)) > usual * 10 ** (-case.measure.of(o.name) / 2)
 
 
 def _underflows(case: Case, node: Node) -> bool:
@@ -276,14 +286,15 @@ def _why(case: Case, node: Node) -> str:
     text = " ".join(node.site.text.split()) if node.site else node.op
     text = text if len(text) <= 60 else text[:57] + "..."
     pair = _operands(case, node)
-    if node.op in ("sum", "mean", "matmul", "cumsum"):
+    if node.op in REDUCTIONS:
         return f"`{text}` adds numbers that nearly cancel: what is left is mostly their rounding error."
     if node.op not in ("sub", "add") or pair is None:
         return f"`{text}`{_taken(case, node)} makes the rounding error of its operand large."
     first, second = (_number(x, node.format) for x in pair)
     small, large = sorted(map(abs, pair))
     if small < 0.1 * large:
-        return f"In `{text}` the sum of {first} and {second} keeps few digits of the small number, and what follows needs them."
+        done = "difference" if node.op == "sub" else "sum"
+        return f"In `{text}` the {done} of {first} and {second} keeps few digits of the small number, and what follows needs them."
     done = f"subtracts {second} from {first}" if node.op == "sub" else f"adds {second} to {first}"
     return f"`{text}` {done}: what is left is mostly their rounding error."
 
