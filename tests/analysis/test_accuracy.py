@@ -169,6 +169,12 @@ def test_how_far_the_count_went_is_noted():
     assert any("digits were not counted" in n for n in report.notes)
 
 
+def test_large_inputs_are_declined_in_words():
+    report = whynan.check(one_minus_cos, x=whynan.real(100_000, low=-4, high=4), accuracy=True)
+    assert any("smaller shapes" in n for n in report.notes)
+    assert [f.kind for f in report.findings] == []
+
+
 def test_it_is_the_same_twice():
     one, other = (found(variance_of_squares, x=WIDE)[0] for _ in range(2))
     assert one.message == other.message

@@ -26,7 +26,7 @@ from whynan.analysis.digits import CHOICES, LOOKED, Inputs, Measure, both, is_ch
 from whynan.analysis.evaluate import ancestors, evaluate, fill
 from whynan.analysis.finding import WARNING, Accuracy, Finding
 from whynan.analysis.health import Patient
-from whynan.analysis.precise import MOST_ELEMENTS, Precise, precise, rounded
+from whynan.analysis.precise import Precise, elements, precise, rounded
 from whynan.analysis.region import in_words, region
 from whynan.analysis.shrink import shrink
 from whynan.domain import sample
@@ -36,6 +36,7 @@ from whynan.ir.frontend import Trace
 from whynan.ir.graph import FORWARD, Graph, Node, Output
 from whynan.ir.where import Site
 
+MOST_ELEMENTS = 10_000  # of all values of a graph together
 MOST_FOUND = 4  # findings for one mode
 MOST_SUSPECTS = 10  # inputs that are looked at closely
 SIGNS = 6  # patterns of half a unit added to and taken from the inputs
@@ -57,7 +58,8 @@ CALLED = {
 
 def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
     """Findings for one mode, one for each expression that loses digits."""
-    m = measure(trace.graph, patient.domains, patient.settings.seed)
+    countable = elements(trace.graph) <= MOST_ELEMENTS
+    m = measure(trace.graph, patient.domains, patient.settings.seed) if countable else None
     if m is None:
         return
     blamed: list[Site] = []
@@ -75,7 +77,8 @@ def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
 def counted(graph: Graph, domains: Mapping[str, Domain], seed: int) -> str:
     """What a report must say of the count: how far it went, or why digits could not be counted at all."""
     rng = np.random.default_rng(seed)
-    real = precise(graph, {n: sample.ordinary(d, rng) for n, d in domains.items()})
+    inputs = {n: sample.ordinary(d, rng) for n, d in domains.items()}
+    real = precise(graph, inputs) if elements(graph) <= MOST_ELEMENTS else None
     if real is None:
         return f"digits were not counted: the computation has more than {MOST_ELEMENTS} numbers; smaller shapes would show the same."
     needed = set().union(*(ancestors(graph, o.node) for o in graph.outputs))
@@ -102,7 +105,7 @@ def _suspects(m: Measure, ranked: Sequence[tuple[float, Inputs]]) -> list[Inputs
     for column, inputs in enumerate(bad):
         groups.setdefault(int(growth[:, column].argmax()), []).append(inputs)
     rows = list(groups.values())
-    return [row[k] for k in range(3) for row in rows if k < len(row)][:MOST_SUSPECTS]
+    return [row[k] for k in range(3) for row in rows if k < len(row)][: m.effort(MOST_SUSPECTS)]
 
 
 def _ulps(computed: Array, exact: Array, fmt: Format, count: int) -> Float64:
@@ -202,7 +205,7 @@ def _beyond_condition(patient: Patient, case: Case, o: Output) -> bool:
         return False
     rng = np.random.default_rng(patient.settings.seed)
     most = 0.0
-    for _ in range(SIGNS):
+    for _ in range(case.measure.effort(SIGNS)):
         moved = precise(case.graph, _jittered(patient.domains, case.inputs, rng), digits=6, nodes=(o.node,))
         after = None if moved is None else moved.values[o.node]
         change = None if after is None else case.real.distance(o.node, after)
