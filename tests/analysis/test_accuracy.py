@@ -186,6 +186,7 @@ def test_the_report_shows_both_values():
     data = report.to_dict()["findings"][0]
     assert data["accuracy"]["output"] == "loss" and data["witness"]["exact"]["loss"] == data["accuracy"]["exact"]
     assert "exact" in str(report) and "correct digit" in str(report)
+    assert report.findings[0].witness.script().rstrip().splitlines()[-1].startswith("# on this input the loss has")
 
 
 def test_digits_are_blamed_on_the_user_s_expression_only():

@@ -269,7 +269,9 @@ def _finding(patient: Patient, case: Case, node: Node, o: Output) -> Finding:
         found.share,
     )
     exact = {p.name: e for p in case.graph.outputs if (e := case.real.float64(p.node)) is not None}
-    witness = replace(patient.witness(case.inputs, case.run), exact=exact)
+    plain = patient.witness(case.inputs, case.run)
+    told = f"\n# {_what(shown)}\n"
+    witness = replace(plain, exact=exact, source=lambda: plain.script() + told if plain.script() else "")
     message = " ".join(filter(None, (_what(shown), _why(case, node), in_words(found))))
     about = Finding("", "inaccurate", WARNING, "cancellation", message, node.op, node.phase, node.site, (patient.mode,))
     return replace(about, witness=witness, accuracy=shown)
