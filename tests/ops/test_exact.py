@@ -13,7 +13,8 @@ from whynan.ops._opdef import OPS, run
 MP = mpmath.MPContext()
 MP.prec = 200
 
-# decompositions and sequence models, bit patterns, how many distinct elements there are, remainders of rounded quotients: no claim rests on a real value of these
+# decompositions and sequence models, bit patterns, counts of distinct elements, remainders of rounded quotients: no claim rests on a real
+# value of these
 WITHOUT = frozenset(
     "input const random copysign signbit heaviside frac fmod remainder floor_divide logaddexp2 logcumsumexp cdist_grad det "
     "slogabsdet inverse solve cholesky eigvalsh svdvals scatter_reduce ctc_loss ctc_alpha ctc_grad avg_pool max_pool interpolate "
