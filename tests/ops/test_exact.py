@@ -13,11 +13,12 @@ from whynan.ops._opdef import OPS, run
 MP = mpmath.MPContext()
 MP.prec = 200
 
-# decompositions and sequence models, bit patterns, remainders of rounded quotients: no claim rests on a real value of these
+# decompositions and sequence models, bit patterns, counts of distinct elements, remainders of rounded quotients: no claim rests on a real
+# value of these
 WITHOUT = frozenset(
     "input const random copysign signbit heaviside frac fmod remainder floor_divide logaddexp2 logcumsumexp cdist_grad det "
     "slogabsdet inverse solve cholesky eigvalsh svdvals scatter_reduce ctc_loss ctc_alpha ctc_grad avg_pool max_pool interpolate "
-    "bitwise_and bitwise_or bitwise_xor bitwise_not logical_xor any all count_nonzero".split()
+    "bitwise_and bitwise_or bitwise_xor bitwise_not logical_xor any all count_nonzero unique unique_inverse unique_counts".split()
 )
 NAMES = sorted(set(OPS) - WITHOUT)
 

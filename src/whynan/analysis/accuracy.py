@@ -3,9 +3,10 @@
 A finding rests on a run of the real framework and on the real values of the recorded graph (`precise`) on the same input: at least one
 output has less than half of its format's digits right (`digits` says against what the error is measured). Not reported is
 
-- what the inputs' own rounding explains: where moving every floating input by half a unit in its last place moves the output by a quarter
-  of the error or more, the problem is ill-conditioned there and the code is not to blame (w * x - y of a good fit), unless a form without
-  the loss is known (a² - b²);
+- what the inputs' own rounding explains: where moving every floating input by half a unit in its last place moves the output by a
+  thirtieth of the error or more, the problem is ill-conditioned there and the code is not to blame (w * x - y of a good fit), unless a
+  form without the loss is known (a² - b²);
+- what only a sum over elements loses that happens to come near zero: against an ordinary loss the error is small;
 - what is lost inside a library's function or in a derivative that the framework made: nothing in the user's code could be changed (the
   stable forms do it too: log_softmax of a confident answer, layer_norm far from zero);
 - what takes another branch in real arithmetic, or what underflow has rounded: that is not cancellation.
@@ -25,7 +26,7 @@ from whynan.analysis.digits import CHOICES, LOOKED, Inputs, Measure, both, is_ch
 from whynan.analysis.evaluate import ancestors, evaluate, fill
 from whynan.analysis.finding import WARNING, Accuracy, Finding
 from whynan.analysis.health import Patient
-from whynan.analysis.precise import MOST_ELEMENTS, Precise, precise, rounded
+from whynan.analysis.precise import Precise, elements, precise, rounded
 from whynan.analysis.region import in_words, region
 from whynan.analysis.shrink import shrink
 from whynan.domain import sample
@@ -35,12 +36,14 @@ from whynan.ir.frontend import Trace
 from whynan.ir.graph import FORWARD, Graph, Node, Output
 from whynan.ir.where import Site
 
+MOST_ELEMENTS = 10_000  # of all values of a graph together
 MOST_FOUND = 4  # findings for one mode
 MOST_SUSPECTS = 10  # inputs that are looked at closely
 SIGNS = 6  # patterns of half a unit added to and taken from the inputs
-EXPLAINED = 4.0  # an error this many times as large as what those patterns move is the code's
+EXPLAINED = 30.0  # an error this many times as large as what those patterns move is the code's
 SHRINKS = 80
 
+REDUCTIONS = frozenset({"sum", "mean", "matmul", "cumsum"})
 COMPOSITE = frozenset({"var", "norm", "softmax", "log_softmax", "logsumexp", "cdist", "logcumsumexp"})  # a library's function each
 # other names of the functions that compute an operation
 CALLED = {
@@ -55,7 +58,8 @@ CALLED = {
 
 def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
     """Findings for one mode, one for each expression that loses digits."""
-    m = measure(trace.graph, patient.domains, patient.settings.seed)
+    countable = elements(trace.graph) <= MOST_ELEMENTS
+    m = measure(trace.graph, patient.domains, patient.settings.seed) if countable else None
     if m is None:
         return
     blamed: list[Site] = []
@@ -73,7 +77,8 @@ def inaccurate(patient: Patient, trace: Trace) -> Iterator[Finding]:
 def counted(graph: Graph, domains: Mapping[str, Domain], seed: int) -> str:
     """What a report must say of the count: how far it went, or why digits could not be counted at all."""
     rng = np.random.default_rng(seed)
-    real = precise(graph, {n: sample.ordinary(d, rng) for n, d in domains.items()})
+    inputs = {n: sample.ordinary(d, rng) for n, d in domains.items()}
+    real = precise(graph, inputs) if elements(graph) <= MOST_ELEMENTS else None
     if real is None:
         return f"digits were not counted: the computation has more than {MOST_ELEMENTS} numbers; smaller shapes would show the same."
     needed = set().union(*(ancestors(graph, o.node) for o in graph.outputs))
@@ -100,7 +105,7 @@ def _suspects(m: Measure, ranked: Sequence[tuple[float, Inputs]]) -> list[Inputs
     for column, inputs in enumerate(bad):
         groups.setdefault(int(growth[:, column].argmax()), []).append(inputs)
     rows = list(groups.values())
-    return [row[k] for k in range(3) for row in rows if k < len(row)][:MOST_SUSPECTS]
+    return [row[k] for k in range(3) for row in rows if k < len(row)][: m.effort(MOST_SUSPECTS)]
 
 
 def _ulps(computed: Array, exact: Array, fmt: Format, count: int) -> Float64:
@@ -153,6 +158,8 @@ def _judged(patient: Patient, m: Measure, inputs: Inputs) -> tuple[Case, Node, O
         node = culprit(case, o)
         if node is None or not _written(node) or _underflows(case, node):
             continue
+        if node.op in REDUCTIONS and not _matters(case, o):
+            continue
         if _better_known(case.graph, node) or _beyond_condition(patient, case, o):
             return case, node, o
     return None
@@ -171,6 +178,12 @@ def _written(node: Node) -> bool:
     function = tree.func
     name = function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
     return name in (node.op, *CALLED.get(node.op, ()))
+
+
+def _matters(case: Case, o: Output) -> bool:
+    """Whether the error is large against an ordinary value of the output, too."""
+    error, usual = case.error(o), case.measure.sizes[o.name]
+    return error is not None and float(error.max(initial=0.0)) > usual * 10 ** (-case.measure.of(o.name) / 2)
 
 
 def _underflows(case: Case, node: Node) -> bool:
@@ -192,7 +205,7 @@ def _beyond_condition(patient: Patient, case: Case, o: Output) -> bool:
         return False
     rng = np.random.default_rng(patient.settings.seed)
     most = 0.0
-    for _ in range(SIGNS):
+    for _ in range(case.measure.effort(SIGNS)):
         moved = precise(case.graph, _jittered(patient.domains, case.inputs, rng), digits=6, nodes=(o.node,))
         after = None if moved is None else moved.values[o.node]
         change = None if after is None else case.real.distance(o.node, after)
@@ -256,7 +269,9 @@ def _finding(patient: Patient, case: Case, node: Node, o: Output) -> Finding:
         found.share,
     )
     exact = {p.name: e for p in case.graph.outputs if (e := case.real.float64(p.node)) is not None}
-    witness = replace(patient.witness(case.inputs, case.run), exact=exact)
+    plain = patient.witness(case.inputs, case.run)
+    told = f"\n# {_what(shown)}\n"
+    witness = replace(plain, exact=exact, source=lambda: plain.script() + told if plain.script() else "")
     message = " ".join(filter(None, (_what(shown), _why(case, node), in_words(found))))
     about = Finding("", "inaccurate", WARNING, "cancellation", message, node.op, node.phase, node.site, (patient.mode,))
     return replace(about, witness=witness, accuracy=shown)
@@ -276,14 +291,15 @@ def _why(case: Case, node: Node) -> str:
     text = " ".join(node.site.text.split()) if node.site else node.op
     text = text if len(text) <= 60 else text[:57] + "..."
     pair = _operands(case, node)
-    if node.op in ("sum", "mean", "matmul", "cumsum"):
+    if node.op in REDUCTIONS:
         return f"`{text}` adds numbers that nearly cancel: what is left is mostly their rounding error."
     if node.op not in ("sub", "add") or pair is None:
         return f"`{text}`{_taken(case, node)} makes the rounding error of its operand large."
     first, second = (_number(x, node.format) for x in pair)
     small, large = sorted(map(abs, pair))
     if small < 0.1 * large:
-        return f"In `{text}` the sum of {first} and {second} keeps few digits of the small number, and what follows needs them."
+        done = "difference" if node.op == "sub" else "sum"
+        return f"In `{text}` the {done} of {first} and {second} keeps few digits of the small number, and what follows needs them."
     done = f"subtracts {second} from {first}" if node.op == "sub" else f"adds {second} to {first}"
     return f"`{text}` {done}: what is left is mostly their rounding error."
 

@@ -70,7 +70,7 @@ def culprit(case: Case, o: Output) -> Node | None:
             return None
         inward = [j for j in node.inputs if errors[j] >= BAD_ULPS]
         if not inward or errors[node.id] >= BAD_ULPS * max(errors[j] for j in inward):
-            return _rounded_away(case.graph, node)
+            return _rounded_away(case, values, node)
         if max(inward, key=lambda j: errors[j]) == target:
             return None
         target = max(inward, key=lambda j: errors[j])  # several causes meet here: the worst of them
@@ -108,9 +108,24 @@ def _with(graph: Graph, values: Sequence[Array | None], i: int, value: Array, ta
     return fill(graph, given)[target]
 
 
-def _rounded_away(graph: Graph, node: Node) -> Node:
-    """The sum whose rounding a logarithm, a root or a power then makes large: in log(1 + x) it is 1 + x that loses x."""
+def _rounded_away(case: Case, values: Sequence[Array | None], node: Node) -> Node:
+    """The sum whose rounding a logarithm, a root or a power then makes large: in log(1 - x + 1e-8) it is 1 - x that loses x."""
     if node.op in DIFFERENCES:
         return node
-    sums = [graph.nodes[j] for j in node.inputs if graph.nodes[j].op in ("add", "sub") and graph.nodes[j].site is not None]
-    return sums[0] if len(sums) == 1 else node
+    found = node
+    while True:
+        sums = [
+            case.graph.nodes[j] for j in found.inputs if case.graph.nodes[j].op in ("add", "sub") and case.graph.nodes[j].site is not None
+        ]
+        if found is not node:
+            sums = [n for n in sums if _off(case, values, n) >= _off(case, values, found) / 2]
+        if len(sums) != 1:
+            return found
+        found = sums[0]
+
+
+def _off(case: Case, values: Sequence[Array | None], node: Node) -> float:
+    """The largest absolute error of a node."""
+    value = values[node.id]
+    error = None if value is None else case.real.distance(node.id, value)
+    return 0.0 if error is None else float(error.max(initial=0.0))

@@ -18,7 +18,7 @@ from itertools import islice
 import numpy as np
 
 from whynan.analysis.evaluate import ancestors, evaluate_many
-from whynan.analysis.precise import precise
+from whynan.analysis.precise import elements, precise
 from whynan.domain import sample
 from whynan.domain.spec import CONTINUOUS, ROWS, Domain
 from whynan.errors import OpError
@@ -28,6 +28,7 @@ from whynan.ops._opdef import known, run
 
 Inputs = Mapping[str, Array]
 
+SMALL = 2000  # numbers in a graph for which real arithmetic takes little time
 BLURRED_BITS = 44  # of a program in float64 when float64 itself is the reference
 LAST_DIGITS = 4  # units in the last place of an ordinary loss: a smaller loss counts as zero
 ORDINARY = 17  # ordinary inputs that say how large the outputs usually are
@@ -57,6 +58,10 @@ class Measure:
     def exactly(self) -> bool:
         """Whether only real arithmetic can tell the errors: float64 is no reference for itself."""
         return not self.blurred and any(f.eps < FLOAT32.eps for f in self.formats.values())
+
+    def effort(self, most: int) -> int:
+        """How many evaluations in real arithmetic are affordable where `most` are for a small graph, at least two."""
+        return max(2, min(most, most * SMALL // max(elements(self.graph), 1)))
 
     def of(self, name: str) -> float:
         """The number of digits that the output can have."""

@@ -66,7 +66,7 @@ def precise(
     `given` are values of nodes that cannot be computed from the inputs (random ones), as they were recorded. None if the graph is too large
     for this arithmetic.
     """
-    if sum(prod(node.shape) for node in graph.nodes) > MOST_ELEMENTS:
+    if elements(graph) > MOST_ELEMENTS:
         return None
     wanted = tuple(dict.fromkeys(o.node for o in graph.outputs)) if nodes is None else tuple(nodes)
     bits = _first_bits(graph, inputs, digits)
@@ -80,6 +80,11 @@ def precise(
             break
         below = values
     return Precise(tuple(values), errors, agreed, bits)
+
+
+def elements(graph: Graph) -> int:
+    """The number of elements of all values together."""
+    return sum(prod(node.shape) for node in graph.nodes)
 
 
 def rounded(value: Array) -> Float64:

@@ -38,7 +38,7 @@ class Region:
 
 def region(m: Measure, domains: Mapping[str, Domain], witness: Inputs, seed: int) -> Region:
     """The region around a witness."""
-    step = COARSER if m.exactly else 1
+    step = COARSER * CLOSELY // m.effort(CLOSELY) if m.exactly else 1
     m = replace(m, least=0.0)  # where a loss counts as zero its digits are lost nevertheless
     where: dict[str, Intervals] = {}
     about: set[str] = set()
@@ -67,7 +67,7 @@ def _bad(m: Measure, tries: Sequence[Inputs]) -> Float64:
     if m.exactly:
         return np.nan_to_num(shares)
     unseen = np.flatnonzero(~(shares > HALF))
-    close = unseen[:: len(unseen) // CLOSELY + 1]
+    close = unseen[:: len(unseen) // m.effort(CLOSELY) + 1]
     out = np.where(shares > HALF, shares, np.nan)
     out[close] = [np.nan_to_num(lost_exactly(m, tries[k])) for k in close]
     return out

@@ -68,7 +68,8 @@ def _result(call: Call, value: Any) -> Array:
 
 def _each(f: Scalar, *arrays: Array) -> Array:
     """f of each element, of arrays that broadcast."""
-    return np.asarray(np.frompyfunc(f, len(arrays), 1)(*arrays), dtype=object)
+    with np.errstate(invalid="ignore"):  # NumPy warns of a NaN that a Python function returns
+        return np.asarray(np.frompyfunc(f, len(arrays), 1)(*arrays), dtype=object)
 
 
 def _elementwise(f: Callable[[Context, Call], Scalar]) -> Callable[..., Array]:
