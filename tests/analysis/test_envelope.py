@@ -273,7 +273,7 @@ def test_the_json_has_both_ends_with_the_witness() -> None:
 
 
 def test_no_digit_that_is_shown_overstates() -> None:
-    from whynan.report._text import _safe_range
+    from whynan.report._ranges import _safe_range
 
     shown = ((1.9999999999, "1.999"), (88.72283172607422, "88.72"), (255.875, "255.875"), (1.8446742974197924e19, "1.844e+19"))
     for proven, text in shown:
