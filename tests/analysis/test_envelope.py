@@ -219,12 +219,9 @@ def test_a_planted_unsound_bound_would_be_seen(monkeypatch: pytest.MonkeyPatch) 
     import whynan.analysis.envelope as envelope
 
     honest = envelope._bounded
-
-    def generous(q: Any, place: int, refine: bool) -> Any:
-        return honest(q, max(place - (1 << 23), q.first), refine)  # as if the range were half as wide
-
-    monkeypatch.setattr(envelope, "_bounded", generous)
-    report, _ = ranges(squared_error, p=whynan.real(3), t=whynan.real(3, low=-5, high=5))
+    monkeypatch.setattr(envelope, "_bounded", lambda q, place, refine: honest(q, max(place - (1 << 23), q.first), refine))
+    monkeypatch.setattr(envelope, "_contradicted", lambda q, place: None)
+    report, _ = ranges(squared_error, p=whynan.real(3), t=whynan.real(3, low=-5, high=5))  # twice as wide as it should be
     for r in report.safe_ranges:
         with pytest.raises(AssertionError):
             assert_finite_within(squared_error, LOSSES["squared error"][1], r, np.random.default_rng(1))
@@ -247,10 +244,17 @@ def test_each_mode_has_its_own_limit_and_the_envelope_is_the_smallest() -> None:
 def test_a_mean_that_adds_up_in_half_precision_leaves_less_room() -> None:
     tf = pytest.importorskip("tensorflow")
     target = whynan.real(8, low=-1, high=1)
-    report = whynan.check(
-        lambda p, t: tf.reduce_mean((p - t) ** 2), framework="tensorflow", envelope="float16", p=whynan.real(8), t=target
-    )
+    report = whynan.check(lambda p, t: tf.reduce_mean((p - t) ** 2), framework="tensorflow", envelope="float16", p=whynan.real(8), t=target)
     assert report.envelope["p"]["float16"] == pytest.approx((65504 / 8) ** 0.5 - 1, rel=1e-2)
+
+
+def test_a_run_that_contradicts_the_proof_takes_the_range_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    import whynan.analysis.envelope as envelope
+
+    honest = envelope._bounded
+    monkeypatch.setattr(envelope, "_bounded", lambda q, place, refine: honest(q, max(place - (1 << 23), q.first), refine))
+    report, found = ranges(squared_error, p=whynan.real(3), t=whynan.real(3, low=-5, high=5))
+    assert report.envelope == {} and "does not run as recorded" in found["p", "float32"].reason
 
 
 # ---------------------------------------------------------------- the reports
@@ -273,7 +277,7 @@ def test_the_json_has_both_ends_with_the_witness() -> None:
 
 
 def test_no_digit_that_is_shown_overstates() -> None:
-    from whynan.report._text import _safe_range
+    from whynan.report._ranges import _safe_range
 
     shown = ((1.9999999999, "1.999"), (88.72283172607422, "88.72"), (255.875, "255.875"), (1.8446742974197924e19, "1.844e+19"))
     for proven, text in shown:

@@ -31,6 +31,7 @@ CLOSER_LOOKS = 12  # proofs by branch and prune, where the plain bounds do not r
 FEWER = 4  # by so much fewer boxes than the check itself has
 FORESEEN = 3  # of the candidates that the graph foresees to fail, so many are run
 UNFORESEEN = 2  # the graph's arithmetic is not the library's to the last bit: of the others, so many are run
+CHECKED = 8  # runs at the extremes of a range that is proven
 SEARCHED = 160  # candidates of the one full search, where no plain candidate fails anywhere
 SECONDS = 4.0  # of work per range, for a loss that takes long to run or a graph that takes long to bound
 
@@ -136,6 +137,10 @@ def _told(q: _Question, proven: int, failure: Failure | None) -> SafeRange:
         failing, witness = _largest(q, failure.inputs), q.patient.witness(failure.inputs, failure.run)
     if proven < q.first:
         return SafeRange(q.names, q.fmt.name, mode, None, failing, witness, reason=_why_not(q))
+    against = _contradicted(q, proven)
+    if against is not None:
+        inside = q.patient.witness(against.inputs, against.run)
+        return SafeRange(q.names, q.fmt.name, mode, None, _largest(q, against.inputs), inside, reason=_OTHERWISE)
     changed = _changes(q, proven)
     if changed:
         return SafeRange(q.names, q.fmt.name, mode, None, failing, witness, reason=changed)
@@ -175,6 +180,21 @@ def _why_not(q: _Question) -> str:
     if look is not None:
         return f"{look.what} looks at a value: on other inputs the code may take another path"
     return next(iter(proof.open.values()), "nothing could be proven")
+
+
+_OTHERWISE = "a run within the range fails although the recorded program is proven finite there: the framework does not run as recorded"
+
+
+def _contradicted(q: _Question, place: int) -> Failure | None:
+    """A run at an extreme of a proven range that fails all the same; a proof is about the recorded program."""
+    domains = q.domains(place)
+    rest = {n: sample.plain(d) for n, d in domains.items() if n not in q.names}
+    for own in _in_step({n: sample.corners(domains[n]) for n in q.names})[:CHECKED]:
+        inputs = {n: own[n] if n in own else rest[n] for n in domains}
+        run = q.patient.execute(inputs)
+        if not run.error and signature(run) and signature(q.patient.execute(inputs)):
+            return Failure(inputs, run, signature(run))
+    return None
 
 
 def _changes(q: _Question, place: int) -> str:

@@ -2,12 +2,11 @@
 
 import unicodedata
 from collections.abc import Iterable
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 import numpy as np
 
-from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Open, Report, SafeRange, Step, Witness
+from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Open, Report, Step, Witness
 from whynan.ir.dtype import Array
 from whynan.ir.graph import BACKWARD
 from whynan.ir.where import Site
@@ -201,15 +200,16 @@ def becomes(witness: Witness | None, one: bool = False) -> str:
         return "can fail"
     loss = np.asarray(witness.loss).astype(np.float64)
     if not np.isfinite(loss).all():
-        return f"is {_bad_kind(loss)} on this input" if one else f"can become {_bad_kind(loss)}"
+        return f"is {bad_kind(loss)} on this input" if one else f"can become {bad_kind(loss)}"
     bad = [g for g in (np.asarray(g).astype(np.float64) for g in witness.gradients.values()) if not np.isfinite(g).all()]
     if not bad:
         return "can fail"
-    kind = _bad_kind(np.concatenate([g.reshape(-1) for g in bad]))
+    kind = bad_kind(np.concatenate([g.reshape(-1) for g in bad]))
     return f"has a gradient that is {kind} on this input" if one else f"has a gradient that can become {kind}"
 
 
-def _bad_kind(wide: Array) -> str:
+def bad_kind(wide: Array) -> str:
+    """NaN or infinite: what a value that is not finite is."""
     return "NaN" if np.isnan(wide).any() else "infinite"
 
 
@@ -363,51 +363,6 @@ def search_text(report: Report) -> str:
     screened = int(report.search.get("screened", 0))
     more = f", {screened} more looked at through the graph" if screened else ""
     return f"{count(n, 'input')} tried{more} in {report.search.get('seconds', 0.0):.2f} s"
-
-
-def envelope_text(report: Report) -> list[str]:
-    """Up to which magnitude of one input everything is proven finite and what happens beyond, a line per input and dtype."""
-    if not report.safe_ranges:
-        return [f"for |{name}| <= {limit:g} in {dtype}" for name, limits in report.envelope.items() for dtype, limit in limits.items()]
-    by_line: dict[str, list[str]] = {}
-    for r in report.safe_ranges:
-        by_line.setdefault(_safe_range(r), []).append(r.mode)
-    every = len({r.mode for r in report.safe_ranges})
-    return [line if len(modes) == every else f"{line} ({', '.join(modes)})" for line, modes in by_line.items()]
-
-
-def _safe_range(r: SafeRange) -> str:
-    """One safe range in a sentence. What is rounded is rounded so that it stays true: the proven end down, the failing one up."""
-    sizes = ", ".join(f"|{name}|" for name in r.inputs)
-    fails = f"at {sizes} = {_short(r.failing, ROUND_CEILING)} {_outcome(r.witness)}" if r.failing is not None and r.witness else ""
-    if r.proven is None:
-        return f"for no range of {', '.join(r.inputs)} in {r.dtype}: {f'already {fails}' if fails else r.reason}"
-    if r.whole:
-        return f"for every finite {', '.join(r.inputs)} in {r.dtype}"
-    text = f"for {sizes} <= {_short(r.proven, ROUND_FLOOR)} in {r.dtype}; "
-    if not fails:
-        return f"{text}beyond that nothing is proven, and no failing input was found"
-    apart = r.failing is not None and r.failing > r.proven * _CLOSE
-    return f"{text}{fails}{', and between the two nothing is known' if apart else ''}"
-
-
-_CLOSE = 1.02  # a proven and a failing end that differ by no more (two numbers of bfloat16 do by 1 %) meet for a reader
-
-
-def _short(x: float, rounding: str) -> str:
-    """A magnitude in at most four digits, exact where it has no more."""
-    exact = Decimal(x)
-    rounded = exact.quantize(Decimal(1).scaleb(exact.adjusted() - 3), rounding=rounding) if exact.is_normal() else exact
-    return f"{x:.7g}" if Decimal(f"{x:.7g}") == exact else f"{rounded:.4g}"
-
-
-def _outcome(witness: Witness) -> str:
-    """Which output is not finite, and what it is."""
-    loss = np.asarray(witness.loss).astype(np.float64)
-    if not np.isfinite(loss).all():
-        return f"the loss can be {_bad_kind(loss)}"
-    bad = [n for n, g in witness.gradients.items() if not np.isfinite(np.asarray(g).astype(np.float64)).all()]
-    return f"the gradient by {bad[0]} can be {_bad_kind(np.asarray(witness.gradients[bad[0]]).astype(np.float64))}" if bad else "it fails"
 
 
 def context_text(report: Report) -> str:

@@ -10,6 +10,7 @@ from whynan.analysis.finding import Finding, Report, Witness
 from whynan.ir.graph import BACKWARD
 from whynan.ir.where import Site
 from whynan.report import _text
+from whynan.report._ranges import envelope_text
 from whynan.report._source import Line, excerpt
 from whynan.report.words import words
 
@@ -157,7 +158,7 @@ def _proof(report: Report) -> str:
         ("assumed", _list(assumed, code=True) + f'<span class="note">{_escape(_text.ASSUMED)}</span>' if assumed else ""),
         ("fixed", _list(_text.constants(report), code=True)),
         ("scope", _escape(_text.scope_text(report))),
-        ("finite", _list(_text.envelope_text(report))),
+        ("finite", _list(envelope_text(report))),
         ("search", _escape(_text.search_text(report))),
         ("notes", _list(report.notes)),
     ]

@@ -16,6 +16,7 @@ from whynan.analysis.finding import ERROR, SAFE, UNDECIDED, UNSAFE, Finding, Ope
 from whynan.ir.graph import BACKWARD
 from whynan.ir.where import Site
 from whynan.report import _text
+from whynan.report._ranges import envelope_text
 from whynan.report._source import Line, excerpt
 from whynan.report.words import words
 
@@ -196,7 +197,7 @@ def _proof(page: _Page, report: Report) -> None:
     page.field("assumed", [*assumed, _text.ASSUMED] if assumed else [])
     page.field("fixed", _text.constants(report))
     page.field("scope", [_text.scope_text(report)])
-    page.field("finite", _text.envelope_text(report))
+    page.field("finite", envelope_text(report))
     page.field("search", [text] if (text := _text.search_text(report)) else [])
     page.field("notes", list(report.notes))
 
