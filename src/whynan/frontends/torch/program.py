@@ -11,6 +11,7 @@ import torch
 from torch.autograd import Variable
 
 from whynan.errors import TargetError, WhynanError
+from whynan.frontends.torch.derivatives import as_unwatched, nodes_behind
 from whynan.frontends.torch.owned import Owned, owned_by
 from whynan.frontends.torch.recorder import Recorder
 from whynan.frontends.torch.tensors import FORMATS, floating, to_array, to_tensor
@@ -109,7 +110,10 @@ class TorchProgram:
                 with recorder:
                     result = _call(target, *self._arguments(tensors))
                     parts = floating(result)
-                    recorder.derivatives_of(_handwritten(parts))
+                    behind = nodes_behind(parts)
+                    recorder.derivatives_of(_handwritten(behind))
+                    if recorder.eager:
+                        as_unwatched(recorder, behind)
                     loss = _loss_node(recorder, result, parts)
                     gradients = _gradients(parts, self._leaves(tensors, wrt))
             except WhynanError:
@@ -267,15 +271,9 @@ def _loss_node(recorder: Recorder, result: Any, parts: list[torch.Tensor]) -> in
     return loss_node(recorder.recording, nodes)
 
 
-def _handwritten(parts: list[torch.Tensor]) -> list[Any]:
-    """The autograd nodes behind the loss that are `autograd.Function`s of Python code (and not torch.compile's own)."""
-    stack = [t.grad_fn for t in parts if t.grad_fn is not None]
-    seen = set(stack)
-    while stack:
-        fresh = {n for n, _ in stack.pop().next_functions if n is not None} - seen
-        seen |= fresh
-        stack += fresh
-    own = [n for n in seen if isinstance(n, torch.autograd.function.BackwardCFunction) and not _is_compiled(n)]
+def _handwritten(nodes: list[Any]) -> list[Any]:
+    """Those autograd nodes that are `autograd.Function`s of Python code (and not torch.compile's own)."""
+    own = [n for n in nodes if isinstance(n, torch.autograd.function.BackwardCFunction) and not _is_compiled(n)]
     return sorted(own, key=lambda n: n._sequence_nr())
 
 

@@ -41,6 +41,9 @@ _READS = {
 # torch functions that read values only to print them
 _PRINTS = frozenset({torch.Tensor.__repr__, torch.Tensor.__format__})
 
+# autograd nodes that take another form under a dispatch mode (see `derivatives`)
+WATCHED_OTHERWISE = frozenset({"ProdBackward0", "ProdBackward1", "CumprodBackward0"})
+
 # ops that overwrite a tensor with (a copy of) one argument
 _SOURCES = {"copy": "src", "fill": "value"}
 
@@ -86,6 +89,8 @@ class Recorder:
         self._function: tuple[Any, tuple[Any, ...], Mapping[str, Any]] = (None, (), {})  # the torch function under way
         self._paused = False
         self._given: Place | None = None  # where the ops stand, if the caller knows better than the stack
+        self.eager = modes is None
+        self.corrected: set[int] = set()  # autograd nodes whose derivatives are put right afterwards (`derivatives`)
         self._watchers = modes or (lambda recorder: (_Functions(recorder), OpsMode(recorder)))
         self._modes = ExitStack()
 
@@ -108,6 +113,11 @@ class Recorder:
     def node(self, t: torch.Tensor) -> int:
         """The node of the tensor's present value."""
         return self._memory.find(t)
+
+    def place_of(self, t: torch.Tensor) -> Place:
+        """Where the op stands that made the tensor's present value."""
+        n = self.builder.nodes[self._memory.find(t)]
+        return Place(n.phase, n.site, n.source, n.spelling, n.derives)
 
     def derivatives_of(self, functions: Iterable[Any]) -> None:
         """Note the expressions that called the given autograd nodes, whose derivatives are Python code."""
@@ -270,6 +280,8 @@ class Recorder:
         """One node per result, by the simplest sufficient way: the same value, a constant, the table, unknown."""
         schema, metas = call.schema, [_meta(t) for t in results]
         inputs = call.inputs
+        if self.eager and self._misleading():
+            return self._unknown(call, metas)
         if schema.base in SAME and self._fits(inputs[:1], metas):
             return [inputs[0]]
         if schema.base in EMPTY:
@@ -285,6 +297,11 @@ class Recorder:
         if schema.random:
             self.notes["the loss draws random numbers: every run of it starts from the same seed"] = None
         return [self._valued(node, a) for node, a in zip(nodes, known, strict=True)]
+
+    def _misleading(self) -> bool:
+        """Whether this is inside a derivative that torch computes in another way when unwatched, and that nothing puts right."""
+        node = torch._C._current_autograd_node()
+        return node is not None and node.name() in WATCHED_OTHERWISE and node._sequence_nr() not in self.corrected
 
     def _makes_nonfinite(self, inputs: tuple[int, ...], results: list[Array]) -> bool:
         """Whether finite inputs gave a result that is not: a constant then, but the op is to blame."""

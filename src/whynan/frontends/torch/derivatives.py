@@ -1,0 +1,73 @@
+"""Derivatives that torch computes in another way while something watches its operations.
+
+Under a dispatch mode the derivatives of prod and cumprod take a form that is safe at zeros. Unwatched, where no element is zero, they divide
+by the elements, which overflows and underflows elsewhere (torch/csrc/autograd/FunctionsManual.cpp, `prod_backward`, `cumprod_backward`).
+What is recorded has to be what runs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from whynan.frontends.torch.recorder import Recorder
+
+Tensors = tuple[torch.Tensor | None, ...]
+
+
+def nodes_behind(parts: Iterable[torch.Tensor]) -> list[Any]:
+    """The autograd nodes behind some tensors."""
+    stack = [t.grad_fn for t in parts if t.grad_fn is not None]
+    seen = dict.fromkeys(stack)
+    while stack:
+        fresh = [n for n in dict.fromkeys(n for n, _ in stack.pop().next_functions) if n is not None and n not in seen]
+        seen |= dict.fromkeys(fresh)
+        stack += fresh
+    return list(seen)
+
+
+def as_unwatched(recorder: Recorder, nodes: Iterable[Any]) -> None:
+    """See to it that these autograd nodes give, and that there is recorded, what they give when nothing watches."""
+    for node in nodes:
+        form = _FORMS.get(node.name())
+        if form is not None:
+            recorder.corrected.add(node._sequence_nr())
+            node.register_hook(partial(_corrected, recorder, node, form))
+
+
+def _corrected(recorder: Recorder, node: Any, form: Callable[..., torch.Tensor], given: Tensors, incoming: Tensors) -> Tensors | None:
+    watched, g = given[0], incoming[0]
+    if watched is None or g is None or not node._saved_self.ndim:
+        return None
+    x, y = node._saved_self.detach(), node._saved_result.detach()
+    with torch._C.DisableTorchFunction(), recorder.standing_at(recorder.place_of(watched)):
+        return (form(recorder, node, watched, g.to(x.dtype), x, y).to(x.dtype), *given[1:])
+
+
+def _prod(recorder: Recorder, node: Any, watched: torch.Tensor, g: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    zeros = (x == 0).sum()
+    return torch.where(zeros == 0, g * (y / x), torch.where(zeros > 1, torch.zeros_like(x), watched))
+
+
+def _prod_along(recorder: Recorder, node: Any, watched: torch.Tensor, g: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    if not node._saved_keepdim:
+        g, y = g.unsqueeze(_dim(node)), y.unsqueeze(_dim(node))
+    return torch.where((x == 0).any(), watched, g * (y / x))
+
+
+def _cumprod(recorder: Recorder, node: Any, watched: torch.Tensor, g: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    dim = _dim(node)
+    if x.shape[dim] == 1 or not x.numel():
+        return watched
+    at_zeros = watched.clone()  # yet another form, which is not known
+    recorder.opaque("unknown:cumprod's derivative at zero", (x, y, g), at_zeros)
+    return torch.where((x == 0).any(), at_zeros, (y * g).flip(dim).cumsum(dim).flip(dim) / x)
+
+
+def _dim(node: Any) -> int:
+    dim = int(node._saved_dim)
+    return dim - 2**64 if dim >= 2**63 else dim  # torch shows negative numbers as unsigned ones
+
+
+_FORMS: dict[str, Callable[..., torch.Tensor]] = {"ProdBackward0": _prod, "ProdBackward1": _prod_along, "CumprodBackward0": _cumprod}
