@@ -326,3 +326,55 @@ def test_a_loss_that_raises_on_most_inputs_still_ends() -> None:
     except WhynanError:
         return
     assert report.verdict == "undecided"
+
+
+# ---------------------------------------------------------------- both cases of one truth
+
+
+def test_a_quotient_that_one_truth_guards_is_proven_by_cases() -> None:
+    def loss(x, m):
+        count = m.sum()
+        return torch.where(m.any(), (x * m).sum() / torch.where(count == 0, 1, count), x.sum() * 0)
+
+    assert whynan.check(loss, x=whole(4), m=whynan.mask(4)).verdict == "safe"
+
+
+def test_a_case_that_fails_is_not_proven() -> None:
+    """The gradient of the quotient is 0 / 0 where nothing is selected: `where` hides the value only."""
+
+    def loss(x, m):
+        return torch.where(m.any(), (x * m).sum() / m.sum(), x.sum() * 0)
+
+    report = whynan.check(loss, x=whole(4), m=whynan.mask(4))
+    assert report.verdict == "unsafe"
+
+
+def test_a_case_is_left_out_only_if_it_contradicts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: every case that does not prove anything is taken for impossible. Then a failing loss looks safe, which must not be."""
+    program = load(lambda x, m: torch.where(m.any(), (x * m).sum() / m.sum(), x.sum() * 0), "loss")
+    domains = {"x": whole(4), "m": whynan.mask(4)}
+    _, covered = explored(program, domains, "eager")
+    assert not covered.paths[0].proof.finite
+    monkeypatch.setattr(paths, "contradictory", lambda *given: True)
+    _, planted = explored(program, domains, "eager")
+    assert planted.paths[0].proof.finite
+
+
+def test_an_outcome_is_excluded_only_by_a_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: what was not reached is taken for impossible. Then the path that no search finds is forgotten."""
+    monkeypatch.setattr(paths, "reach", lambda *given: [])
+    assert whynan.check(rare_log, x=whynan.real(4, low=-1, high=1)).verdict != "safe"
+    monkeypatch.setattr(paths, "contradictory", lambda *given: True)
+    _, planted = explored(load(rare_log, "loss"), {"x": whynan.real(4, low=-1, high=1)}, "eager")
+    assert len(planted.paths) == 1 and not planted.unproven
+
+
+def test_pairs_of_labels_are_counted_through() -> None:
+    """The number of equal pairs is even: the odd ones need no path."""
+
+    def loss(x, t):
+        same = (t[:, None] == t[None, :]) & ~torch.eye(3, dtype=torch.bool)
+        i, j = torch.where(same)
+        return (x[i] - x[j]).square().sum() / max(len(i), 1)
+
+    assert whynan.check(loss, x=whynan.real(3, low=-1, high=1), t=whynan.classes(3, 3)).verdict == "safe"

@@ -30,6 +30,7 @@ from whynan.ir.graph import FORWARD, Assumption, Graph, Node
 Inputs = Mapping[str, Array]
 
 MOST_PATHS = 20
+MOST_SWITCHES = 2  # conditions of which both cases are proven
 MOST_OUTCOMES = 64  # of one look
 FEW_PATHS = 6  # once it is known that not all can be covered, so many are recorded for the search
 MOST_LEFT = 4  # outcomes that are neither reached nor excluded: beyond, no others are looked at
@@ -75,12 +76,49 @@ def explore(problem: Problem, trace: Trace, proof: Proof, first: Inputs, second:
     """All paths, from two ordinary inputs, the recording on the first of them and its proof on the whole domain."""
     other = problem.capture(second)
     if uncovered(trace.graph, proof) is None:
-        return Covered((Path(trace, proof, first),), tuple(varying(trace.graph, other.graph)))
+        return Covered((Path(trace, by_cases(problem, trace.graph, proof), first),), tuple(varying(trace.graph, other.graph)))
     explorer = _Explorer(problem)
     explorer.add(trace, first, proof)
     explorer.add(other, second)
     explorer.run()
     return Covered(tuple(explorer.proven()), tuple(dict.fromkeys(explorer.left)))
+
+
+def by_cases(problem: Problem, graph: Graph, proof: Proof) -> Proof:
+    """The proof, or a finite one from both cases of a single truth that a `where` depends on: compiled branches hold both sides.
+
+    Each case is proven with what it implies; every input falls under one of them.
+    """
+    if proof.finite:
+        return proof
+    view = View(graph)
+    for condition in _switches(graph, proof)[:MOST_SWITCHES]:
+        cases = [_case(problem, view, proof, condition, truth) for truth in (1.0, 0.0)]
+        if all(case is None or case.finite for case in cases):
+            return replace(proof, outputs=(True,) * len(proof.outputs), open={}, hints=())
+    return proof
+
+
+def _switches(graph: Graph, proof: Proof) -> list[int]:
+    """The single truths, not the same on the whole domain, that a `where` depends on."""
+    found: dict[int, None] = {}
+    for node in graph.nodes:
+        i = node.inputs[0] if node.op == "where" else -1
+        while i >= 0 and graph.nodes[i].op in ("reshape", "expand"):
+            i = graph.nodes[i].inputs[0]
+        if i >= 0 and int(np.prod(graph.nodes[i].shape)) == 1 and graph.nodes[i].format.kind == "bool":
+            b = proof.bounds[i]
+            if (b.lo < b.hi).any() and graph.nodes[i].inputs:
+                found[i] = None
+    return list(found)
+
+
+def _case(problem: Problem, view: View, proof: Proof, condition: int, truth: float) -> Proof | None:
+    """The proof for the inputs on which a condition is true, or false; None if there are none."""
+    outcome = Assumption(condition, truth, truth, "a case")
+    given = implied(view, proof.bounds, [*view.graph.assumptions, outcome])
+    case = problem.prove(view.graph, given)
+    return None if contradictory(view.graph, case.bounds, given) else case
 
 
 def varied(paths: Sequence[Path], domains: Mapping[str, Domain], seed: int) -> Iterator[Inputs]:
@@ -181,7 +219,7 @@ class _Explorer:
             if not proof.finite:
                 given = implied(view, proof.bounds, r.graph.assumptions)
                 proof = self.problem.prove(r.graph, given) if given else proof
-            yield Path(r.trace, proof, r.inputs)
+            yield Path(r.trace, by_cases(self.problem, r.graph, proof), r.inputs)
 
     # ------------------------------------------------------------ gaps
 
