@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import whynan
-from whynan.analysis import conditions, paths
+from whynan.analysis import cases, conditions, paths
 from whynan.domain import sample
 from whynan.domain.interval import contains
 from whynan.domain.spec import Domain
@@ -127,16 +127,16 @@ def test_a_loss_that_is_finite_on_every_path_is_safe(loss: Callable[..., Any], d
 # ---------------------------------------------------------------- every input takes a recorded path, within its bounds
 
 
-def explored(program: Program, domains: dict[str, Domain], mode: str) -> tuple[paths.Problem, paths.Covered]:
+def explored(program: Program, domains: dict[str, Domain], mode: str) -> tuple[cases.Problem, paths.Covered]:
     wrt = tuple(n for n, d in domains.items() if d.grad)
-    problem = paths.Problem(lambda inputs: program.capture(inputs, wrt, mode), domains, 60_000, 0)
+    problem = cases.Problem(lambda inputs: program.capture(inputs, wrt, mode), domains, 60_000, 0)
     rng = np.random.default_rng(0)
     first, second = ({n: sample.ordinary(d, rng) for n, d in domains.items()} for _ in range(2))
     trace = problem.capture(first)
     return problem, paths.explore(problem, trace, problem.prove(trace.graph), first, second)
 
 
-def violations(problem: paths.Problem, covered: paths.Covered, tried: list[dict[str, Array]]) -> list[str]:
+def violations(problem: cases.Problem, covered: paths.Covered, tried: list[dict[str, Array]]) -> list[str]:
     """Inputs that take no recorded path, and values outside what was proven of their path."""
     interned: dict[object, int] = {}
     known = {tuple(paths._looks(p.trace.graph, interned)): p for p in covered.paths}
@@ -307,7 +307,7 @@ def test_the_limit_of_paths_bounds_the_recordings() -> None:
         return program.capture(inputs, ("x",), "eager")
 
     domains = {"x": whynan.real(40, low=-1, high=1)}
-    problem = paths.Problem(capture, domains, 60_000, 0)
+    problem = cases.Problem(capture, domains, 60_000, 0)
     rng = np.random.default_rng(0)
     first, second = ({"x": sample.ordinary(domains["x"], rng)} for _ in range(2))
     trace = capture(first)
@@ -355,7 +355,7 @@ def test_a_case_is_left_out_only_if_it_contradicts_itself(monkeypatch: pytest.Mo
     domains = {"x": whole(4), "m": whynan.mask(4)}
     _, covered = explored(program, domains, "eager")
     assert not covered.paths[0].proof.finite
-    monkeypatch.setattr(paths, "contradictory", lambda *given: True)
+    monkeypatch.setattr(cases, "contradictory", lambda *given: True)
     _, planted = explored(program, domains, "eager")
     assert planted.paths[0].proof.finite
 

@@ -7,19 +7,20 @@ over, every input of the domain takes one of the recorded paths. Each path's gra
 outcomes imply (`conditions`) is known there.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from whynan.analysis.cases import Problem, by_cases
 from whynan.analysis.conditions import contradictory, implied
 from whynan.analysis.coverage import PATH, uncovered, varying
 from whynan.analysis.discrete import outcomes
 from whynan.analysis.finding import Open
-from whynan.analysis.propagate import Proof, propagate
-from whynan.analysis.reach import Outcome, followers, neighbours, reach, readable
+from whynan.analysis.forecast import Forecast, Forecaster, on_its_path
+from whynan.analysis.propagate import Proof
+from whynan.analysis.reach import Outcome, followers, following, neighbours, reach, readable
 from whynan.analysis.view import View
-from whynan.domain.abstract import bounds_of
 from whynan.domain.interval import Bounds, collapse
 from whynan.domain.spec import Domain
 from whynan.errors import WhynanError
@@ -30,7 +31,6 @@ from whynan.ir.graph import FORWARD, Assumption, Graph, Node
 Inputs = Mapping[str, Array]
 
 MOST_PATHS = 20
-MOST_SWITCHES = 2  # conditions of which both cases are proven
 MOST_OUTCOMES = 64  # of one look
 FEW_PATHS = 6  # once it is known that not all can be covered, so many are recorded for the search
 MOST_LEFT = 4  # outcomes that are neither reached nor excluded: beyond, no others are looked at
@@ -56,22 +56,6 @@ class Covered:
     unproven: tuple[Open, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Problem:
-    """What is explored: how the loss is recorded and proven, and on which inputs."""
-
-    capture: Callable[[Inputs], Trace]
-    domains: Mapping[str, Domain]
-    boxes: int
-    seed: int
-
-    def prove(self, graph: Graph, given: Mapping[int, Bounds] | None = None) -> Proof:
-        """The abstract run of a graph of the loss."""
-        bounds = {name: bounds_of(self.domains[name]) for name in graph.inputs}
-        simplexes = [name for name in graph.inputs if self.domains[name].kind in ("simplex", "onehot")]
-        return propagate(graph, bounds, self.boxes, simplexes=simplexes, given=given)
-
-
 def explore(problem: Problem, trace: Trace, proof: Proof, first: Inputs, second: Inputs) -> Covered:
     """All paths, from two ordinary inputs, the recording on the first of them and its proof on the whole domain."""
     other = problem.capture(second)
@@ -84,43 +68,6 @@ def explore(problem: Problem, trace: Trace, proof: Proof, first: Inputs, second:
     return Covered(tuple(explorer.proven()), tuple(dict.fromkeys(explorer.left)))
 
 
-def by_cases(problem: Problem, graph: Graph, proof: Proof) -> Proof:
-    """The proof, or a finite one from both cases of a single truth that a `where` depends on: compiled branches hold both sides.
-
-    Each case is proven with what it implies; every input falls under one of them.
-    """
-    if proof.finite:
-        return proof
-    view = View(graph)
-    for condition in _switches(graph, proof)[:MOST_SWITCHES]:
-        cases = [_case(problem, view, proof, condition, truth) for truth in (1.0, 0.0)]
-        if all(case is None or case.finite for case in cases):
-            return replace(proof, outputs=(True,) * len(proof.outputs), open={}, hints=())
-    return proof
-
-
-def _switches(graph: Graph, proof: Proof) -> list[int]:
-    """The single truths, not the same on the whole domain, that a `where` depends on."""
-    found: dict[int, None] = {}
-    for node in graph.nodes:
-        i = node.inputs[0] if node.op == "where" else -1
-        while i >= 0 and graph.nodes[i].op in ("reshape", "expand"):
-            i = graph.nodes[i].inputs[0]
-        if i >= 0 and int(np.prod(graph.nodes[i].shape)) == 1 and graph.nodes[i].format.kind == "bool":
-            b = proof.bounds[i]
-            if (b.lo < b.hi).any() and graph.nodes[i].inputs:
-                found[i] = None
-    return list(found)
-
-
-def _case(problem: Problem, view: View, proof: Proof, condition: int, truth: float) -> Proof | None:
-    """The proof for the inputs on which a condition is true, or false; None if there are none."""
-    outcome = Assumption(condition, truth, truth, "a case")
-    given = implied(view, proof.bounds, [*view.graph.assumptions, outcome])
-    case = problem.prove(view.graph, given)
-    return None if contradictory(view.graph, case.bounds, given) else case
-
-
 def varied(paths: Sequence[Path], domains: Mapping[str, Domain], seed: int) -> Iterator[Inputs]:
     """For each path but a single one: its input, and others that take it."""
     for path in paths if len(paths) > 1 else ():
@@ -128,6 +75,30 @@ def varied(paths: Sequence[Path], domains: Mapping[str, Domain], seed: int) -> I
         looks = path.trace.graph.assumptions
         if readable(path.trace.graph, looks):
             yield from followers(path.trace.graph, looks, neighbours(domains, path.inputs, PARTNERS, seed))[:VARIED]
+
+
+def foreseeing(paths: Sequence[Path]) -> Forecaster | None:
+    """A function that foresees the outputs on many inputs by the graph of the path that each takes; an input that takes none may fail.
+
+    None where a graph cannot be evaluated or is not worth it.
+    """
+    graphs = [p.trace.graph for p in paths]
+    plain = [on_its_path(g) for g in graphs]
+    if len(graphs) == 1 and not graphs[0].assumptions:
+        return plain[0]
+    if any(f is None for f in plain) or not all(readable(g, g.assumptions) for g in graphs):
+        return None
+
+    def foresee(candidates: Sequence[Inputs]) -> Forecast:
+        fails, steepness = np.ones(len(candidates), bool), np.zeros(len(candidates))
+        for graph, forecast in zip(graphs, plain, strict=True):
+            rows = following(graph, graph.assumptions, candidates)
+            if rows and forecast is not None:
+                found = forecast([candidates[k] for k in rows])
+                fails[rows], steepness[rows] = found.fails, found.steepness
+        return Forecast(fails, steepness)
+
+    return foresee
 
 
 # ---------------------------------------------------------------- the tree of looks
