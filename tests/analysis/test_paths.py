@@ -274,6 +274,7 @@ def test_a_path_that_raises_is_named() -> None:
     assert report.verdict == "undecided" and "negative numbers are not allowed" in reasons(report)
 
 
+@pytest.mark.slow
 def test_more_paths_than_the_limit_leave_it_undecided() -> None:
     report = whynan.check(lambda x: x[x > 0].sum(), x=whynan.real(40, low=-1, high=1))
     assert report.verdict == "undecided" and str(paths.MOST_PATHS) in reasons(report)
@@ -378,3 +379,13 @@ def test_pairs_of_labels_are_counted_through() -> None:
         return (x[i] - x[j]).square().sum() / max(len(i), 1)
 
     assert whynan.check(loss, x=whynan.real(3, low=-1, high=1), t=whynan.classes(3, 3)).verdict == "safe"
+
+
+def test_candidates_are_foreseen_by_the_graph_of_their_path() -> None:
+    domains = {"x": whole(4)}
+    program = load(lambda x: torch.log(x - 9).sum() if x.max() > 9 else x.sum(), "loss")
+    _, covered = explored(program, domains, "eager")
+    foresee = paths.foreseeing(covered.paths)
+    assert foresee is not None and len(covered.paths) == 2
+    tried = [{"x": np.full(4, v, np.float32)} for v in (1.0, 9.5)] + [{"x": np.array([9.5, 9, 9.5, 9.5], np.float32)}]
+    assert foresee(tried).fails.tolist() == [False, False, True]

@@ -34,7 +34,7 @@ Forecaster = Callable[[Sequence[Inputs]], Forecast]
 
 
 def forecaster(graph: Graph) -> Forecaster | None:
-    """A function that foresees the outputs on many inputs; None where the graph cannot be evaluated, is not worth it, or is one of several."""
+    """A function that foresees the outputs on many inputs; None if the graph cannot be evaluated, is not worth it, or is one of several."""
     return None if graph.assumptions else on_its_path(graph)
 
 
