@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import whynan
-from whynan.analysis import conditions, paths
+from whynan.analysis import cases, conditions, paths
 from whynan.domain import sample
 from whynan.domain.interval import contains
 from whynan.domain.spec import Domain
@@ -127,16 +127,16 @@ def test_a_loss_that_is_finite_on_every_path_is_safe(loss: Callable[..., Any], d
 # ---------------------------------------------------------------- every input takes a recorded path, within its bounds
 
 
-def explored(program: Program, domains: dict[str, Domain], mode: str) -> tuple[paths.Problem, paths.Covered]:
+def explored(program: Program, domains: dict[str, Domain], mode: str) -> tuple[cases.Problem, paths.Covered]:
     wrt = tuple(n for n, d in domains.items() if d.grad)
-    problem = paths.Problem(lambda inputs: program.capture(inputs, wrt, mode), domains, 60_000, 0)
+    problem = cases.Problem(lambda inputs: program.capture(inputs, wrt, mode), domains, 60_000, 0)
     rng = np.random.default_rng(0)
     first, second = ({n: sample.ordinary(d, rng) for n, d in domains.items()} for _ in range(2))
     trace = problem.capture(first)
     return problem, paths.explore(problem, trace, problem.prove(trace.graph), first, second)
 
 
-def violations(problem: paths.Problem, covered: paths.Covered, tried: list[dict[str, Array]]) -> list[str]:
+def violations(problem: cases.Problem, covered: paths.Covered, tried: list[dict[str, Array]]) -> list[str]:
     """Inputs that take no recorded path, and values outside what was proven of their path."""
     interned: dict[object, int] = {}
     known = {tuple(paths._looks(p.trace.graph, interned)): p for p in covered.paths}
@@ -274,6 +274,7 @@ def test_a_path_that_raises_is_named() -> None:
     assert report.verdict == "undecided" and "negative numbers are not allowed" in reasons(report)
 
 
+@pytest.mark.slow
 def test_more_paths_than_the_limit_leave_it_undecided() -> None:
     report = whynan.check(lambda x: x[x > 0].sum(), x=whynan.real(40, low=-1, high=1))
     assert report.verdict == "undecided" and str(paths.MOST_PATHS) in reasons(report)
@@ -307,7 +308,7 @@ def test_the_limit_of_paths_bounds_the_recordings() -> None:
         return program.capture(inputs, ("x",), "eager")
 
     domains = {"x": whynan.real(40, low=-1, high=1)}
-    problem = paths.Problem(capture, domains, 60_000, 0)
+    problem = cases.Problem(capture, domains, 60_000, 0)
     rng = np.random.default_rng(0)
     first, second = ({"x": sample.ordinary(domains["x"], rng)} for _ in range(2))
     trace = capture(first)
@@ -326,3 +327,65 @@ def test_a_loss_that_raises_on_most_inputs_still_ends() -> None:
     except WhynanError:
         return
     assert report.verdict == "undecided"
+
+
+# ---------------------------------------------------------------- both cases of one truth
+
+
+def test_a_quotient_that_one_truth_guards_is_proven_by_cases() -> None:
+    def loss(x, m):
+        count = m.sum()
+        return torch.where(m.any(), (x * m).sum() / torch.where(count == 0, 1, count), x.sum() * 0)
+
+    assert whynan.check(loss, x=whole(4), m=whynan.mask(4)).verdict == "safe"
+
+
+def test_a_case_that_fails_is_not_proven() -> None:
+    """The gradient of the quotient is 0 / 0 where nothing is selected: `where` hides the value only."""
+
+    def loss(x, m):
+        return torch.where(m.any(), (x * m).sum() / m.sum(), x.sum() * 0)
+
+    report = whynan.check(loss, x=whole(4), m=whynan.mask(4))
+    assert report.verdict == "unsafe"
+
+
+def test_a_case_is_left_out_only_if_it_contradicts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: every case that does not prove anything is taken for impossible. Then a failing loss looks safe, which must not be."""
+    program = load(lambda x, m: torch.where(m.any(), (x * m).sum() / m.sum(), x.sum() * 0), "loss")
+    domains = {"x": whole(4), "m": whynan.mask(4)}
+    _, covered = explored(program, domains, "eager")
+    assert not covered.paths[0].proof.finite
+    monkeypatch.setattr(cases, "contradictory", lambda *given: True)
+    _, planted = explored(program, domains, "eager")
+    assert planted.paths[0].proof.finite
+
+
+def test_an_outcome_is_excluded_only_by_a_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: what was not reached is taken for impossible. Then the path that no search finds is forgotten."""
+    monkeypatch.setattr(paths, "reach", lambda *given: [])
+    assert whynan.check(rare_log, x=whynan.real(4, low=-1, high=1)).verdict != "safe"
+    monkeypatch.setattr(paths, "contradictory", lambda *given: True)
+    _, planted = explored(load(rare_log, "loss"), {"x": whynan.real(4, low=-1, high=1)}, "eager")
+    assert len(planted.paths) == 1 and not planted.unproven
+
+
+def test_pairs_of_labels_are_counted_through() -> None:
+    """The number of equal pairs is even: the odd ones need no path."""
+
+    def loss(x, t):
+        same = (t[:, None] == t[None, :]) & ~torch.eye(3, dtype=torch.bool)
+        i, j = torch.where(same)
+        return (x[i] - x[j]).square().sum() / max(len(i), 1)
+
+    assert whynan.check(loss, x=whynan.real(3, low=-1, high=1), t=whynan.classes(3, 3)).verdict == "safe"
+
+
+def test_candidates_are_foreseen_by_the_graph_of_their_path() -> None:
+    domains = {"x": whole(4)}
+    program = load(lambda x: torch.log(x - 9).sum() if x.max() > 9 else x.sum(), "loss")
+    _, covered = explored(program, domains, "eager")
+    foresee = paths.foreseeing(covered.paths)
+    assert foresee is not None and len(covered.paths) == 2
+    tried = [{"x": np.full(4, v, np.float32)} for v in (1.0, 9.5)] + [{"x": np.array([9.5, 9, 9.5, 9.5], np.float32)}]
+    assert foresee(tried).fails.tolist() == [False, False, True]

@@ -45,6 +45,7 @@ def test_a_loss_that_is_finite_on_every_path_is_safe(loss: Callable[..., Any], d
     assert report.verdict == "safe", reasons(report)
 
 
+@pytest.mark.slow
 def test_what_fails_on_another_path_is_found_and_blamed() -> None:
     def loss(x):
         if (x == 0.1).any():
@@ -55,6 +56,7 @@ def test_what_fails_on_another_path_is_found_and_blamed() -> None:
     assert report.verdict == "unsafe" and any("jnp.log(x - 0.1)" in f.site.text for f in report.findings)
 
 
+@pytest.mark.slow
 def test_an_array_that_is_read_as_a_whole_leaves_it_undecided() -> None:
     report = whynan.check(lambda x: (x[x > 0] ** 2).sum(), framework="jax", modes=("eager",), x=X)
     assert report.verdict == "undecided" and "numpy.asarray" in reasons(report)

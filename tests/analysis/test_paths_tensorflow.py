@@ -61,6 +61,7 @@ def test_a_loss_that_is_finite_on_every_path_is_safe(loss: Callable[..., Any], d
     assert report.verdict == "safe", reasons(report)
 
 
+@pytest.mark.slow
 def test_an_empty_selection_is_found_and_blamed() -> None:
     report = whynan.check(lambda x: tf.reduce_mean(tf.boolean_mask(x, x > 9)), framework="tensorflow", modes=EAGER, x=X)
     assert report.verdict == "unsafe" and report.findings[0].cause == "empty-reduction"
@@ -76,6 +77,7 @@ def test_a_hairs_breadth_is_found() -> None:
     assert report.verdict == "unsafe"
 
 
+@pytest.mark.slow
 def test_a_number_that_enters_the_loss_leaves_it_undecided() -> None:
     def loss(x):
         return tf.reduce_sum(x) / (1 + abs(float(tf.reduce_max(x))))

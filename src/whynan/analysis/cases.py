@@ -1,34 +1,73 @@
-"""Case by case: each combination of the whole numbers that a few inputs can hold, where what the code does hangs on these.
+"""A proof for a loss on its domain, and by cases: for the inputs on which one truth holds, and for those on which it does not."""
 
-Losses of pairs and triplets pick rows by their labels: how many pairs there are, and which, follows from the labels alone. Four labels of
-two classes are sixteen cases, each a program without looks, or with few. If all are proven, every input of the domain is.
-"""
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from collections.abc import Mapping
+import numpy as np
 
-from whynan.analysis.discrete import KINDS, combinations
-from whynan.analysis.evaluate import ancestors
-from whynan.domain.spec import Domain, const
+from whynan.analysis.conditions import contradictory, implied
+from whynan.analysis.propagate import Proof, propagate
+from whynan.analysis.view import View
+from whynan.domain.abstract import bounds_of
+from whynan.domain.interval import Bounds
+from whynan.domain.spec import Domain
 from whynan.ir.dtype import Array
+from whynan.ir.frontend import Trace
 from whynan.ir.graph import Assumption, Graph
 
-MOST_CASES = 64
+Inputs = Mapping[str, Array]
+
+MOST_SWITCHES = 2  # conditions of which both cases are proven
 
 
-def cases_of(graph: Graph, look: Assumption, domains: Mapping[str, Domain]) -> list[dict[str, Domain]]:
-    """The domains of each case: the inputs of whole numbers that the look depends on are constants there. No cases if they are too many."""
-    needed = ancestors(graph, look.node)
-    names = [n for n, i in graph.inputs.items() if i in needed and domains[n].value is None and domains[n].kind in KINDS]
-    every = combinations({n: domains[n] for n in names}, MOST_CASES) if names else None
-    if every is None:
-        return []
-    return [{**domains, **{n: _fixed(domains[n], every[n][k]) for n in names}} for k in range(len(every[names[0]]))]
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """What is explored: how the loss is recorded and proven, and on which inputs."""
+
+    capture: Callable[[Inputs], Trace]
+    domains: Mapping[str, Domain]
+    boxes: int
+    seed: int
+
+    def prove(self, graph: Graph, given: Mapping[int, Bounds] | None = None) -> Proof:
+        """The abstract run of a graph of the loss."""
+        bounds = {name: bounds_of(self.domains[name]) for name in graph.inputs}
+        simplexes = [name for name in graph.inputs if self.domains[name].kind in ("simplex", "onehot")]
+        return propagate(graph, bounds, self.boxes, simplexes=simplexes, given=given)
 
 
-def _fixed(d: Domain, value: Array) -> Domain:
-    return const(value).but(grad=d.grad, assumed=d.assumed, grad_given=d.grad_given)
+def by_cases(problem: Problem, graph: Graph, proof: Proof) -> Proof:
+    """The proof, or a finite one from both cases of a single truth that a `where` depends on: compiled branches hold both sides.
+
+    Each case is proven with what it implies; every input falls under one of them.
+    """
+    if proof.finite:
+        return proof
+    view = View(graph)
+    for condition in _switches(graph, proof)[:MOST_SWITCHES]:
+        cases = [_case(problem, view, proof, condition, truth) for truth in (1.0, 0.0)]
+        if all(case is None or case.finite for case in cases):
+            return replace(proof, outputs=(True,) * len(proof.outputs), open={}, hints=())
+    return proof
 
 
-def fixed_in(case: Mapping[str, Domain], domains: Mapping[str, Domain]) -> dict[str, Array]:
-    """The values that a case gives to inputs which are no constants on the whole domain."""
-    return {n: d.value for n, d in case.items() if d.value is not None and domains[n].value is None}
+def _switches(graph: Graph, proof: Proof) -> list[int]:
+    """The single truths, not the same on the whole domain, that a `where` depends on."""
+    found: dict[int, None] = {}
+    for node in graph.nodes:
+        i = node.inputs[0] if node.op == "where" else -1
+        while i >= 0 and graph.nodes[i].op in ("reshape", "expand"):
+            i = graph.nodes[i].inputs[0]
+        if i >= 0 and int(np.prod(graph.nodes[i].shape)) == 1 and graph.nodes[i].format.kind == "bool":
+            b = proof.bounds[i]
+            if (b.lo < b.hi).any() and graph.nodes[i].inputs:
+                found[i] = None
+    return list(found)
+
+
+def _case(problem: Problem, view: View, proof: Proof, condition: int, truth: float) -> Proof | None:
+    """The proof for the inputs on which a condition is true, or false; None if there are none."""
+    outcome = Assumption(condition, truth, truth, "a case")
+    given = implied(view, proof.bounds, [*view.graph.assumptions, outcome])
+    case = problem.prove(view.graph, given)
+    return None if contradictory(view.graph, case.bounds, given) else case

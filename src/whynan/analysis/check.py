@@ -13,15 +13,15 @@ import numpy as np
 from whynan.analysis import compiled
 from whynan.analysis.accuracy import counted, inaccurate
 from whynan.analysis.blame import Blame, blame
+from whynan.analysis.cases import Problem
 from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.contract import contracts
 from whynan.analysis.descent import proposals
 from whynan.analysis.effort import Effort
 from whynan.analysis.envelope import envelope_of, safe_ranges, without_graph
 from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Report, SafeRange, Witness
-from whynan.analysis.forecast import forecaster
 from whynan.analysis.health import Patient, warnings
-from whynan.analysis.paths import Path, Problem, explore, varied
+from whynan.analysis.paths import Path, explore, foreseeing, varied
 from whynan.analysis.refused import Refusal, refusal
 from whynan.analysis.search import Failure, Hint, Inputs, Searched, fingerprint, search, signature
 from whynan.analysis.shrink import shrink
@@ -189,7 +189,7 @@ class _Job:
             seed=self.settings.seed,
             evaluations=self.settings.evaluations,
             seconds=self.settings.budget,
-            forecast=forecaster(paths[0].trace.graph),
+            forecast=foreseeing(paths),
         )
 
     def _proposals(self, path: Path) -> Iterator[Inputs]:

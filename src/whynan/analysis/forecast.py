@@ -34,11 +34,16 @@ Forecaster = Callable[[Sequence[Inputs]], Forecast]
 
 
 def forecaster(graph: Graph) -> Forecaster | None:
-    """A function that foresees the outputs on many inputs; None where the graph cannot be evaluated or is not worth it."""
+    """A function that foresees the outputs on many inputs; None if the graph cannot be evaluated, is not worth it, or is one of several."""
+    return None if graph.assumptions else on_its_path(graph)
+
+
+def on_its_path(graph: Graph) -> Forecaster | None:
+    """A function that foresees the outputs on inputs that take the graph's path; None if it cannot be evaluated or is not worth it."""
     order = sorted(set().union(*(ancestors(graph, o.node) for o in graph.outputs)))
     nodes = [graph.nodes[i] for i in order]
     computed = [n for n in nodes if n.op not in ("input", "const")]
-    if graph.assumptions or any(not known(n.op) or n.op in SLOW or n.op == "random" for n in computed):
+    if any(not known(n.op) or n.op in SLOW or n.op == "random" for n in computed):
         return None
     if sum(int(np.prod(n.shape)) for n in nodes) > MOST_NUMBERS:
         return None

@@ -7,20 +7,21 @@ over, every input of the domain takes one of the recorded paths. Each path's gra
 outcomes imply (`conditions`) is known there.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whynan.analysis.cases import cases_of, fixed_in
+from whynan.analysis.cases import Problem, by_cases
+from whynan.analysis.combinations import cases_of, fixed_in
 from whynan.analysis.conditions import contradictory, implied
 from whynan.analysis.coverage import PATH, uncovered, varying
 from whynan.analysis.discrete import outcomes
 from whynan.analysis.finding import Open
-from whynan.analysis.propagate import Proof, propagate
-from whynan.analysis.reach import Outcome, followers, neighbours, reach, readable
+from whynan.analysis.forecast import Forecast, Forecaster, on_its_path
+from whynan.analysis.propagate import Proof
+from whynan.analysis.reach import Outcome, followers, following, neighbours, reach, readable
 from whynan.analysis.view import View
-from whynan.domain.abstract import bounds_of
 from whynan.domain.interval import Bounds, collapse
 from whynan.domain.spec import Domain
 from whynan.errors import WhynanError
@@ -57,28 +58,12 @@ class Covered:
     unproven: tuple[Open, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Problem:
-    """What is explored: how the loss is recorded and proven, and on which inputs."""
-
-    capture: Callable[[Inputs], Trace]
-    domains: Mapping[str, Domain]
-    boxes: int
-    seed: int
-
-    def prove(self, graph: Graph, given: Mapping[int, Bounds] | None = None) -> Proof:
-        """The abstract run of a graph of the loss."""
-        bounds = {name: bounds_of(self.domains[name]) for name in graph.inputs}
-        simplexes = [name for name in graph.inputs if self.domains[name].kind in ("simplex", "onehot")]
-        return propagate(graph, bounds, self.boxes, simplexes=simplexes, given=given)
-
-
 def explore(problem: Problem, trace: Trace, proof: Proof, first: Inputs, second: Inputs) -> Covered:
     """All paths, from two ordinary inputs, the recording on the first of them and its proof on the whole domain."""
     other = problem.capture(second)
     look = uncovered(trace.graph, proof)
     if look is None:
-        return Covered((Path(trace, proof, first),), tuple(varying(trace.graph, other.graph)))
+        return Covered((Path(trace, by_cases(problem, trace.graph, proof), first),), tuple(varying(trace.graph, other.graph)))
     cases = cases_of(trace.graph, look, problem.domains)
     if cases:
         return _by_cases(problem, look, cases, first, second)
@@ -119,6 +104,30 @@ def varied(paths: Sequence[Path], domains: Mapping[str, Domain], seed: int) -> I
         looks = path.trace.graph.assumptions
         if readable(path.trace.graph, looks):
             yield from followers(path.trace.graph, looks, neighbours(domains, path.inputs, PARTNERS, seed))[:VARIED]
+
+
+def foreseeing(paths: Sequence[Path]) -> Forecaster | None:
+    """A function that foresees the outputs on many inputs by the graph of the path that each takes; an input that takes none may fail.
+
+    None where a graph cannot be evaluated or is not worth it.
+    """
+    graphs = [p.trace.graph for p in paths]
+    plain = [on_its_path(g) for g in graphs]
+    if len(graphs) == 1 and not graphs[0].assumptions:
+        return plain[0]
+    if any(f is None for f in plain) or not all(readable(g, g.assumptions) for g in graphs):
+        return None
+
+    def foresee(candidates: Sequence[Inputs]) -> Forecast:
+        fails, steepness = np.ones(len(candidates), bool), np.zeros(len(candidates))
+        for graph, forecast in zip(graphs, plain, strict=True):
+            rows = following(graph, graph.assumptions, candidates)
+            if rows and forecast is not None:
+                found = forecast([candidates[k] for k in rows])
+                fails[rows], steepness[rows] = found.fails, found.steepness
+        return Forecast(fails, steepness)
+
+    return foresee
 
 
 # ---------------------------------------------------------------- the tree of looks
@@ -210,7 +219,7 @@ class _Explorer:
             if not proof.finite:
                 given = implied(view, proof.bounds, r.graph.assumptions)
                 proof = self.problem.prove(r.graph, given) if given else proof
-            yield Path(r.trace, proof, r.inputs)
+            yield Path(r.trace, by_cases(self.problem, r.graph, proof), r.inputs)
 
     # ------------------------------------------------------------ gaps
 

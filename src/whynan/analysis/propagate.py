@@ -305,6 +305,8 @@ def _reason(view: View, node: Node, bounds: tuple[Bounds, ...]) -> str:
         return "the domain itself holds NaN or Inf"
     if not known(node.op):
         return f"whynan has no bounds for the operation {node.spelling or node.op}"
+    if not node.inputs:
+        return "a number that is computed here is not finite"
     parts = ", ".join(_range_text(collapse(bounds[i], 0)) for i in node.inputs)
     return f"{node.op} of {parts} could not be shown to stay finite"
 

@@ -48,12 +48,17 @@ def readable(graph: Graph, looks: Sequence[Assumption]) -> bool:
 
 def followers(graph: Graph, looks: Sequence[Assumption], tried: Sequence[Inputs]) -> list[Inputs]:
     """Those of the inputs on which every look is expected to go as it did in the recording."""
+    return [tried[k] for k in following(graph, looks, tried)]
+
+
+def following(graph: Graph, looks: Sequence[Assumption], tried: Sequence[Inputs]) -> list[int]:
+    """Their places among the inputs."""
     if not looks:
-        return list(tried)
+        return list(range(len(tried)))
     rows, values = _followed(graph, looks[:-1], looks[-1].node, tried)
     if values is None:
         return []
-    return [tried[k] for k, hit in zip(rows, _within(values[looks[-1].node], looks[-1]), strict=True) if hit]
+    return [k for k, hit in zip(rows, _within(values[looks[-1].node], looks[-1]), strict=True) if hit]
 
 
 def reach(wanted: Outcome, domains: Mapping[str, Domain], starts: Sequence[Inputs], seed: int) -> list[Inputs]:
