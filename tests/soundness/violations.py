@@ -2,8 +2,9 @@
 
 Two runs are compared: whynan's own, and one with other orders of summation, contracted products, other accumulators.
 
-It is tested three ways: "plain" without branch and prune, "refined" with it, and "split": branch and prune alone, on single nodes,
-told to go on splitting as long as a bound is not a point, so that it cannot stop early.
+It is tested four ways: "plain" without branch and prune, "refined" with it, "split": branch and prune alone, on single nodes,
+told to go on splitting as long as a bound is not a point, so that it cannot stop early; and "exact": what exact arithmetic says of every
+node, not only of those in danger.
 `violations` tests it on one case; `minimised` makes a failing case small: parts of the graph become inputs.
 """
 
@@ -17,6 +18,7 @@ from tests.soundness.real import as_read
 
 from whynan.analysis.branch import cones_of, prune
 from whynan.analysis.evaluate import evaluate_many
+from whynan.analysis.exact.limits import Exact
 from whynan.analysis.propagate import Proof, propagate
 from whynan.analysis.relations import Relations
 from whynan.analysis.view import View
@@ -28,6 +30,7 @@ from whynan.ir.text import text
 BOXES = 150
 SPLIT_NODES = 2
 HOWS = ("plain", "refined", "split")
+EXACT = ("exact",)  # costs ten times as much
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,7 @@ def violations(case: Case, hows: tuple[str, ...] = HOWS, others: int = 1) -> Ite
     runs = _runs(case, others)
     for how in hows:
         try:
-            found = list(_split(case, runs) if how == "split" else _propagated(case, runs, how))
+            found = list(_split(case, runs) if how == "split" else _exactly(case, runs) if how in EXACT else _propagated(case, runs, how))
         except Exception as error:
             found = [Violation(case, -1, 0, how, None, None, f"{type(error).__name__}: {error}")]
         yield from found[:1]
@@ -110,6 +113,18 @@ def _split(case: Case, runs: Runs) -> Iterator[Violation]:
             found = prune(view, facts, cone, lambda b: (b.lo < b.hi) | b.may_nan, BOXES)
             for values in runs:
                 yield from _outside(case, root[0], values[root[0]], found.bounds, "split")
+
+
+def _exactly(case: Case, runs: Runs) -> Iterator[Violation]:
+    """Each node followed back to its leaves."""
+    bounds: list[Bounds | None] = list(_proof(case, refine=False).bounds)
+    exact = Exact(View(case.graph), bounds)
+    for node in case.graph.nodes:
+        if node.inputs and node.format.is_float:
+            for found in (exact.bounds(node.id), exact.shallow(node.id)):
+                if found is not None:
+                    for values in runs:
+                        yield from _outside(case, node.id, values[node.id], found, "exact")
 
 
 def _outside(case: Case, i: int, value: Array, b: Bounds, how: str) -> Iterator[Violation]:

@@ -13,6 +13,8 @@ from whynan.analysis.attained import Attained
 from whynan.analysis.branch import cones_of, prune
 from whynan.analysis.conditions import chosen_by, deciding
 from whynan.analysis.contracted import contracted
+from whynan.analysis.exact.limits import Exact
+from whynan.analysis.guarded import guarded
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, collapse, entering, make, meet, of_array, top
@@ -22,6 +24,10 @@ from whynan.ops._opdef import bound, known
 
 # ops whose result can be finite although an input is not
 SELECTIVE = frozenset({"where", "minimum", "maximum", "clamp", "nan_to_num", "relu", "index", "gather", "pow", "xlogy"})
+
+# operations through which sharper operands make a sharper result
+CARRIED = frozenset("mul div prod square neg reshape expand permute clamp maximum minimum sqrt add sub cast".split())
+SHARPENED = 4  # how many operations back operands are sharpened
 
 LEAST_CHARGED = 200  # boxes that one look counts for, however few it evaluates: a long program has many places to look at
 
@@ -57,10 +63,12 @@ class _State:
     bounds: list[Bounds | None]
     facts: Relations
     attained: Attained
+    exact: Exact
     budget: int
     simplexes: frozenset[int] = frozenset()  # input nodes whose rows sum to 1
     boxes: int = 0
     charged: int = 0
+    sharpened: dict[tuple[int, str], Bounds | None] = field(default_factory=dict)  # what exact arithmetic says, by node and way
     hints: list[Ranges] = field(default_factory=list)
 
 
@@ -81,7 +89,8 @@ def propagate(
     view = View(graph)
     bounds: list[Bounds | None] = [None] * len(graph.nodes)
     facts = Relations(view, bounds)
-    state = _State(view, bounds, facts, Attained(view, bounds), budget if refine else 0, frozenset(graph.inputs[n] for n in simplexes))
+    rows = frozenset(graph.inputs[n] for n in simplexes)
+    state = _State(view, bounds, facts, Attained(view, bounds), Exact(view, bounds), budget if refine else 0, rows)
     by_node = {i: domains[name] for name, i in graph.inputs.items()}
     outputs = {o.node for o in graph.outputs}
     conditions = deciding(graph)
@@ -101,6 +110,8 @@ def propagate(
             _look_closer(state, node, lambda b: b.nonfinite)
         elif node.id in conditions and _worth_deciding(state, node):
             _look_closer(state, node, lambda b: b.lo < b.hi)
+        if refine and _in_danger(state, node):
+            _sharpen(state, node, by_node)
     done = tuple(b for b in bounds if b is not None)
     return Proof(done, tuple(done[o.node].finite for o in graph.outputs), _open(view, done), tuple(state.hints), state.boxes)
 
@@ -134,6 +145,8 @@ def _tighten(state: _State, node: Node, result: Bounds) -> Bounds:
     result = _contracted(state, node, result)
     if node.op in ("masked_select", "index") and (chosen := chosen_by(state.view, state.bounds, node)) is not None:
         result = meet(result, chosen, node.format)
+    if node.op == "where" and (difference := guarded(state.view, state.bounds, node)) is not None:
+        result = meet(result, difference, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
     least = state.attained.learn(node, result)
@@ -238,6 +251,44 @@ def _worth_a_look(state: _State, node: Node, is_output: bool) -> bool:
         return False
     fresh = all(not _nonfinite(state, i) for i in node.inputs)
     return fresh or is_output or node.op in SELECTIVE or _vanishes(state, node)
+
+
+def _in_danger(state: _State, node: Node) -> bool:
+    """Whether a non-finite value may begin here, from finite operands."""
+    return bool(node.inputs) and known(node.op) and _nonfinite(state, node.id) and not any(_nonfinite(state, i) for i in node.inputs)
+
+
+def _sharpen(state: _State, node: Node, domains: Mapping[int, Bounds]) -> None:
+    """Bound the operands by what they would be in exact arithmetic, and what follows from them once more."""
+    for look, depth in ((state.exact.bounds, 0), (state.exact.shallow, 0), (state.exact.together, SHARPENED)):
+        for i in node.inputs:
+            _sharper(state, i, look, depth)
+        before = state.bounds[node.id]
+        assert before is not None
+        state.bounds[node.id] = meet(before, _node(state, node, domains), node.format)
+        if not _in_danger(state, node):
+            return
+        if _worth_a_look(state, node, False):
+            _look_closer(state, node, lambda b: b.nonfinite)
+
+
+def _sharper(state: _State, i: int, look: Callable[[int], Bounds | None], depth: int) -> None:
+    """Narrow the bounds of a value, and with some depth of what it is computed from."""
+    node, before = state.view.nodes[i], state.bounds[i]
+    if before is None or not node.inputs or not node.format.is_float:
+        return
+    if depth and node.op in CARRIED:
+        for j in node.inputs:
+            _sharper(state, j, look, depth - 1)
+        again = bound(state.view.calls[i], [b for b in (state.bounds[j] for j in node.inputs) if b is not None])
+        before = meet(before, again, node.format)
+    name = state.view.representative[i], look.__name__
+    if name not in state.sharpened:
+        state.sharpened[name] = look(name[0])
+    found = state.sharpened[name]
+    if found is not None:
+        before = meet(before, make(nearest(node.format, found.lo), nearest(node.format, found.hi), nan=True), node.format)
+    state.bounds[i] = before
 
 
 def _nonfinite(state: _State, i: int) -> bool:
