@@ -1,11 +1,11 @@
 """Derivatives that torch computes in another way while something watches its operations.
 
-Under a dispatch mode the derivatives of prod and cumprod take a form that is safe at zeros. Unwatched, where no element is zero, they divide
-by the elements, which overflows and underflows elsewhere (torch/csrc/autograd/FunctionsManual.cpp, `prod_backward`, `cumprod_backward`).
-What is recorded has to be what runs.
+Under a dispatch mode the derivatives of prod and cumprod take a form that is safe at zeros. Unwatched, where no element is zero, they
+divide by the elements, which overflows and underflows elsewhere (torch/csrc/autograd/FunctionsManual.cpp, `prod_backward` and
+`cumprod_backward`). What is recorded has to be what runs.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
