@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from whynan.analysis.attained import Attained
-from whynan.analysis.branch import cones_of, prune
+from whynan.analysis.branch import prune
+from whynan.analysis.cones import cones_of
 from whynan.analysis.contracted import contracted
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
