@@ -1,6 +1,6 @@
 """Many boxes at once: a box gives each of some vertices its bounds, with the boxes along a first axis (size 1: all boxes share them)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,6 +26,11 @@ def take(b: Bounds, where: np.ndarray) -> Bounds:
     if b.lo.shape[0] == 1 and where.shape[0] != 1:
         return b
     return Bounds(b.lo[where], b.hi[where], b.flags[where])
+
+
+def joined(parts: Sequence[Bounds]) -> Bounds:
+    """The boxes of several bounds in one."""
+    return Bounds(*(np.concatenate([getattr(b, field) for b in parts]) for field in ("lo", "hi", "flags")))
 
 
 def point(b: Bounds, at: np.ndarray, fmt: Format) -> Bounds:

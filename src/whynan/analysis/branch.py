@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whynan.analysis.boxes import Box, count, cut, mapped, narrow, point, split, take
+from whynan.analysis.boxes import Box, count, cut, joined, mapped, narrow, point, split, take
 from whynan.analysis.cones import Cone, critical
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.revise import Revised, Revision
@@ -105,12 +105,11 @@ class _Search:
 
     def _hopeless(self, box: Box) -> bool:
         """Whether single points of the open boxes are undecided themselves: then no splitting of the leaves decides."""
-        for end in ("lo", "hi"):
-            points = {v: mapped(b, lambda a: a[:MOST_POINTS]) for v, b in box.items() if v in self.formats}
-            found = self._evaluate({v: point(b, getattr(b, end), self.formats[v]) for v, b in points.items()})
-            if bool(self._open(found.root).any()):
-                return True
-        return False
+        few = {v: mapped(b, lambda a: a[:MOST_POINTS]) for v, b in box.items() if v in self.formats}
+        n, fmt = count(few), self.formats
+        ends = [{v: point(b, getattr(b, end), fmt[v]) for v, b in few.items()} for end in ("lo", "hi")]
+        both = {v: joined([mapped(e[v], lambda a: np.broadcast_to(a, (n, *a.shape[1:]))) for e in ends]) for v in few}
+        return bool(self._open(self._evaluate(both).root).any())
 
     def _parts(self, box: Box) -> int:
         return PARTS if count(box) <= 64 else 4

@@ -23,7 +23,10 @@ from whynan.ops._opdef import bound, known
 # ops whose result can be finite although an input is not
 SELECTIVE = frozenset({"where", "minimum", "maximum", "clamp", "nan_to_num", "relu", "index", "gather", "pow", "xlogy"})
 
+BOXES = 60_000  # that branch and prune may evaluate in all, unless told otherwise
 LEAST_CHARGED = 200  # boxes that one look counts for, however few it evaluates: a long program has many places to look at
+MOST_A_LOOK, LEAST_A_LOOK = 4096, 256  # boxes for one look: most decide within a hundred boxes or never
+PATIENCE = 2 * MOST_A_LOOK  # boxes without a decision after which looks become short
 
 Ranges = Mapping[int, tuple[float, float]]  # node id -> a range of values
 
@@ -61,11 +64,12 @@ class _State:
     simplexes: frozenset[int] = frozenset()  # input nodes whose rows sum to 1
     boxes: int = 0
     charged: int = 0
+    wasted: int = 0  # boxes that decided nothing
     hints: list[Ranges] = field(default_factory=list)
 
 
 def propagate(
-    graph: Graph, domains: Mapping[str, Bounds], budget: int = 60_000, refine: bool = True, simplexes: Collection[str] = ()
+    graph: Graph, domains: Mapping[str, Bounds], budget: int = BOXES, refine: bool = True, simplexes: Collection[str] = ()
 ) -> Proof:
     """Bound every value of the graph for all inputs in the domains (bounds by input name).
 
@@ -243,7 +247,7 @@ def _look_closer(state: _State, node: Node) -> None:
     root = state.view.root(node.id)
     inputs = set(state.view.graph.inputs.values())
     for cone in cones_of(state.view, root):
-        found = prune(state.view, state.facts, cone, lambda b: b.nonfinite, min(4096, state.budget - state.charged))
+        found = prune(state.view, state.facts, cone, lambda b: b.nonfinite, _allowance(state))
         state.boxes += found.boxes
         state.charged += max(found.boxes, LEAST_CHARGED)
         before = state.bounds[node.id]
@@ -251,8 +255,16 @@ def _look_closer(state: _State, node: Node) -> None:
         state.bounds[node.id] = meet(before, found.bounds, node.format)
         if found.decided:
             return
+        state.wasted += found.boxes
         hints = [{v[0]: r for v, r in box.items() if v[0] in inputs} for box in found.left]
         state.hints += [h for h in hints if h]
+
+
+def _allowance(state: _State) -> int:
+    """The boxes for one look: a larger budget buys longer ones; they become short where many have decided nothing."""
+    share = state.budget / BOXES
+    patient = min(MOST_A_LOOK * share, PATIENCE * share - state.wasted)
+    return int(min(max(patient, LEAST_A_LOOK), state.budget - state.charged))
 
 
 def _open(view: View, bounds: tuple[Bounds, ...]) -> dict[int, str]:

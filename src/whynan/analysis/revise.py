@@ -17,6 +17,7 @@ from whynan.ops._backward import invertible, narrowed
 from whynan.ops._opdef import bound
 
 ROUNDS = 3  # forward passes at most
+MOST_REVISED = 64  # boxes that are narrowed backward: of many, each is small already
 MAX_DECISIONS = 6
 
 
@@ -73,7 +74,7 @@ class Revision:
         required = {**self.known, **{v: b if v not in self.known else meet(self.known[v], b) for v, b in given.items()}}
         for _ in range(ROUNDS):
             values, pending = self._passed(values, required)
-            if not pending or not self._back(values, pending):
+            if not pending or count(values) > MOST_REVISED or not self._back(values, pending):
                 break
             required = {v: values[v] for v in self.cone.inner}
         narrowed_box = {v: values[v] if v in self.cone.leaves else b for v, b in box.items()}
