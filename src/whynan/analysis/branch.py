@@ -28,11 +28,12 @@ MAX_TRIED = 4  # leaves that compete for the next split
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pruned:
-    """What splitting found: bounds of the root over all boxes, whether they are `good`, and the leaves' ranges left open."""
+    """What splitting found: bounds of the root over all boxes, whether they are good, how many boxes in how many passes, and the leaves' ranges left open."""
 
     bounds: Bounds
     decided: bool
     boxes: int
+    passes: int
     left: tuple[dict[Vertex, tuple[float, float]], ...]
 
 
@@ -64,7 +65,7 @@ class _Search:
         self.revision.learn(self._constrain(self.start))
         self.points = {v: critical(view, cone, v) for v in cone.leaves}
         self.variables = [v for v in cone.leaves if view.op(v) != "const" and self._splits(v)]
-        self.spent = 0
+        self.spent = self.passes = 0
         self.done: list[Bounds] = []
         self.last: Bounds | None = None
 
@@ -125,6 +126,7 @@ class _Search:
 
     def _evaluate(self, box: Box) -> Revised:
         self.spent += count(box)
+        self.passes += 1
         return self.revision.evaluate(self._constrain(box))
 
     def _constrain(self, box: Box) -> Box:
@@ -133,12 +135,12 @@ class _Search:
             return box
         box = dict(box)
         for a, b, slack, absolute in self.order:
-            ceiling = np.where(box[b].may_nan, np.inf, _ceiling(box[b], slack))
-            least = np.where(box[a].may_nan, -np.inf, _least(box[a], slack, absolute))
-            low = np.maximum(box[a].lo, -ceiling) if absolute else box[a].lo
+            most = np.where(box[b].may_nan, np.inf, ceiling(box[b], slack))
+            lowest = np.where(box[a].may_nan, -np.inf, least(box[a], slack, absolute))
+            low = np.maximum(box[a].lo, -most) if absolute else box[a].lo
             box[a], box[b] = (
-                narrow(box[a], low, np.minimum(box[a].hi, ceiling), self.formats[a]),
-                narrow(box[b], np.maximum(box[b].lo, least), box[b].hi, self.formats[b]),
+                narrow(box[a], low, np.minimum(box[a].hi, most), self.formats[a]),
+                narrow(box[b], np.maximum(box[b].lo, lowest), box[b].hi, self.formats[b]),
             )
         return box
 
@@ -175,7 +177,7 @@ class _Search:
             hull = Bounds(lo[0], hi[0], flags[0])
         else:  # no box is possible: the root is never computed
             hull = make(np.full(shape[1:], np.inf), np.full(shape[1:], -np.inf))
-        return Pruned(hull, open_box is None, self.spent, left)
+        return Pruned(hull, open_box is None, self.spent, self.passes, left)
 
 
 def _constraints(facts: Relations, leaves: Sequence[Vertex]) -> list[tuple[Vertex, Vertex, Slack, bool]]:
@@ -194,7 +196,7 @@ def _constraints(facts: Relations, leaves: Sequence[Vertex]) -> list[tuple[Verte
     return out
 
 
-def _ceiling(b: Bounds, slack: Slack) -> np.ndarray:
+def ceiling(b: Bounds, slack: Slack) -> np.ndarray:
     """The largest that a can be, given a <= b up to slack."""
     if slack.relative == 0 and slack.absolute == 0:
         return b.hi
@@ -205,14 +207,14 @@ def _ceiling(b: Bounds, slack: Slack) -> np.ndarray:
     return np.asarray(most)
 
 
-def _least(a: Bounds, slack: Slack, absolute: bool) -> np.ndarray:
+def least(a: Bounds, slack: Slack, absolute: bool) -> np.ndarray:
     """The least that b must be, given a <= b * (1 + relative) + absolute (or |a| for `absolute`)."""
-    least = np.maximum(0.0, np.maximum(a.lo, -a.hi)) if absolute else a.lo
+    lowest = np.maximum(0.0, np.maximum(a.lo, -a.hi)) if absolute else a.lo
     if slack.relative == 0 and slack.absolute == 0:
-        return np.where(a.empty, -np.inf, least)
+        return np.where(a.empty, -np.inf, lowest)
     with np.errstate(all="ignore"):
-        shrunk = np.nextafter((least - slack.absolute) / (1 + slack.relative), -np.inf)
-    return np.where(a.empty | (least <= 0), -np.inf, shrunk)
+        shrunk = np.nextafter((lowest - slack.absolute) / (1 + slack.relative), -np.inf)
+    return np.where(a.empty | (lowest <= 0), -np.inf, shrunk)
 
 
 def _ranges(box: Box, variables: list[Vertex], most: int = 8) -> tuple[dict[Vertex, tuple[float, float]], ...]:

@@ -23,11 +23,12 @@ MAX_DECISIONS = 6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Revised:
-    """The boxes with their leaves narrowed, the root's bounds in each, and which elements no input in a box can give."""
+    """The boxes with their leaves narrowed, the root's bounds in each, which elements no input in a box can give, and all values."""
 
     box: Box
     root: Bounds
     dead: Mask
+    values: Box
 
 
 class Revision:
@@ -84,7 +85,7 @@ class Revision:
         if dead.any():
             flags = np.where(dead, 0, root.flags).astype(np.uint8)
             root = normalised(np.where(dead, np.inf, root.lo), np.where(dead, -np.inf, root.hi), flags)
-        return Revised(narrowed_box, root, dead)
+        return Revised(narrowed_box, root, dead, values)
 
     def _forward(self, values: Box, required: Box) -> Box:
         return self._passed(values, required)[0]
