@@ -6,7 +6,7 @@ values is split itself, into the inputs for which it holds and the others; what 
 Splitting also brings back what intervals forget when a value occurs twice (p and 1 - p). All boxes go through the cone in one NumPy pass.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +26,28 @@ MOST_POINTS = 64  # open boxes whose end points are looked at
 MAX_TRIED = 4  # leaves that compete for the next split
 
 
+@dataclass(frozen=True, slots=True)
+class OpenRange:
+    """Where a leaf's value lies in the boxes left open: between `low` and `high`, on that share of its own range."""
+
+    low: float
+    high: float
+    share: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pruned:
-    """What splitting found: bounds of the root over all boxes, whether they are good, how many boxes in how many passes, and the leaves' ranges left open."""
+    """What splitting found: bounds of the root over all boxes, whether they are good, how many boxes in how many passes.
+
+    `left` are the ranges of the leaves in a few boxes that are left open, `open` each leaf's range over all of them.
+    """
 
     bounds: Bounds
     decided: bool
     boxes: int
     passes: int
     left: tuple[dict[Vertex, tuple[float, float]], ...]
+    open: Mapping[Vertex, OpenRange]
 
 
 def prune(
@@ -166,9 +179,11 @@ class _Search:
     def _finish(self, open_box: Box | None) -> Pruned:
         parts = list(self.done)
         left: tuple[dict[Vertex, tuple[float, float]], ...] = ()
+        ranges: dict[Vertex, OpenRange] = {}
         if open_box is not None and self.last is not None:
             parts.append(self.last)
             left = _ranges(open_box, self.variables)
+            ranges = {v: _open_range(open_box[v], self.start[v]) for v in self.variables}
         shape = np.broadcast_shapes(*(p.lo.shape for p in parts)) if parts else (1,) * (self.rank + 1)
         if parts:
             lo = np.min([np.broadcast_to(p.lo, shape) for p in parts], axis=0)
@@ -177,7 +192,7 @@ class _Search:
             hull = Bounds(lo[0], hi[0], flags[0])
         else:  # no box is possible: the root is never computed
             hull = make(np.full(shape[1:], np.inf), np.full(shape[1:], -np.inf))
-        return Pruned(hull, open_box is None, self.spent, self.passes, left)
+        return Pruned(hull, open_box is None, self.spent, self.passes, left, ranges)
 
 
 def _constraints(facts: Relations, leaves: Sequence[Vertex]) -> list[tuple[Vertex, Vertex, Slack, bool]]:
@@ -228,3 +243,20 @@ def _ranges(box: Box, variables: list[Vertex], most: int = 8) -> tuple[dict[Vert
             one[v] = (float(b.lo[row].min()), float(b.hi[row].max()))
         out.append(one)
     return tuple(out)
+
+
+def _open_range(b: Bounds, whole: Bounds) -> OpenRange:
+    """The range of a leaf in all open boxes, and the share of its whole range that they cover."""
+    lo, hi = b.lo.min(axis=tuple(range(1, b.lo.ndim))), b.hi.max(axis=tuple(range(1, b.hi.ndim)))
+    lo, hi = lo[lo <= hi], hi[lo <= hi]
+    if not lo.size:
+        return OpenRange(np.nan, np.nan, 0.0)
+    order = np.argsort(lo)
+    lo, hi = lo[order], np.maximum.accumulate(hi[order])
+    before = np.concatenate([[-np.inf], hi[:-1]])
+    ends = whole.lo.min(), whole.hi.max()
+    with np.errstate(all="ignore"):
+        width = ends[1] / 2 - ends[0] / 2  # the whole width may overflow
+        covered = np.nansum(np.maximum(hi / 2 - np.maximum(lo, before) / 2, 0.0))
+        share = covered / width if 0 < width < np.inf else float((lo[0], hi[-1]) == ends)
+    return OpenRange(float(lo[0]), float(hi[-1]), min(float(share), 1.0))

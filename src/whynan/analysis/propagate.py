@@ -14,6 +14,7 @@ from whynan.analysis import worlds
 from whynan.analysis.branch import ceiling, least, prune
 from whynan.analysis.cones import cones_of
 from whynan.analysis.contracted import contracted
+from whynan.analysis.left import what_is_left
 from whynan.analysis.order import changed
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
@@ -68,6 +69,7 @@ class _State:
     charged: int = 0
     wasted: int = 0  # boxes that decided nothing
     hints: list[Ranges] = field(default_factory=list)
+    left: dict[int, str] = field(default_factory=dict)  # what branch and prune left open of a node, in words
 
 
 def propagate(
@@ -89,7 +91,7 @@ def propagate(
             state = _passed(View(graph), by_node, rows, left, more)
             state.boxes += first.boxes
     done = tuple(b for b in state.bounds if b is not None)
-    return Proof(done, tuple(done[o.node].finite for o in graph.outputs), _open(state.view, done), tuple(state.hints), state.boxes)
+    return Proof(done, tuple(done[o.node].finite for o in graph.outputs), _open(state.view, done, state.left), tuple(state.hints), state.boxes)
 
 
 def _passed(view: View, domains: Mapping[int, Bounds], simplexes: frozenset[int], budget: int, more: Mapping[int, Bounds]) -> _State:
@@ -345,8 +347,10 @@ def _look_closer(state: _State, node: Node) -> None:
         assert before is not None
         state.bounds[node.id] = meet(before, found.bounds, node.format)
         if found.decided:
+            state.left.pop(node.id, None)
             return
         state.wasted += cost
+        state.left[node.id] = what_is_left(state.view, found)
         hints = [{v[0]: r for v, r in box.items() if v[0] in inputs} for box in found.left]
         state.hints += [h for h in hints if h]
 
@@ -358,7 +362,7 @@ def _allowance(state: _State) -> int:
     return int(min(max(patient, LEAST_A_LOOK), state.budget - state.charged))
 
 
-def _open(view: View, bounds: tuple[Bounds, ...]) -> dict[int, str]:
+def _open(view: View, bounds: tuple[Bounds, ...], left: Mapping[int, str]) -> dict[int, str]:
     """Nodes where a non-finite value may arise from finite ones and flow to an output."""
     flows = [False] * len(bounds)
     for o in view.graph.outputs:
@@ -371,7 +375,7 @@ def _open(view: View, bounds: tuple[Bounds, ...]) -> dict[int, str]:
         for i in guilty:
             flows[i] = True
         if not guilty or not known(node.op):
-            out[node.id] = _reason(view, node, bounds)
+            out[node.id] = _reason(view, node, bounds) + left.get(view.representative[node.id], "")
     return out
 
 

@@ -13,6 +13,7 @@ from whynan.analysis.cones import Cone
 from whynan.analysis.order import Pair, changed, compared, pairs_of
 from whynan.analysis.view import Vertex, View, align
 from whynan.domain.interval import Bounds, Mask, entering, meet, normalised
+from whynan.ir.dtype import Format, nearest, next_down, next_up
 from whynan.ops._backward import invertible, narrowed
 from whynan.ops._opdef import bound
 
@@ -116,7 +117,7 @@ class Revision:
             inputs = self.view.inputs(v)
             for u, b in zip(inputs, narrowed(self.view.calls[v[0]], values[v], [values[u] for u in inputs]), strict=True):
                 if b is not values[u]:
-                    values[u] = meet(values[u], b)  # the same vertex may be read twice
+                    values[u] = _own(meet(values[u], b), self.formats[u])  # the same vertex may be read twice
                     pending.add(u)
                     any_change = True
         return any_change
@@ -132,3 +133,10 @@ class Revision:
         return dead
 
 
+def _own(b: Bounds, fmt: Format) -> Bounds:
+    """Bounds whose ends are values of the format, moved inward: what reads the value may have a wider one."""
+    if not fmt.is_float:
+        return b
+    lo, hi = nearest(fmt, b.lo), nearest(fmt, b.hi)
+    lo, hi = np.where(lo < b.lo, next_up(fmt, lo), lo), np.where(hi > b.hi, next_down(fmt, hi), hi)
+    return normalised(lo, hi, b.flags, fmt)

@@ -97,7 +97,10 @@ def assembled(
         sites=_sites(modes, findings),
         findings=findings,
         undecided=tuple(left),
-        search={key: sum(getattr(m.searched, key) for m in modes) for key in ("evaluations", "screened", "seconds")},
+        search={
+            **{key: sum(getattr(m.searched, key) for m in modes) for key in ("evaluations", "screened", "seconds")},
+            "boxes": sum(m.proof.boxes for m in modes),
+        },
         notes=tuple(dict.fromkeys([n for m in modes for n in m.trace.graph.notes] + [_RAISES.format(m) for m in stopped])),
     )
 
