@@ -97,7 +97,7 @@ class _Search:
         """Cut at conditions and critical values first, then bisect the variable that helps most."""
         open_box = self._keep(self._evaluate(self.start))
         for v in (*self.revision.decisions, *self.variables):
-            if open_box is None or self.spent > budget or self._hopeless(open_box):
+            if open_box is None or self.spent > budget or (v in self.formats and self._hopeless(open_box)):
                 return self._finish(open_box)
             open_box = self._keep(self._evaluate(self._cut(open_box, v)))
         for _ in range(MAX_ROUNDS):
@@ -119,9 +119,9 @@ class _Search:
 
     def _hopeless(self, box: Box) -> bool:
         """Whether single points of the open boxes are undecided themselves: then no splitting of the leaves decides."""
-        few = {v: mapped(b, lambda a: a[:MOST_POINTS]) for v, b in box.items() if v in self.formats}
+        few = {v: mapped(b, lambda a: a[:MOST_POINTS]) for v, b in box.items()}
         n, fmt = count(few), self.formats
-        ends = [{v: point(b, getattr(b, end), fmt[v]) for v, b in few.items()} for end in ("lo", "hi")]
+        ends = [{v: point(b, getattr(b, end), fmt[v]) if v in fmt else b for v, b in few.items()} for end in ("lo", "hi")]
         both = {v: joined([mapped(e[v], lambda a: np.broadcast_to(a, (n, *a.shape[1:]))) for e in ends]) for v in few}
         return bool(self._open(self._evaluate(both).root).any())
 
