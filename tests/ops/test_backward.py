@@ -1,6 +1,5 @@
 """Inverse transfer functions, swept over the registry: what gives a result within its bounds stays within the narrowed inputs."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -55,8 +54,10 @@ def _seen(x: Array, fmt: Format) -> Array:
 
 
 def _text(b: Bounds, where: tuple[int, ...]) -> str:
-    lo, hi, flags = (np.broadcast_to(a, np.broadcast_shapes(b.lo.shape))[tuple(min(i, n - 1) for i, n in zip(where, b.lo.shape, strict=True))]
-                     for a in (b.lo, b.hi, b.flags))
+    lo, hi, flags = (
+        np.broadcast_to(a, np.broadcast_shapes(b.lo.shape))[tuple(min(i, n - 1) for i, n in zip(where, b.lo.shape, strict=True))]
+        for a in (b.lo, b.hi, b.flags)
+    )
     return f"[{lo!r}, {hi!r}] flags {flags}"
 
 
@@ -65,7 +66,9 @@ def _flushing(call: Call) -> Call:
 
 
 def test_the_ops_of_conditions_have_inverses() -> None:
-    assert {*"where eq ne lt le gt ge logical_and logical_or logical_not isfinite isnan add sub mul div abs sqrt exp log".split()} <= {*NAMES}
+    assert {*"where eq ne lt le gt ge logical_and logical_or logical_not isfinite isnan add sub mul div abs sqrt exp log".split()} <= {
+        *NAMES
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,10 +86,9 @@ def test_what_gives_the_result_stays_where_subnormals_are_flushed(name: str) -> 
 
 
 @pytest.fixture
-def untested_cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def untested_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces are cut off without being tried: every limit is believed."""
     monkeypatch.setattr(_backward, "apart", lambda a, b: np.ones(np.broadcast_shapes(a.lo.shape, b.lo.shape), bool))
-    yield
 
 
 @pytest.mark.parametrize("name", ["add", "exp", "where", "isnan", "lt"])
@@ -185,5 +187,5 @@ def test_sums_products_and_quotients() -> None:
 
 def test_whole_numbers_too_large_to_count_are_left_alone() -> None:
     wide = make(np.array([-(2.0**63)]), np.array([2.0**63]), fraction=False, neg_zero=False)
-    a, b = narrowed(_call("lt", INT64, INT64, result=BOOL), TRUE, [wide, make(np.array([2.0**60]), np.array([2.0**60]), fraction=False)])
+    a, _ = narrowed(_call("lt", INT64, INT64, result=BOOL), TRUE, [wide, make(np.array([2.0**60]), np.array([2.0**60]), fraction=False)])
     assert a is wide

@@ -2,8 +2,8 @@
 
     python -m tests.soundness.fuzz --graphs 1000000 --seconds 600 --seed 1 --jobs 2
 
-Each graph has a number; with the seed it determines everything; of three, one has what compilers add, one mostly conditions (`draw_case`). Violations are printed,
-made small; the exit code is then 1.
+Each graph has a number; with the seed it determines everything. Of three, one has what compilers add and one mostly conditions
+(`draw_case`). Violations are printed, made small; the exit code is then 1.
 """
 
 import argparse

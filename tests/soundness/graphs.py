@@ -786,7 +786,8 @@ def _two_worlds(m: Maker) -> None:
         shown = c
     safe = m.where(shown, *_shuffled(m, m.permute(x) if m.chance(0.15) else x, m.number(m.fmt(x), 1.0, 1.0, 0.0)))
     other = m.dims(safe) if m.chance(0.25) else tuple(d for d in dims if -d <= len(m.shape(safe)))
-    again = _size(m, safe, m.one("sum", "sum", "mean"), other or m.dims(safe)) if m.chance(0.7) else m.reduce(safe, None, other or m.dims(safe))
+    other = other or m.dims(safe)
+    again = _size(m, safe, m.one("sum", "sum", "mean"), other) if m.chance(0.7) else m.reduce(safe, None, other)
     f = m.unary(again, m.one("sqrt", "log", "reciprocal", "rsqrt"))
     if m.chance(0.5):
         f = m.elementwise("div", *_shuffled(m, m.one(x, safe), f))

@@ -97,7 +97,7 @@ class _Search:
         """Cut at conditions and critical values first, then bisect the variable that helps most."""
         open_box = self._keep(self._evaluate(self.start))
         for v in (*self.revision.decisions, *self.variables):
-            if open_box is None or self.spent > budget or (v in self.formats and self._hopeless(open_box)):
+            if open_box is None or self.spent > budget or self._hopeless(open_box):
                 return self._finish(open_box)
             open_box = self._keep(self._evaluate(self._cut(open_box, v)))
         for _ in range(MAX_ROUNDS):
@@ -123,7 +123,12 @@ class _Search:
         n, fmt = count(few), self.formats
         ends = [{v: point(b, getattr(b, end), fmt[v]) if v in fmt else b for v, b in few.items()} for end in ("lo", "hi")]
         both = {v: joined([mapped(e[v], lambda a: np.broadcast_to(a, (n, *a.shape[1:]))) for e in ends]) for v in few}
-        return bool(self._open(self._evaluate(both).root).any())
+        found = self._evaluate(both, back=False)
+        bad = self._open(found.root)
+        for v in self.revision.decisions:  # the inaccuracy of a library may leave a condition undecided even there
+            b = found.values[v]
+            bad = bad & (b.lo >= b.hi).reshape(b.lo.shape[0], -1).all(axis=1)
+        return bool(bad.any())
 
     def _parts(self, box: Box) -> int:
         return PARTS if count(box) <= 64 else 4
@@ -137,10 +142,10 @@ class _Search:
 
         return sorted(candidates, key=lambda v: (-width(v), v))[:MAX_TRIED]
 
-    def _evaluate(self, box: Box) -> Revised:
+    def _evaluate(self, box: Box, back: bool = True) -> Revised:
         self.spent += count(box)
         self.passes += 1
-        return self.revision.evaluate(self._constrain(box))
+        return self.revision.evaluate(self._constrain(box), back)
 
     def _constrain(self, box: Box) -> Box:
         """Use a <= b and |a| <= b between leaves to narrow both; where one is NaN nothing follows for the other."""

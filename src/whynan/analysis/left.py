@@ -10,7 +10,7 @@ LONGEST = 40  # characters of an expression that names a value
 
 
 def what_is_left(view: View, found: Pruned) -> str:
-    """"; left open for x in [1.2e-08, 3e-08] (0.01 % of its range), after 4,096 boxes": to be put behind a reason."""
+    """What to put behind a reason: "; left open for x in [1.2e-08, 3e-08] (0.01 % of its range), after 4,096 boxes"."""
     inputs = {i: name for name, i in view.graph.inputs.items()}
     named = sorted(_named(view, inputs, found.open), key=lambda pair: pair[1].share)
     parts = [f"{name} in [{r.low:.3g}, {r.high:.3g}] ({_share(r.share)} of its range)" for name, r in named[:MOST_NAMED]]
@@ -24,7 +24,7 @@ def _named(view: View, inputs: Mapping[int, str], ranges: Mapping[Vertex, OpenRa
     for v, r in ranges.items():
         site = view.node(v).site
         name = inputs.get(v[0]) or (site.text if site is not None and "\n" not in site.text and len(site.text) <= LONGEST else "")
-        if name and not r.low != r.low and (name not in out or out[name].share < r.share):
+        if name and r.low <= r.high and (name not in out or out[name].share < r.share):
             out[name] = r
     return list(out.items())
 

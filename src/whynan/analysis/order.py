@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from whynan.analysis.view import Vertex, View
-from whynan.domain.interval import NAN, Bounds, Mask, make, meet
+from whynan.domain.interval import NAN, Bounds, make, meet
 from whynan.ir.dtype import Float64, Format, next_up
 
+Ways = npt.NDArray[np.int64]  # per element, the ways in which two values can compare
 LESS, EQUAL, GREATER, UNORDERED = 1, 2, 4, 8
 TRUE_FOR = {
     "lt": LESS,
@@ -78,20 +80,20 @@ def changed(old: Bounds, new: Bounds) -> bool:
     return bool((new.lo != old.lo).any() or (new.hi != old.hi).any() or (new.flags != old.flags).any())
 
 
-def _possible(x: Bounds, y: Bounds) -> Mask:
+def _possible(x: Bounds, y: Bounds) -> Ways:
     """How x and y can compare, by their intervals."""
     out = (x.lo < y.hi) * LESS | (x.hi > y.lo) * GREATER | ((x.lo <= y.hi) & (x.hi >= y.lo)) * EQUAL
-    return out | np.asarray((x.flags | y.flags) & NAN != 0) * UNORDERED
+    return np.asarray(out | np.asarray((x.flags | y.flags) & NAN != 0) * UNORDERED)
 
 
-def _of_difference(d: Bounds, fmt: Format) -> Mask:
+def _of_difference(d: Bounds, fmt: Format) -> Ways:
     """How the operands can compare, by their difference. It is NaN for unordered ones and for equal infinities."""
     nan, zero = d.flags & NAN != 0, d.may_zero
     small = zero if fmt.flush else np.zeros(d.shape, bool)  # a difference that is flushed
-    return ((d.lo < 0) | small) * LESS | ((d.hi > 0) | small) * GREATER | (zero | nan) * EQUAL | nan * UNORDERED
+    return np.asarray(((d.lo < 0) | small) * LESS | ((d.hi > 0) | small) * GREATER | (zero | nan) * EQUAL | nan * UNORDERED)
 
 
-def _difference(possible: Mask, x: Bounds, y: Bounds, fmt: Format) -> Bounds:
+def _difference(possible: Ways, x: Bounds, y: Bounds, fmt: Format) -> Bounds:
     """Bounds of x - y for operands that can compare in these ways."""
     less, equal, greater, unordered = (possible & k != 0 for k in (LESS, EQUAL, GREATER, UNORDERED))
     gap = _gap(x, y, fmt)

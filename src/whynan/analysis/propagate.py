@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from whynan.analysis.attained import Attained
 from whynan.analysis import worlds
+from whynan.analysis.attained import Attained
 from whynan.analysis.branch import ceiling, least, prune
 from whynan.analysis.cones import cones_of
 from whynan.analysis.contracted import contracted
@@ -29,7 +29,7 @@ SELECTIVE = frozenset({"where", "minimum", "maximum", "clamp", "nan_to_num", "re
 BOXES = 60_000  # that branch and prune may evaluate in all, unless told otherwise
 PASS = 64  # boxes that a pass through a cone counts for, beside those that it evaluates: a long program has many places to look at
 MOST_A_LOOK, LEAST_A_LOOK = 4096, 256  # boxes for one look: most decide within a hundred boxes or never
-PATIENCE = 2 * MOST_A_LOOK  # boxes without a decision after which looks become short
+PATIENCE = MOST_A_LOOK  # boxes without a decision after which looks become short
 
 Ranges = Mapping[int, tuple[float, float]]  # node id -> a range of values
 
@@ -91,7 +91,8 @@ def propagate(
             state = _passed(View(graph), by_node, rows, left, more)
             state.boxes += first.boxes
     done = tuple(b for b in state.bounds if b is not None)
-    return Proof(done, tuple(done[o.node].finite for o in graph.outputs), _open(state.view, done, state.left), tuple(state.hints), state.boxes)
+    proven = tuple(done[o.node].finite for o in graph.outputs)
+    return Proof(done, proven, _open(state.view, done, state.left), tuple(state.hints), state.boxes)
 
 
 def _passed(view: View, domains: Mapping[int, Bounds], simplexes: frozenset[int], budget: int, more: Mapping[int, Bounds]) -> _State:
@@ -140,37 +141,38 @@ def _world(state: _State, condition: int, outcome: bool) -> dict[int, Bounds] | 
     if seeds is None:
         return None
     for u in [u for u in seeds if "dims" in view.nodes[u].attrs]:
+        apart = worlds.dependents(view, seeds)
         for r, b in _alike(state, u, seeds[u][1]).items():
-            seeds.setdefault(r, (seeds[u][0], b))
+            if r not in apart:
+                seeds.setdefault(r, (seeds[u][0], b))
     labels = worlds.scope(view, {i: axes for i, (axes, _) in seeds.items()})
     bounds = list(state.bounds)
     for i, (_, b) in seeds.items():
         bounds[i] = b
     inside = view.assuming(worlds.chosen(view, condition, outcome, labels), labels)
-    attained = state.attained.copied(inside, bounds)
-    here = _State(inside, bounds, Relations(inside, bounds), attained, min(state.budget // 4, LEAST_A_LOOK * 8), state.simplexes)
+    facts, attained = Relations(inside, bounds), state.attained.copied(inside, bounds)
+    here = _State(inside, bounds, facts, attained, min(state.budget // 4, LEAST_A_LOOK * 8), state.simplexes)
     for i in sorted(labels.keys() - seeds.keys()):
         node = view.nodes[i]
         if not inside.live[i]:
             continue
         first = inside.representative[i]
-        result = bounds[first] if first != i else _node(here, node, {})
-        assert result is not None
-        bounds[i] = meet(_bounds(state, i), result, node.format)
+        known = _bounds(here, first) if first != i else _node(here, node, {})
+        bounds[i] = meet(_bounds(state, i), known, node.format)
         for u in [u for u in seeds if first == i and "dims" in view.nodes[u].attrs and u != i]:
             bounds[i] = _beside(here, (u, seeds[u][1]), i, _bounds(here, i))
         _choose(here, node)
         if first == i and _worth_a_look(here, node, True):
             _look_closer(here, node)
     state.boxes += here.boxes
-    return {i: b for i in labels if (b := bounds[i]) is not None}
+    return {i: _bounds(here, i) for i in labels}
 
 
 def _alike(state: _State, u: int, known: Bounds) -> dict[int, Bounds]:
     """What follows from a narrower bound of one reduction for others of the same shape that are related to it."""
-    out = {}
-    for node in state.view.nodes:
-        if node.id != u and "dims" in node.attrs and node.shape == state.view.nodes[u].shape and state.view.representative[node.id] == node.id:
+    out, view = {}, state.view
+    for node in view.nodes:
+        if node.id != u and "dims" in node.attrs and node.shape == view.nodes[u].shape and view.representative[node.id] == node.id:
             b = _beside(state, (u, known), node.id, _bounds(state, node.id))
             if changed(_bounds(state, node.id), b):
                 out[node.id] = b
@@ -180,7 +182,9 @@ def _alike(state: _State, u: int, known: Bounds) -> dict[int, Bounds]:
 def _beside(state: _State, other: tuple[int, Bounds], i: int, b: Bounds) -> Bounds:
     """The bounds of one reduction, narrowed by those of a related one; terms that underflow are lost in one of the two at most."""
     (u, known), nodes, view = other, state.view.nodes, state.view
-    if nodes[u].shape != nodes[i].shape or nodes[u].op != nodes[i].op or not nodes[i].format.is_float or known.may_nan.any() or b.may_nan.any():
+    if nodes[u].shape != nodes[i].shape or nodes[u].op != nodes[i].op or not nodes[i].format.is_float:
+        return b
+    if known.may_nan.any() or b.may_nan.any():
         return b
     terms = int(np.prod(nodes[nodes[i].inputs[0]].shape, initial=1))
     lost = Slack(0.0, 4 * terms * nodes[i].format.tiny)

@@ -10,7 +10,7 @@ import numpy as np
 
 from whynan.analysis.boxes import Box, count
 from whynan.analysis.cones import Cone
-from whynan.analysis.order import Pair, changed, compared, pairs_of
+from whynan.analysis.order import changed, compared, pairs_of
 from whynan.analysis.view import Vertex, View, align
 from whynan.domain.interval import Bounds, Mask, entering, meet, normalised
 from whynan.ir.dtype import Format, nearest, next_down, next_up
@@ -41,7 +41,6 @@ class Revision:
         self.pairs = pairs_of(view, cone.inner)
         self.decisions = self._decisions()
         self.known: Box = {}
-        self._asked = {v: pair for pair in self.pairs for v, _ in (*pair.comparisons, *pair.differences)}
         self._all = known
 
     def learn(self, box: Box) -> None:
@@ -69,14 +68,15 @@ class Revision:
                 out.append(v)
         return tuple(out[-MAX_DECISIONS:])
 
-    def evaluate(self, box: Box) -> Revised:
-        """Values of all boxes, narrowed forward and backward until nothing changes (or a few rounds are done)."""
+    def evaluate(self, box: Box, back: bool = True) -> Revised:
+        """Values of all boxes, narrowed forward and (with `back`) backward until nothing changes, or a few rounds are done."""
         values: Box = {v: entering(box[v], self.formats[v]) for v in self.cone.leaves}
         given = {v: box[v] for v in self.cone.inner if v in box}
         required = {**self.known, **{v: b if v not in self.known else meet(self.known[v], b) for v, b in given.items()}}
         for _ in range(ROUNDS):
-            values, pending = self._passed(values, required)
-            if not pending or count(values) > MOST_REVISED or not self._back(values, pending):
+            values, pending, told = self._passed(values, required)
+            few = back and count(values) <= MOST_REVISED
+            if not (pending and few and self._back(values, pending)) and not told:
                 break
             required = {v: values[v] for v in self.cone.inner}
         narrowed_box = {v: values[v] if v in self.cone.leaves else b for v, b in box.items()}
@@ -91,10 +91,10 @@ class Revision:
     def _forward(self, values: Box, required: Box) -> Box:
         return self._passed(values, required)[0]
 
-    def _passed(self, leaves: Box, required: Box) -> tuple[Box, set[Vertex]]:
-        """All values from the leaves on, and those that are narrower than what their inputs alone give."""
+    def _passed(self, leaves: Box, required: Box) -> tuple[Box, set[Vertex], bool]:
+        """All values from the leaves on; those that are narrower than what their inputs alone give; whether pairs made some so."""
         values: Box = {v: leaves[v] for v in self.cone.leaves}
-        pending = set()
+        pending, told = set(), set[Vertex]()
         for v in self.cone.inner:
             values[v] = bound(self.view.calls[v[0]], [values[u] for u in self.view.inputs(v)])
             if v in required:
@@ -105,12 +105,12 @@ class Revision:
         for pair in self.pairs:
             more = compared(self.view, pair, values)
             values.update(more)
-            pending |= more.keys()
-        return values, pending
+            told |= more.keys()
+        return values, pending | told, bool(told)
 
     def _back(self, values: Box, pending: set[Vertex]) -> bool:
         """Narrow inputs of what is pending, from the root backward, in place; whether any value has changed."""
-        any_change = bool(pending & self._asked.keys())
+        any_change = False
         for v in reversed(self.cone.inner):
             if v not in pending or not invertible(self.view.op(v)):
                 continue

@@ -8,7 +8,7 @@ condition's dimensions (labels), each name at most once. Values narrowed because
 What mixes rows is out of scope, and so is all that is computed from it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -103,6 +103,15 @@ def scope(view: View, seeds: Labels) -> dict[int, Axes]:
             else:
                 labels[node.id] = found
     return labels
+
+
+def dependents(view: View, nodes: Collection[int]) -> set[int]:
+    """The nodes themselves and all that is computed from them."""
+    out = set(nodes)
+    for node in view.nodes:
+        if view.representative[node.id] in out or any(view.representative[i] in out for i in node.inputs):
+            out.add(node.id)
+    return out
 
 
 def _labels(view: View, node: Node, inputs: list[int], labels: Labels) -> Axes | None:

@@ -75,7 +75,8 @@ class _Cut:
         """The input without what lies beyond the limits, and without zeros and NaN, where none of that can give the result."""
         x, fmt = self.inputs[self.i], self.call.formats[self.i]
         shape = np.broadcast_shapes(self.result.lo.shape, *(b.lo.shape for b in self.inputs))
-        lo, hi, flags = (np.broadcast_to(a, shape) for a in (x.lo, x.hi, x.flags))
+        lo, hi = np.broadcast_to(x.lo, shape), np.broadcast_to(x.hi, shape)
+        flags: Flags = np.broadcast_to(x.flags, shape)
         for special in self._special():  # first: a zero of the other sign would widen the pieces at an interval's end
             end = np.inf if special == NAN else 0.0
             cut = self._never(flags & special != 0, end, -end, flags & special)
@@ -94,7 +95,7 @@ class _Cut:
         """The flags worth a try: not what the result may be as well, nor zero where the op sees a subnormal in its place."""
         result, op = self.result, OPS[self.call.op]
         blurred = op.subnormals and self.call.formats[self.i].flush
-        keeps_zero = blurred or bool(result.may_zero.all()) and self.call.format.kind != "bool"
+        keeps_zero = blurred or (bool(result.may_zero.all()) and self.call.format.kind != "bool")
         return [*(() if keeps_zero else (POS_ZERO, NEG_ZERO)), *(() if result.may_nan.all() else (NAN,))]
 
     def _never(self, where: Mask, lo: Any, hi: Any, flags: Flags) -> Mask | None:

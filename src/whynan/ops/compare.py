@@ -123,7 +123,8 @@ _AND, _OR, _XOR = _logic(lambda p, q: p and q), _logic(lambda p, q: p or q), _lo
 
 
 def _compare(name: str, text: str, evaluate: Callable[[Any, Any], Any], transfer: Transfer) -> None:
-    define_op(name, text, lambda call, a, b: evaluate(a, b), transfer, elementwise=True, strict=False, low=0.0, high=1.0, inverse=COMPARISONS[name])
+    back = COMPARISONS[name]
+    define_op(name, text, lambda call, a, b: evaluate(a, b), transfer, elementwise=True, strict=False, low=0.0, high=1.0, inverse=back)
 
 
 def _test(name: str, text: str, evaluate: Callable[[Any], Any], transfer: Transfer, inverse: Inverse) -> None:

@@ -139,7 +139,8 @@ define_op(
 
 _record("sinh", "the hyperbolic sine", np.sinh, curve(np.sinh, early=0.25, **_UP), _BEYOND, inverse=CURVES["sinh"], monotone=(1,))
 _record("cosh", "the hyperbolic cosine", np.cosh, curve(np.cosh, early=0.25, turns=(0.0,), exact=(0.0,), low=1.0), _BEYOND, low=1.0)
-_record("tanh", "the hyperbolic tangent", np.tanh, curve(np.tanh, low=-1.0, high=1.0, **_UP), inverse=CURVES["tanh"], monotone=(1,), low=-1.0, high=1.0)
+_TANH = curve(np.tanh, low=-1.0, high=1.0, **_UP)
+_record("tanh", "the hyperbolic tangent", np.tanh, _TANH, inverse=CURVES["tanh"], monotone=(1,), low=-1.0, high=1.0)
 
 _record("asinh", "the inverse of the hyperbolic sine", np.arcsinh, curve(np.arcsinh, **_UP), inverse=CURVES["asinh"], monotone=(1,))
 _record(
