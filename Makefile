@@ -8,7 +8,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint fuzz update-goldens bench clean
+.PHONY: help demo test test-fast lint fuzz update-goldens bench audit attack clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -46,6 +46,13 @@ update-goldens: $(STAMP) ## write the expected files anew; review the diff
 
 bench: $(STAMP) ## time imports, bounds, branch and prune, tensor sizes and whole checks
 	$(BIN)/python benchmarks/run.py
+
+audit: $(STAMP) ## check the losses of well-known packages and write benchmarks/audit; goes on where it stopped
+	$(BIN)/python benchmarks/audit/run.py --jobs $(JOBS)
+
+attack: $(STAMP) ## attack what is called safe: gallery, collection and, where `make audit` has run, audits
+	for f in torch tensorflow jax; do $(BIN)/python -m tests.soundness.adversarial.attack --framework $$f --seconds 120 || exit 1; done
+	for m in whynan-audit/*; do test ! -d $$m || $(BIN)/python -m tests.soundness.adversarial.attack --audit $$m --seconds 120 || exit 1; done
 
 clean: ## remove .venv and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

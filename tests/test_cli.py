@@ -142,7 +142,7 @@ def test_version_and_help(capsys):
 
 
 def test_options_reach_the_api(folder, api, capsys):
-    plain = "--mode eager,compile --mode all --dtype float16 --budget 2 --seed 7 --framework jax"
+    plain = "--mode eager,compile --mode all --dtype float16 --budget 2 --seed 7 --framework jax --accuracy"
     assert cli.main(["check", "losses.py:focal", "-d", "p=prob(8, 1)", *plain.split()]) == 0
     assert api.loss.__name__ == "focal"
     domains = api.options.pop("domains")
@@ -153,8 +153,19 @@ def test_options_reach_the_api(folder, api, capsys):
         "modes": ("eager", "compile", "all"),
         "dtype": "float16",
         "budget": 2.0,
+        "accuracy": True,
         "seed": 7,
+        "envelope": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [([], False), (["--envelope"], True), (["--envelope-dtype", "float16", "--envelope-dtype", "all"], ("float16", "all"))],
+)
+def test_the_envelope_is_asked_for(folder, api, capsys, arguments, passed):
+    assert cli.main(["check", "losses.py:focal", "-d", "p=prob(3)", *arguments]) == 0
+    assert api.options["envelope"] == passed
 
 
 def test_later_sources_of_domains_win(folder, api, capsys):

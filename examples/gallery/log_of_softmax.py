@@ -17,6 +17,9 @@ EXPECTED = {
     "epsilon": {"float32": ("safe", None), "float16": ("unsafe", "epsilon-rounds-away"), "bfloat16": ("safe", None)},
     "repaired": {"float32": ("safe", None), "float16": ("safe", None), "bfloat16": ("safe", None)},
 }
+WARNINGS = {
+    "epsilon": {"float32": ("saturated-activation",), "bfloat16": ("saturated-activation",)},
+}
 WITNESS = {
     "loss": {"x": [[100.0, -100.0, -100.0, -100.0]] * 8, "t": 1},
     "epsilon": {"x": [[100.0, -100.0, -100.0, -100.0]] * 8, "t": 1},

@@ -11,6 +11,7 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from whynan.analysis.finding import Finding, Witness
     from whynan.api import check, explain
+    from whynan.audits.run import audit
     from whynan.domain.declare import domains
     from whynan.domain.spec import (
         Domain,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "whynan.analysis.finding": ("Finding", "Witness"),
     "whynan.api": ("check", "explain"),
+    "whynan.audits.run": ("audit",),
     "whynan.domain.declare": ("domains",),
     "whynan.domain.spec": (
         "Domain",
@@ -68,6 +70,7 @@ __all__ = [
     "WhynanError",
     "Witness",
     "__version__",
+    "audit",
     "binary",
     "check",
     "classes",

@@ -4,19 +4,20 @@ import inspect
 import itertools
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from whynan.analysis.check import check_program, explain_program
 from whynan.analysis.refused import known_refusal
-from whynan.config import Settings
+from whynan.config import OWN, Settings
 from whynan.domain.declare import as_domain, declared_by, project_domains
 from whynan.domain.names import candidates, domain_for, is_target, kind_of, with_grad_by_name
 from whynan.domain.spec import Domain, const, dtype_name, retyped
 from whynan.errors import DomainError, TargetError, WhynanError
 from whynan.frontends import FRAMEWORKS, installed, load
 from whynan.frontends.raised import site_of
-from whynan.ir.dtype import Array
+from whynan.ir.dtype import FLOATS, Array
 from whynan.ir.frontend import Program
 from whynan.models import Composition, compose, goes_with
 from whynan.report.script import witness_script
@@ -36,6 +37,8 @@ def check(
     seed: int = 0,
     name: str = "",
     model: Any = None,
+    envelope: bool | str | Sequence[str] = False,
+    accuracy: bool = False,
     **named: Any,
 ) -> Report:
     """Can this loss, or a gradient of it, become NaN or Inf on these inputs? Where, why, on which input?
@@ -46,31 +49,54 @@ def check(
     `pyproject.toml`, and else from the arguments' names; then it is reported as assumed. `dtype` overrides the dtype of all
     floating domains. With a `model`, a callable or a target as text, the loss is that of the model's outputs: its predictions are no
     inputs any more, `x` is the model's input and `y` the loss's target (or each by its own name). `budget` is the search's time in
-    seconds per mode, `seed` starts its and the loss's own random numbers.
+    seconds per mode, `seed` starts its and the loss's own random numbers. With `envelope` the report also says up to which magnitude of
+    each unbounded input everything is proven finite: True for the dtypes of the domains, "all" or dtypes for those. With `accuracy` the
+    correct digits of the loss and its gradients are counted, too: where more than half are lost, a warning names the expression that
+    loses them.
 
     Raises TargetError or DomainError if the loss cannot be loaded or run on its domain.
     """
     target = _target(loss, framework, name)
     stated = stated_domains(target) if isinstance(loss, str) else declared_by(target.callable)
     given = {**(domains or {}), **named}
+    more = {"envelope": _envelope_dtypes(envelope), "accuracy": accuracy}
     if model is not None:
-        return _check_composed(target, model, stated, given, (modes, dtype, budget, seed), framework)
-    return _checked(target, {**stated, **given}, (modes, dtype, budget, seed))
+        return _check_composed(target, model, stated, given, (modes, dtype, budget, seed), framework, more)
+    return _checked(target, {**stated, **given}, (modes, dtype, budget, seed), more)
 
 
 _Options = tuple[Sequence[str] | str | None, Any, float | None, int]  # modes, dtype, budget, seed
 
 
-def _checked(target: Target, given: Mapping[str, Any], options: _Options) -> Report:
+def _envelope_dtypes(envelope: bool | str | Sequence[str]) -> tuple[str, ...]:
+    """The dtypes in which safe ranges are wanted, as `Settings.envelope` has them."""
+    if isinstance(envelope, bool):
+        return (OWN,) if envelope else ()
+    names = envelope.split(",") if isinstance(envelope, str) else envelope
+    wanted = [f.name for f in FLOATS] if "all" in names else [dtype_name(n.strip() if isinstance(n, str) else n) for n in names]
+    strange = [n for n in wanted if n not in {f.name for f in FLOATS}]
+    if strange:
+        raise DomainError(f"{strange[0]} has no safe range.", f"Use all or one of {', '.join(f.name for f in FLOATS)}.")
+    return tuple(dict.fromkeys(wanted))
+
+
+def _checked(target: Target, given: Mapping[str, Any], options: _Options, more: Mapping[str, Any]) -> Report:
+    """The check; `more` are settings beside the options that every program is made ready with."""
     program = _program(target, options[-1])
-    settings = _settings(program.framework, *options)
+    settings = replace(_settings(program.framework, *options), **more)
     _refuse_unusual(target, {**arguments_of(target.callable), **given})
     ready = _with_parameters(program, _domains(program, target.callable, given, settings))
     return Report.of(check_program(program, ready, settings, _script_of(program, target.callable, ready, settings.seed), site_of))
 
 
 def _check_composed(
-    target: Target, model: Any, stated: Mapping[str, Any], given: Mapping[str, Any], options: _Options, framework: str | None
+    target: Target,
+    model: Any,
+    stated: Mapping[str, Any],
+    given: Mapping[str, Any],
+    options: _Options,
+    framework: str | None,
+    more: Mapping[str, Any],
 ) -> Report:
     """The check of a loss of a model's outputs."""
     made = _target(model, None, "").callable if isinstance(model, str) or inspect.isclass(model) else model
@@ -83,7 +109,7 @@ def _check_composed(
     called = f"{target.name} of {model if isinstance(model, str) else _model_name(made)}"
     whole = Target(both.callable, called, target.file, framework or target.framework or both.framework)
     with both.explained():
-        return _checked(whole, {**known, **_by_output(target, whole, both, known, options[-1])}, options)
+        return _checked(whole, {**known, **_by_output(target, whole, both, known, options[-1])}, options, more)
 
 
 def _by_output(target: Target, whole: Target, both: Composition, known: Mapping[str, Any], seed: int) -> dict[str, Domain]:
@@ -251,8 +277,9 @@ def _settings(framework: str, modes: Sequence[str] | str | None, dtype: Any, bud
     base = Settings(modes=wanted, dtype=dtype_name(dtype) if dtype is not None else None, seed=seed)
     if budget is None:
         return base
-    more = Settings(base.modes, base.dtype, budget, max(base.evaluations, int(budget * 4000)), int(max(base.boxes, budget * 100_000)), seed)
-    return more
+    return replace(
+        base, budget=budget, evaluations=max(base.evaluations, int(budget * 4000)), boxes=int(max(base.boxes, budget * 100_000))
+    )
 
 
 # ---------------------------------------------------------------- the domains

@@ -107,8 +107,20 @@ _SHARED = (
 @_options
 @click.option("--model", metavar="TARGET", help="Check the loss of this model's outputs: -d x=… is its input, -d y=… the target.")
 @click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time for the search, per mode.")
+@click.option("--envelope", is_flag=True, help="Also how large each unbounded input may be while all is proven finite.")
+@click.option("--envelope-dtype", "dtypes", multiple=True, type=click.Choice((*_DTYPES, "all")), help="The same in this dtype. Repeatable.")
+@click.option("--accuracy", is_flag=True, help="Count the correct digits of the loss and its gradients, too.")
 @click.option("--strict", is_flag=True, help="Exit 1 for an undecided verdict too.")
-def check(target: str, strict: bool, budget: float | None, model: str | None, **options: Any) -> int:
+def check(
+    target: str,
+    strict: bool,
+    accuracy: bool,
+    budget: float | None,
+    model: str | None,
+    envelope: bool,
+    dtypes: tuple[str, ...],
+    **options: Any,
+) -> int:
     """Can the loss TARGET, or a gradient of it, become NaN or Inf on these inputs?
 
     TARGET is FILE.py:EXPR or package.module:EXPR, as in losses.py:focal_loss or losses.py:FocalLoss(gamma=0.5).
@@ -118,7 +130,8 @@ def check(target: str, strict: bool, budget: float | None, model: str | None, **
     with _progress(f"checking {target}"), _silent():
         given = _domains(loaded, options, composed=model is not None)
         passed = _passed(loaded, options) | ({"model": model} if model is not None else {})
-        report = _api().check(loaded.callable, domains=given, budget=budget, **passed)
+        wanted = {"budget": budget, "envelope": dtypes or envelope, "accuracy": accuracy}
+        report = _api().check(loaded.callable, domains=given, **wanted, **passed)
     _deliver(report, **options)
     return exit_code(report, strict=strict)
 
@@ -141,6 +154,50 @@ def explain(target: str, **options: Any) -> int:
             report = _api().explain(loaded.callable, tensors=values, **_passed(loaded, options))
     _deliver(report, **options)
     return exit_code(report)
+
+
+_AUDIT = (
+    click.argument("module"),
+    click.option("--only", multiple=True, metavar="WORD", help="Only losses whose names contain WORD. Repeatable."),
+    click.option("--overrides", type=_FILE, metavar="FILE", help="A TOML file that says what inference cannot know."),
+    click.option("--jobs", type=click.IntRange(min=0), default=0, help="How many losses at a time; by default half the processors."),
+    click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, help="Seconds for a loss."),
+    click.option("--resume/--fresh", default=True, show_default=True, help="Keep the answers that the output folder has, or not."),
+    click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Default: whynan-audit/MODULE."),
+    click.option("--framework", type=click.Choice(FRAMEWORKS), help="Where it cannot be found from the losses."),
+    click.option("--mode", "modes", multiple=True, metavar="MODE", help=_MODE_HELP),
+    click.option("--dtype", type=click.Choice(_DTYPES), help="Treat the floats of all domains as this dtype."),
+    click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time for the search, per mode."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same answers."),
+    click.option("--format", "form", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True),
+    click.option("--strict", is_flag=True, help="Exit 1 for losses that are not decided, too."),
+    click.option("--traceback", is_flag=True, help="Show the whole traceback of an error."),
+)
+
+
+def _audit_options(command: Command) -> Command:
+    for option in reversed(_AUDIT):
+        command = option(command)
+    return command
+
+
+@whynan_command.command()
+@_audit_options
+def audit(module: str, output: Path | None, overrides: Path | None, resume: bool, form: str, strict: bool, **options: Any) -> int:
+    """Check every loss that MODULE exports, as in `whynan audit torch.nn.functional`.
+
+    Losses are found by name and signature, each is checked in a process that may hang or die, and DIR gets a table (index.html,
+    README.md, audit.json), a page for each loss and a program for each failure. An audit that was interrupted goes on where it stopped.
+    """
+    from whynan.audits import command
+
+    options.pop("traceback")
+    folder = output or Path("whynan-audit") / module
+    modes = _modes(options.pop("modes"))
+    done = command.run(module, folder, overrides, modes=modes, fresh=not resume, **options)
+    sys.stdout.write(command.text(done, form, folder))
+    sys.stdout.flush()
+    return FOUND if command.failed(done, strict) else 0
 
 
 def exit_code(report: Any, *, strict: bool = False) -> int:
@@ -173,14 +230,18 @@ def _api() -> Any:
 
 def _passed(target: Target, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the api's verbs."""
-    modes = tuple(mode.strip() for text in options["modes"] for mode in text.split(",") if mode.strip())
     return {
         "name": target.name,
         "framework": options["framework"] or target.framework,
-        "modes": modes or None,
+        "modes": _modes(options["modes"]),
         "dtype": options["dtype"],
         "seed": options["seed"],
     }
+
+
+def _modes(given: Sequence[str]) -> tuple[str, ...] | None:
+    """The modes of repeated --mode options, which may have commas; None if there is none."""
+    return tuple(mode.strip() for text in given for mode in text.split(",") if mode.strip()) or None
 
 
 def _domains(target: Target, options: Mapping[str, Any], stated: bool = True, composed: bool = False) -> dict[str, Any]:

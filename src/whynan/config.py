@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+OWN = "own"  # in `Settings.envelope`: the dtypes that the domains have
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -9,8 +11,10 @@ class Settings:
 
     `modes` are the programs to check (contract, section 3). `evaluations` is how many inputs the search may try for each mode, `boxes`
     how many boxes branch and prune may evaluate; both are counts, so that the answer does not depend on the machine. `budget` is a
-    limit in seconds on the search, and on the explanation of what it found, for losses that take long to run. `seed` makes everything
-    repeatable. A gradient larger than `gradient_limit` is reported as exploding.
+    limit in seconds of work (`analysis.effort`) on the search, and on the explanation of what it found, for losses that take long to
+    run. `seed` makes everything repeatable. A gradient larger than `gradient_limit` is reported as exploding. `envelope` are the dtypes
+    in which the safe range of each input is looked for, `OWN` being those of the domains. With `accuracy` the digits of the loss and
+    its gradients are counted, too.
     """
 
     modes: tuple[str, ...] = ("eager",)
@@ -20,3 +24,5 @@ class Settings:
     boxes: int = 60_000
     seed: int = 0
     gradient_limit: float = 1e6
+    envelope: tuple[str, ...] = ()
+    accuracy: bool = False

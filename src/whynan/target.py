@@ -54,7 +54,7 @@ def load_target(text: str) -> Target:
     Raises TargetError, and FrameworkMissing if the module needs a framework that is not installed.
     """
     place, expression = _split(text)
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    module = load_module(place)
     value = _evaluate(expression, module, text)
     if inspect.isclass(value):
         value = instance(value, text)
@@ -65,6 +65,11 @@ def load_target(text: str) -> Target:
 
 
 # ---------------------------------------------------------------- import
+
+
+def load_module(place: str) -> ModuleType:
+    """The module of a target: a file that ends in .py, or a dotted name. Raises TargetError and FrameworkMissing."""
+    return _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -87,9 +87,17 @@ def test_a_guard_that_the_domain_does_not_fulfil_leaves_it_undecided() -> None:
     assert report.verdict == "undecided" and "another path" in reasons(report)
 
 
-def test_a_branch_on_an_item_leaves_it_undecided_and_says_where() -> None:
+def test_an_item_that_is_only_compared_has_two_paths() -> None:
     def loss(x):
         return x.sum() if x.mean().item() > 0 else (x * 2).sum()
+
+    assert whynan.check(loss, x=whynan.real(4, low=-5, high=5)).verdict == "safe"
+
+
+def test_a_branch_on_an_item_leaves_it_undecided_and_says_where() -> None:
+    def loss(x):
+        mean = x.mean().item()
+        return x.sum() if mean > 0 else (x * 2).sum()
 
     report = whynan.check(loss, x=whynan.real(4, low=-5, high=5), **QUICK)
     assert report.verdict == "undecided" and ".item()" in reasons(report)
@@ -103,9 +111,9 @@ def test_a_branch_on_a_shape_is_no_branch_on_values() -> None:
     assert whynan.check(loss, x=whynan.real(4, low=-5, high=5)).verdict == "safe"
 
 
-def test_a_boolean_index_leaves_it_undecided() -> None:
+def test_a_boolean_index_is_proven_for_each_number_of_elements() -> None:
     report = whynan.check(lambda x: x[x > 0].sum(), x=whynan.real(6, low=-5, high=5), **QUICK)
-    assert report.verdict == "undecided" and reasons(report)
+    assert report.verdict == "safe", reasons(report)
 
 
 def test_a_constant_that_came_through_numpy_leaves_it_undecided() -> None:

@@ -30,6 +30,17 @@ def test_a_finite_but_steep_gradient_is_reported_at_the_operation_that_makes_it(
     assert found.site is not None and found.site.text == "torch.log(p + 1e-12)"
     slope = found.witness.gradients["p"]
     assert np.isfinite(slope).all() and np.abs(slope).max() > 1e6
+    assert 1e6 < found.details["largest_found"] <= found.details["largest_proven"]
+    assert f"{found.details['largest_proven']:.3g} (proven)" in found.message
+
+
+def test_where_no_bound_is_proven_the_report_says_so() -> None:
+    def loss(x, y):
+        return torch.sqrt(y).sum() + torch.log(x + 1e-30).sum()
+
+    report = whynan.check(loss, x=whynan.nonnegative(3, high=1), y=whynan.nonnegative(3, high=1))
+    steep = [f for f in report.findings if f.kind == "exploding-gradient"]
+    assert steep and all(f.details["largest_proven"] is None and "no bound is proven" in f.message for f in steep)
 
 
 def test_a_gentle_gradient_is_not_reported() -> None:
@@ -59,6 +70,24 @@ def test_a_clamp_that_stops_the_gradient_of_wrong_predictions_is_reported() -> N
     assert not found.witness.gradients["p"].any()
     cut = found.witness.inputs["p"]
     assert ((cut < 0.1) | (cut > 0.9)).all()
+
+
+def test_the_interval_that_a_clamp_kills_is_told() -> None:
+    (found,) = warned(clamped, "dead-gradient", p=whynan.prob(4), t=whynan.binary(4))
+    ((element, ((low, high),)),) = found.details["regions"].items()
+    assert element == "p[0]"
+    assert (low, high) == (0, pytest.approx(0.1, rel=1e-3)) or (low, high) == (pytest.approx(0.9, rel=1e-3), 1)
+
+
+def test_a_clamp_behind_a_sigmoid_is_reported_with_an_input_that_the_loss_wants_elsewhere() -> None:
+    def loss(x, t):
+        p = torch.sigmoid(x).clamp(1e-6, 1 - 1e-6)
+        return -(t * torch.log(p) + (1 - t) * torch.log(1 - p)).mean()
+
+    (found,) = warned(loss, "dead-gradient", x=whynan.logit(4), t=whynan.binary(4))
+    assert found.cause == "clamp-kills-gradient" and found.op == "clamp"
+    x, t = found.witness.inputs["x"], found.witness.inputs["t"]
+    assert ((x > 0) != (t > 0)).all()
 
 
 def test_the_share_of_the_domain_that_is_cut_off_is_told() -> None:
@@ -154,3 +183,75 @@ def test_a_kink_is_no_wrong_derivative() -> None:
             return g * ctx.saved_tensors[0].sign()
 
     assert warned(lambda x: Magnitude.apply(x).sum(), "contract", x=whynan.real(3, low=-3, high=3)) == []
+
+
+class StraightThrough(torch.autograd.Function):
+    """Steps with the slope of the identity."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Reversed(torch.autograd.Function):
+    """The identity with the opposite slope."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return -g
+
+
+class Clipped(torch.autograd.Function):
+    """The identity with a bounded slope."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g.clamp(-0.1, 0.1)
+
+
+@pytest.mark.parametrize("step", [StraightThrough, Reversed, Clipped])
+def test_a_gradient_that_is_another_on_purpose_is_not_reported(step: Any) -> None:
+    assert warned(lambda x: step.apply(x).pow(2).sum(), "contract", x=whynan.real(3, low=-3, high=3)) == []
+
+
+def test_a_detached_factor_is_no_wrong_derivative() -> None:
+    assert warned(lambda x: (x * x.detach()).sum(), "contract", x=whynan.real(3, low=-3, high=3)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_hand_written_derivatives_of_jax_are_compared_too(factor: float) -> None:
+    jax = pytest.importorskip("jax")
+
+    @jax.custom_vjp
+    def square(x):
+        return x * x
+
+    square.defvjp(lambda x: (x * x, x), lambda x, g: (factor * g * x,))
+    report = whynan.check(lambda x: square(x).sum(), framework="jax", modes="all", x=whynan.real(3, low=-3, high=3))
+    assert [(f.cause, f.modes) for f in report.findings] == ([] if factor == 2 else [("custom-gradient-wrong", ("jit", "eager"))])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_hand_written_derivatives_of_tensorflow_are_compared_too(factor: float) -> None:
+    tf = pytest.importorskip("tensorflow")
+
+    @tf.custom_gradient
+    def square(x):
+        return x * x, lambda g: tf.cast(factor, x.dtype) * g * x
+
+    report = whynan.check(lambda x: tf.reduce_sum(square(x)), framework="tensorflow", x=whynan.real(3, low=-3, high=3))
+    assert [(f.cause, f.modes) for f in report.findings] == ([] if factor == 2 else [("custom-gradient-wrong", ("eager", "function"))])

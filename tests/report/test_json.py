@@ -66,7 +66,24 @@ def test_every_field_is_in_the_schema(name, example):
     data = to_dict(example)
     assert set(data) <= set(SCHEMA["properties"])
     for finding in data["findings"]:
-        assert set(finding) == set(SCHEMA["$defs"]["finding"]["properties"])
+        assert set(finding) | {"details", "accuracy"} == set(SCHEMA["$defs"]["finding"]["properties"])  # only where there are any
+
+
+def test_safe_ranges_and_details_fit_the_schema():
+    torch = pytest.importorskip("torch")
+    import whynan
+
+    def loss(x, y):
+        return (torch.sigmoid(x) ** 2).mean() + torch.log(y + 1e-12).mean() - torch.sigmoid(x).mean()
+
+    data = strict(dumps(whynan.check(loss, envelope="all", x=whynan.logit(3), y=whynan.nonnegative(3))))
+    assert {(r["proven"] is None, r["witness"] is None) for r in data["safe_ranges"]} >= {(False, True), (True, False)}
+    details = [f["details"] for f in data["findings"] if "details" in f]
+    assert {key for d in details for key in d} == {"regions", "share", "largest_found", "largest_proven"}
+    assert faults(data, SCHEMA) == []
+    details[0]["share"] = details[0]["largest_found"] = "much"
+    data["safe_ranges"][0]["proven"] = "much"
+    assert len(faults(data, SCHEMA)) >= 2
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ OTHERS = [
     "steep-gradient",
     "clamp-kills-gradient",
     "saturated-activation",
+    "vanished-gradient",
     "cancellation",
     "logits-as-probabilities",
     "double-softmax",

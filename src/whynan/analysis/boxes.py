@@ -12,7 +12,10 @@ Box = dict[Vertex, Bounds]
 
 
 def narrow(b: Bounds, lo: np.ndarray, hi: np.ndarray, fmt: Format) -> Bounds:
-    """The same with other ends; NaN and zero flags stay where they still apply."""
+    """The same with other ends; NaN and zero flags stay where they still apply. Ends of whole numbers are whole."""
+    integral = b.integral
+    if fmt.is_float and integral.any():
+        lo, hi = np.where(integral, np.ceil(lo), lo), np.where(integral, np.floor(hi), hi)
     return normalised(lo, hi, b.flags, fmt)
 
 

@@ -11,24 +11,25 @@ from dataclasses import replace
 import numpy as np
 
 from whynan.analysis import compiled
+from whynan.analysis.accuracy import counted, inaccurate
 from whynan.analysis.blame import Blame, blame
 from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.contract import contracts
-from whynan.analysis.coverage import assumed, varying
 from whynan.analysis.descent import proposals
-from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Report, Witness
+from whynan.analysis.effort import Effort
+from whynan.analysis.envelope import envelope_of, safe_ranges, without_graph
+from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Report, SafeRange, Witness
 from whynan.analysis.forecast import forecaster
 from whynan.analysis.health import Patient, warnings
-from whynan.analysis.propagate import Proof, propagate
+from whynan.analysis.paths import Path, Problem, explore, varied
 from whynan.analysis.refused import Refusal, refusal
 from whynan.analysis.search import Failure, Hint, Inputs, Searched, fingerprint, search, signature
 from whynan.analysis.shrink import shrink
 from whynan.analysis.solve import solutions
 from whynan.analysis.summary import ModeResult, assembled, dtype_of, merged, span_of
-from whynan.config import Settings
+from whynan.config import OWN, Settings
 from whynan.domain import sample
-from whynan.domain.abstract import bounds_of
-from whynan.domain.spec import Domain
+from whynan.domain.spec import Domain, retyped
 from whynan.errors import TargetError, WhynanError
 from whynan.ir.frontend import Program, Run, Trace
 from whynan.ir.graph import FORWARD
@@ -74,7 +75,9 @@ def check_program(
     if unable and not modes and not refused:
         raise next(iter(unable.values()))
     findings = merged([*refused, *(job.confirmed(f) for m in modes for f in m.findings)])
-    return assembled(program, domains, settings.modes, modes, findings, unable, time.perf_counter() - start)
+    ranges = tuple(r for m in modes for r in job.ranges(m))
+    report = assembled(program, domains, settings.modes, modes, findings, unable, time.perf_counter() - start)
+    return replace(report, envelope=envelope_of(ranges), safe_ranges=ranges)
 
 
 class _Job:
@@ -102,18 +105,33 @@ class _Job:
         """Everything for one mode."""
         first, second = self._starts(mode)
         trace = self.capture(first, mode)
-        bounds = {name: bounds_of(self.domains[name]) for name in trace.graph.inputs}
-        simplexes = [name for name in trace.graph.inputs if self.domains[name].kind in ("simplex", "onehot")]
-        proof = propagate(trace.graph, bounds, self.settings.boxes, simplexes=simplexes)
-        unproven = [*assumed(trace.graph, proof), *varying(trace.graph, self.capture(second, mode).graph)]
-        open_ = not proof.finite or bool(unproven)
-        searched = self._search(mode, trace, proof) if open_ else Searched((), 0, 0.0)
+        problem = Problem(lambda inputs: self.capture(inputs, mode), self.domains, self.settings.boxes, self.settings.seed)
+        proof = problem.prove(trace.graph)
+        covered = explore(problem, trace, proof, first, second)
+        open_ = bool(covered.unproven) or not all(p.proof.finite for p in covered.paths)
+        searched = self._search(mode, covered.paths) if open_ else Searched((), 0, 0.0)
         patient = self._patient(mode)
         wrong = list(contracts(patient, trace, proof, searched))
         known = {span_of(f.site) for f in wrong if f.cause == "logits-as-probabilities"}  # says more than that a clamp stops the gradient
         others = [f for f in warnings(patient, trace, proof, searched) if f.kind != "dead-gradient" or span_of(f.site) not in known]
-        findings = [*self._refuted(mode, searched), *wrong, *others]
-        return ModeResult(mode, trace, proof, tuple(unproven), searched, tuple(findings))
+        imprecise = inaccurate(patient, trace) if self.settings.accuracy else ()
+        notes = (counted(trace.graph, self.domains, self.settings.seed),) if self.settings.accuracy else ()
+        findings = [*self._refuted(mode, searched), *wrong, *others, *imprecise]
+        return ModeResult(mode, covered.paths, covered.unproven, searched, tuple(findings), notes)
+
+    def ranges(self, result: ModeResult) -> Iterator[SafeRange]:
+        """The safe range of each input in one mode, in the dtypes that the settings ask for."""
+        for dtype in self.settings.envelope:
+            domains = {n: d if dtype == OWN or n in self.program.parameters else retyped(d, dtype) for n, d in self.domains.items()}
+            job = _Job(self.program, domains, self.settings, self.script, self.raised)
+            patient = job._patient(result.mode)
+            try:
+                same = all(domains[n].dtype == d.dtype for n, d in self.domains.items())
+                trace = result.paths[0].trace if same else job.capture(job._starts(result.mode)[0], result.mode)
+            except (WhynanError, _Refused) as error:
+                yield from without_graph(patient, getattr(error, "message", "the loss raises on its domain"))
+            else:
+                yield from safe_ranges(patient, trace)
 
     def _starts(self, mode: str) -> tuple[Inputs, Inputs]:
         """Two ordinary inputs on which the loss runs; where it runs on one only, that one twice."""
@@ -159,22 +177,25 @@ class _Job:
         rng = np.random.default_rng(self.settings.seed)
         return all(not self.run({n: sample.ordinary(d, rng) for n, d in domains.items()}, mode).error for _ in range(3))
 
-    def _search(self, mode: str, trace: Trace, proof: Proof) -> Searched:
-        names = {i: name for name, i in trace.graph.inputs.items()}
-        hints: list[Hint] = [{names[i]: r for i, r in box.items()} for box in proof.hints]
+    def _search(self, mode: str, paths: Sequence[Path]) -> Searched:
+        hints = [hint for p in paths for hint in _hints(p)]
+        open_ = [p for p in paths if not p.proof.finite]
         return search(
             lambda inputs: self.run(inputs, mode),
             self.domains,
+            starts=lambda: varied(paths, self.domains, self.settings.seed),
             hints=hints,
-            proposals=lambda: itertools.chain(
-                proposals(trace.graph, proof, self.domains, self.settings.seed),
-                solutions(trace.graph, proof, self.domains, self.settings.seed),
-            ),
+            proposals=lambda: itertools.chain.from_iterable(self._proposals(p) for p in open_),
             seed=self.settings.seed,
             evaluations=self.settings.evaluations,
             seconds=self.settings.budget,
-            forecast=forecaster(trace.graph),
+            forecast=forecaster(paths[0].trace.graph),
         )
+
+    def _proposals(self, path: Path) -> Iterator[Inputs]:
+        graph, seed = path.trace.graph, self.settings.seed
+        yield from proposals(graph, path.proof, self.domains, seed)
+        yield from solutions(graph, path.proof, self.domains, seed)
 
     def _patient(self, mode: str) -> Patient:
         return Patient(
@@ -194,9 +215,9 @@ class _Job:
     def _refuted(self, mode: str, searched: Searched) -> Iterator[Finding]:
         """One finding per place and phase, each with its simplest witness."""
         found: dict[tuple[object, ...], tuple[Blame, Failure]] = {}
-        end = time.perf_counter() + self.settings.budget
+        effort = Effort()
         for failure in _varied(searched.failures)[:MOST_BLAMED]:
-            if found and time.perf_counter() > end:
+            if found and effort.seconds > self.settings.budget:
                 break
             if not all(sample.contains(d, failure.inputs[name]) for name, d in self.domains.items()):
                 continue  # no witness lies outside its domain
@@ -293,6 +314,11 @@ def _ordinary(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterat
     yield {name: sample.plain(d) for name, d in domains.items()}
     for _ in range(STARTS):
         yield {name: sample.draw(d, rng) for name, d in domains.items()}
+
+
+def _hints(path: Path) -> Iterator[Hint]:
+    names = {i: name for name, i in path.trace.graph.inputs.items()}
+    return ({names[i]: r for i, r in box.items()} for box in path.proof.hints)
 
 
 def _shapes(domains: Mapping[str, Domain]) -> str:

@@ -4,19 +4,18 @@ import numpy as np
 
 from whynan.analysis.finding import Open
 from whynan.analysis.propagate import Proof
-from whynan.ir.graph import FORWARD, Graph
+from whynan.ir.graph import FORWARD, Assumption, Graph
 
 PATH = "path"  # the op of an open site that is a look at a value
 
 
-def assumed(graph: Graph, proof: Proof) -> list[Open]:
-    """Looks at values whose outcome is not the same on the whole domain."""
-    out = []
+def uncovered(graph: Graph, proof: Proof) -> Assumption | None:
+    """The first look at a value whose outcome is not the same on the whole domain, if there is one."""
     for a in graph.assumptions:
         b = proof.bounds[a.node]
         if b.may_nan.any() or (b.lo < a.low).any() or (b.hi > a.high).any():
-            out.append(Open(PATH, a.site, FORWARD, f"{a.what} looks at a value here: on other inputs the code may take another path"))
-    return list(dict.fromkeys(out))
+            return a
+    return None
 
 
 def varying(one: Graph, two: Graph) -> list[Open]:

@@ -38,14 +38,17 @@ def finite(value: Array) -> bool:
     return bool(np.isfinite(value if value.dtype.kind in "fiub" else value.astype(np.float64)).all())
 
 
-def evaluate_many(graph: Graph, nodes: Sequence[int], inputs: Mapping[str, Array], *, wide: bool = False) -> dict[int, Array]:
+def evaluate_many(
+    graph: Graph, nodes: Sequence[int], inputs: Mapping[str, Array], *, wide: bool = False, before: Mapping[int, Array] | None = None
+) -> dict[int, Array]:
     """The values of some nodes (in order, closed under inputs) on many inputs at once, stacked along a leading axis.
 
-    With `wide` every float is a float64. Raises OpError for an op without a record.
+    With `wide` every float is a float64. `before` are values of other nodes, known already; they are part of the result. Raises OpError
+    for an op without a record.
     """
     count = len(next(iter(inputs.values())))
     named = {i: inputs[name] for name, i in graph.inputs.items() if name in inputs}
-    out: dict[int, Array] = {}
+    out: dict[int, Array] = dict(before or {})
     for i in nodes:
         node = graph.nodes[i]
         if i in named:

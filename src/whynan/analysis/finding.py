@@ -30,7 +30,8 @@ class Witness:
     """A concrete input inside the domain on which the real framework gave what the finding says.
 
     `inputs` maps name to a NumPy array of the input's dtype (ml_dtypes for bfloat16). `loss` and `gradients` are what came out.
-    `source` is the text that `script()` returns, or what writes it. `runner` repeats the run (set by the api).
+    `source` is the text that `script()` returns, or what writes it. `runner` repeats the run (set by the api). `exact` are, where
+    digits are counted, the real values of the loss and the gradients by name, rounded to float64.
     """
 
     inputs: Mapping[str, Array]
@@ -38,6 +39,7 @@ class Witness:
     gradients: Mapping[str, Array]
     source: str | Callable[[], str] = ""
     runner: Any = None
+    exact: Mapping[str, Array] = field(default_factory=dict)
 
     def script(self) -> str:
         """A Python program that repeats the failure without whynan; empty if none could be written."""
@@ -48,6 +50,24 @@ class Witness:
         if self.runner is None:
             raise RuntimeError("this witness was read from a file; run its script instead.")
         return self.runner(self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How few digits of an output are right on the witness, and where.
+
+    `output` is "loss" or an input's name (the gradient by it), `digits` of `of` decimal digits are correct in its worst element, which is
+    `computed` and should be `exact`. `where` are intervals by input in which more than half of the digits are lost, the other inputs being
+    the witness's; `share` is the part of evenly drawn inputs that lose as many.
+    """
+
+    output: str
+    digits: float
+    of: float
+    computed: float
+    exact: float
+    where: Mapping[str, tuple[tuple[float, float], ...]]
+    share: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +87,8 @@ class Finding:
     chain: tuple[Step, ...] = ()
     witness: Witness | None = None
     fixes: tuple[Any, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)  # what the message says, as data; its keys depend on the kind
+    accuracy: Accuracy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +99,25 @@ class Open:
     site: Site | None
     phase: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SafeRange:
+    """How large the elements of some inputs may be, all other inputs within their domains, in one dtype and mode.
+
+    `inputs` are varied together, mostly one alone. For |x| <= `proven` everything is proven finite (None: for no range at all);
+    `failing` is the smallest largest |x| at which a real run failed, the `witness` (None: no failure was found). Between the two nothing
+    is known. `whole` says that `proven` is the dtype's largest number. `reason` says in words why there is no proof.
+    """
+
+    inputs: tuple[str, ...]
+    dtype: str
+    mode: str
+    proven: float | None
+    failing: float | None = None
+    witness: Witness | None = None
+    whole: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,5 +136,6 @@ class Report:
     findings: tuple[Finding, ...] = ()
     undecided: tuple[Open, ...] = ()
     search: Mapping[str, float] = field(default_factory=dict)  # evaluations, seconds
-    envelope: Mapping[str, Any] = field(default_factory=dict)
+    envelope: Mapping[str, Any] = field(default_factory=dict)  # input -> dtype -> largest |value| with all proven finite, in all modes
+    safe_ranges: tuple[SafeRange, ...] = ()  # what the envelope is taken from: both ends, by mode
     notes: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ Nodes are bounded in order from their inputs' bounds, tightened by relations bet
 non-finite although what goes in does not force it, branch and prune looks closer.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from whynan.analysis import worlds
 from whynan.analysis.attained import Attained
 from whynan.analysis.branch import ceiling, least, prune
+from whynan.analysis.conditions import chosen_by, deciding
 from whynan.analysis.cones import cones_of
 from whynan.analysis.contracted import contracted
 from whynan.analysis.left import what_is_left
@@ -73,22 +74,29 @@ class _State:
 
 
 def propagate(
-    graph: Graph, domains: Mapping[str, Bounds], budget: int = BOXES, refine: bool = True, simplexes: Collection[str] = ()
+    graph: Graph,
+    domains: Mapping[str, Bounds],
+    budget: int = BOXES,
+    refine: bool = True,
+    simplexes: Collection[str] = (),
+    given: Mapping[int, Bounds] | None = None,
 ) -> Proof:
     """Bound every value of the graph for all inputs in the domains (bounds by input name).
 
     `simplexes` are the inputs of non-negative numbers whose rows along the last axis sum to 1. `budget` limits the boxes that branch and
-    prune may evaluate in all; without `refine` it is not used. Where outputs stay open, conditions below reductions are split (`worlds`),
-    and what holds in both cases enters a second pass.
+    prune may evaluate in all; without `refine` it is not used. `given` are bounds of some nodes that are known beforehand (of the first
+    node of those that compute the same): the result is then about the inputs that comply. Where outputs stay
+    open, conditions below reductions are split (`worlds`), and what holds in both cases enters a second pass.
     """
     by_node = {i: domains[name] for name, i in graph.inputs.items()}
+    known = dict(given or {})
     rows = frozenset(graph.inputs[n] for n in simplexes)
-    state = _passed(View(graph), by_node, rows, budget if refine else 0, {})
+    state = _passed(View(graph), by_node, rows, budget if refine else 0, known)
     if refine and not all(_bounds(state, o.node).finite for o in graph.outputs):
         more = _of_both_worlds(state)
         if more:
             first, left = state, max(state.budget - state.charged, state.budget // 4)
-            state = _passed(View(graph), by_node, rows, left, more)
+            state = _passed(View(graph), by_node, rows, left, {**known, **more})
             state.boxes += first.boxes
     done = tuple(b for b in state.bounds if b is not None)
     proven = tuple(done[o.node].finite for o in graph.outputs)
@@ -100,6 +108,7 @@ def _passed(view: View, domains: Mapping[int, Bounds], simplexes: frozenset[int]
     bounds: list[Bounds | None] = [None] * len(view.nodes)
     state = _State(view, bounds, Relations(view, bounds), Attained(view, bounds), budget, simplexes)
     outputs = {o.node for o in view.graph.outputs}
+    conditions = deciding(view.graph)
     for node in view.nodes:
         if not view.live[node.id]:
             bounds[node.id] = top(node.format, len(node.shape))
@@ -112,7 +121,9 @@ def _passed(view: View, domains: Mapping[int, Bounds], simplexes: frozenset[int]
         bounds[node.id] = meet(result, more[node.id], node.format) if node.id in more else result
         _choose(state, node)
         if _worth_a_look(state, node, node.id in outputs):
-            _look_closer(state, node)
+            _look_closer(state, node, lambda b: b.nonfinite)
+        elif node.id in conditions and _worth_deciding(state, node):
+            _look_closer(state, node, lambda b: b.lo < b.hi)
     return state
 
 
@@ -163,7 +174,7 @@ def _world(state: _State, condition: int, outcome: bool) -> dict[int, Bounds] | 
             bounds[i] = _beside(here, (u, seeds[u][1]), i, _bounds(here, i))
         _choose(here, node)
         if first == i and _worth_a_look(here, node, True):
-            _look_closer(here, node)
+            _look_closer(here, node, lambda b: b.nonfinite)
     state.boxes += here.boxes
     return {i: _bounds(here, i) for i in labels}
 
@@ -221,6 +232,8 @@ def _tighten(state: _State, node: Node, result: Bounds) -> Bounds:
     """Narrow a result by what is known about pairs of values."""
     result = _pair(state, node, result)
     result = _contracted(state, node, result)
+    if node.op in ("masked_select", "index") and (chosen := chosen_by(state.view, state.bounds, node)) is not None:
+        result = meet(result, chosen, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
     least = state.attained.learn(node, result)
@@ -339,11 +352,24 @@ def _vanishes(state: _State, node: Node) -> bool:
     return any(bool(b.may_zero.any() or b.may_inf.any()) for b in (state.bounds[i] for i in node.inputs) if b is not None)
 
 
-def _look_closer(state: _State, node: Node) -> None:
+def _worth_deciding(state: _State, node: Node) -> bool:
+    """Whether splitting may show that a condition that Python code looks at has one outcome only."""
+    b = _known(state, node.id)
+    return bool((b.lo < b.hi).any()) and state.charged < state.budget and state.view.elementwise(state.view.root(node.id))
+
+
+def _known(state: _State, i: int) -> Bounds:
+    b = state.bounds[i]
+    assert b is not None  # nodes are bounded in order
+    return b
+
+
+def _look_closer(state: _State, node: Node, undecided: Callable[[Bounds], np.ndarray]) -> None:
+    nonfinite = node.format.is_float
     root = state.view.root(node.id)
     inputs = set(state.view.graph.inputs.values())
     for cone in cones_of(state.view, root):
-        found = prune(state.view, state.facts, cone, lambda b: b.nonfinite, _allowance(state))
+        found = prune(state.view, state.facts, cone, undecided, _allowance(state))
         state.boxes += found.boxes
         cost = found.boxes + PASS * found.passes
         state.charged += cost
@@ -354,6 +380,8 @@ def _look_closer(state: _State, node: Node) -> None:
             state.left.pop(node.id, None)
             return
         state.wasted += cost
+        if not nonfinite:  # no input fails because a condition has two outcomes
+            continue
         state.left[node.id] = what_is_left(state.view, found)
         hints = [{v[0]: r for v, r in box.items() if v[0] in inputs} for box in found.left]
         state.hints += [h for h in hints if h]

@@ -4,12 +4,12 @@ Every failure is judged by the real framework; nothing else makes a witness.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from whynan.analysis.effort import Effort
 from whynan.analysis.evaluate import finite
 from whynan.analysis.forecast import Forecaster
 from whynan.domain import sample
@@ -82,6 +82,7 @@ def search(
     execute: Callable[[Inputs], Run],
     domains: Mapping[str, Domain],
     *,
+    starts: Callable[[], Iterator[Inputs]] = lambda: iter(()),
     hints: Sequence[Hint] = (),
     proposals: Callable[[], Iterator[Inputs]] = lambda: iter(()),
     seed: int = 0,
@@ -92,15 +93,16 @@ def search(
     """Try candidates in order of plainness until a budget is spent.
 
     `execute` runs the real function; with a `forecast` it is run on the candidates that are foreseen to fail or to have the steepest
-    gradients, and on a sample of the others. `proposals` yields further candidates (descent towards open dangers) and is asked after the
-    fixed ones if none of them failed. Chance fills what is left of `evaluations`; `seconds` ends the search of a slow loss earlier.
+    gradients, and on a sample of the others. `starts` are tried first (inputs that take paths of their own). `proposals` yields further
+    candidates (descent towards open dangers) and is asked after the fixed ones if none of them failed. Chance fills what is left of
+    `evaluations`; `seconds` ends the search of a slow loss earlier.
     """
     rng = np.random.default_rng(seed)
     log = _Log()
-    stages = (_fixed(domains, rng), _hinted(domains, hints, rng), proposals(), _random(domains, rng))
+    stages = (itertools.chain(starts(), _fixed(domains, rng)), _hinted(domains, hints, rng), proposals(), _random(domains, rng))
     for stage, candidates in enumerate(stages):
         for inputs, worth_it in _screened(candidates, forecast):
-            late = log.elapsed > seconds and (log.count >= LEAST or bool(log.kept))
+            late = log.effort.seconds > seconds and (log.count >= LEAST or bool(log.kept))
             if log.seen >= evaluations or late or (stage == CHANCE and _enough(log.kept, log.seen)) or (stage == DESCENT and log.kept):
                 break
             if worth_it or log.seen < ALWAYS:
@@ -129,18 +131,13 @@ class _Log:
     """What has been seen so far."""
 
     def __init__(self) -> None:
-        self.start = time.perf_counter()
+        self.effort = Effort()
         self.count = 0
         self.screened = 0
         self.kept: dict[object, list[Failure]] = {}
         self.steepest: Seen | None = None
         self.fewest: Seen | None = None
         self.most_gradients = 0
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the search began."""
-        return time.perf_counter() - self.start
 
     @property
     def seen(self) -> int:
@@ -169,7 +166,7 @@ class _Log:
         """The record of the search."""
         failures = tuple(f for group in self.kept.values() for f in group)
         detached = self.fewest if self.fewest is not None and self.fewest.size < self.most_gradients else None
-        return Searched(failures, self.count, self.elapsed, self.steepest, detached, self.screened)
+        return Searched(failures, self.count, self.effort.elapsed, self.steepest, detached, self.screened)
 
 
 def _enough(kept: Mapping[object, Sequence[Failure]], count: int) -> bool:
@@ -194,6 +191,12 @@ def _fixed(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[
     yield from _common_scales(domains, rng)
     yield from _nearly_equal(domains, rng)
     yield from _single_specials(domains, plain, rng)
+
+
+def candidates(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
+    """Inputs without end, in order of plainness: corners, special values, coincidences, then chance."""
+    yield from _fixed(domains, rng)
+    yield from _random(domains, rng)
 
 
 def corner_products(domains: Mapping[str, Domain], most: int = 64) -> Iterator[Inputs]:

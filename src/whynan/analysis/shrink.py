@@ -3,11 +3,11 @@
 Each step is judged by the real function: a simpler input is kept only if it still fails in the same outputs.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from whynan.analysis.effort import Effort
 from whynan.domain import sample
 from whynan.domain.spec import ROWS, Domain
 from whynan.ir.dtype import Array
@@ -52,12 +52,12 @@ class _Judge:
         self.domains = domains
         self.fails = fails
         self.budget = budget
-        self.end = time.perf_counter() + SECONDS
+        self.effort = Effort()
         self.spent = 0
 
     def accepts(self, name: str, array: Array) -> bool:
         """Try another array for one input; keep it if the failure stays."""
-        if self.spent >= self.budget or (self.spent >= LEAST and time.perf_counter() > self.end):
+        if self.spent >= self.budget or (self.spent >= LEAST and self.effort.seconds > SECONDS):
             return False
         domain = self.domains[name]
         array = sample.project(domain, array)

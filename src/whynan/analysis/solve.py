@@ -334,3 +334,22 @@ def _stepped(formats: Sequence[Format], points: Float64, steps: np.ndarray) -> F
         columns = [k for k, f in enumerate(formats) if f is fmt]
         out[:, columns] = from_ordinal(fmt, ordinal(fmt, nearest(fmt, points[:, columns])) + steps[:, columns])
     return out
+
+
+def nearby(graph: Graph, node: int, edge: float, domains: Mapping[str, Domain], seed: int) -> Iterator[Inputs]:
+    """Candidates at which a node is expected to be at the edge, in one element or in all, and those next to them on either side."""
+    rng = np.random.default_rng(seed)
+    for goal in _by_element(graph, node, edge):
+        try:
+            for found in _solved(graph, goal, domains, rng):
+                yield found
+                yield from ({n: _moved(domains[n], v, step) for n, v in found.items()} for step in (1, -1))
+        except (OpError, np.linalg.LinAlgError):  # something on the way is unknown or cannot be solved
+            continue
+
+
+def _moved(d: Domain, value: Array, step: int) -> Array:
+    """Each element at the next value of its format."""
+    if d.value is not None or not d.format.is_float:
+        return value
+    return sample.project(d, from_ordinal(d.format, ordinal(d.format, value.astype(np.float64)) + step))

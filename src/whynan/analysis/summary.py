@@ -5,25 +5,30 @@ from dataclasses import dataclass, replace
 
 from whynan.analysis.coverage import PATH, live
 from whynan.analysis.finding import ERROR, SAFE, UNDECIDED, UNSAFE, Finding, Open, Report
-from whynan.analysis.propagate import Proof
+from whynan.analysis.paths import Path
 from whynan.analysis.search import Searched
 from whynan.domain.spec import Domain
 from whynan.errors import TargetError
-from whynan.ir.frontend import Program, Trace
+from whynan.ir.frontend import Program
 from whynan.ir.graph import FORWARD, Graph
 from whynan.ir.where import Site
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModeResult:
-    """What one mode's program gave."""
+    """What one mode's program gave. Its recorded paths have proofs of their own."""
 
     mode: str
-    trace: Trace
-    proof: Proof
-    unproven: tuple[Open, ...]  # why the proof, finite or not, does not cover the domain
+    paths: tuple[Path, ...]
+    unproven: tuple[Open, ...]  # why the proofs, finite or not, do not cover the domain
     searched: Searched
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()  # beside those of the graphs
+
+    @property
+    def finite(self) -> bool:
+        """Whether every output is proven finite on each path."""
+        return all(p.proof.finite for p in self.paths)
 
 
 def span_of(site: Site | None) -> tuple[object, ...] | None:
@@ -81,7 +86,7 @@ def assembled(
     """The report of a check: `wanted` are all modes asked for, `modes` what came of those that ran, `unable` why others did not."""
     unsafe = any(f.kind == "non-finite" for f in findings)
     stopped = [mode for mode in tuple(wanted) if mode not in unable and mode not in {m.mode for m in modes}]
-    covered = not stopped and not unable and all(m.proof.finite and not m.unproven for m in modes)
+    covered = not stopped and not unable and all(m.finite and not m.unproven for m in modes)
     verdict = UNSAFE if unsafe else SAFE if covered else UNDECIDED
     left = [] if verdict == SAFE else [o for m in modes for o in _left(m, findings)]
     left += [Open(PATH, None, FORWARD, f"mode {mode} could not be checked: {error.message}") for mode, error in unable.items()]
@@ -99,35 +104,41 @@ def assembled(
         undecided=tuple(left),
         search={
             **{key: sum(getattr(m.searched, key) for m in modes) for key in ("evaluations", "screened", "seconds")},
-            "boxes": sum(m.proof.boxes for m in modes),
+            "boxes": sum(p.proof.boxes for m in modes for p in m.paths),
         },
-        notes=tuple(dict.fromkeys([n for m in modes for n in m.trace.graph.notes] + [_RAISES.format(m) for m in stopped])),
+        notes=tuple(dict.fromkeys([n for m in modes for n in _notes(m)] + [_RAISES.format(m) for m in stopped])),
     )
 
 
 _RAISES = "nothing is known of mode {}: the loss raises there"
 
 
+def _notes(m: ModeResult) -> list[str]:
+    return [*(n for p in m.paths for n in p.trace.graph.notes), *m.notes]
+
+
 def _left(m: ModeResult, findings: Sequence[Finding]) -> Iterator[Open]:
     """Sites that are neither proven nor refuted, and what a proof does not cover."""
     refuted = {f.site for f in findings if f.kind == "non-finite"}
     seen = set()
-    for i, reason in sorted(m.proof.open.items()):
-        node = m.trace.graph.nodes[i]
-        if node.site not in refuted and (node.site, node.phase) not in seen:
-            seen.add((node.site, node.phase))
-            yield Open(node.op, node.site, node.phase, reason)
+    for path in m.paths:
+        for i, reason in sorted(path.proof.open.items()):
+            node = path.trace.graph.nodes[i]
+            if node.site not in refuted and (node.site, node.phase) not in seen:
+                seen.add((node.site, node.phase))
+                yield Open(node.op, node.site, node.phase, reason)
     yield from m.unproven
 
 
 def _sites(modes: Sequence[ModeResult], findings: Sequence[Finding]) -> dict[str, int]:
     """Op applications of the recorded programs that reach an output, by what is known of them."""
-    total = sum(len(_applications(m.trace.graph, range(len(m.trace.graph.nodes)))) for m in modes)
+    paths = [p for m in modes for p in m.paths]
+    total = sum(len(_applications(p.trace.graph, range(len(p.trace.graph.nodes)))) for p in paths)
     refuted_sites = {(f.site, f.phase) for f in findings if f.kind == "non-finite"}
     refuted, undecided = 0, 0
-    for m in modes:
-        graph = m.trace.graph
-        open_ = [i for i in m.proof.open if (graph.nodes[i].site, graph.nodes[i].phase) not in refuted_sites]
+    for p in paths:
+        graph = p.trace.graph
+        open_ = [i for i in p.proof.open if (graph.nodes[i].site, graph.nodes[i].phase) not in refuted_sites]
         undecided += len(_applications(graph, open_))
     refuted = len(refuted_sites)
     return {"total": total, "proven": max(total - refuted - undecided, 0), "refuted": refuted, "undecided": undecided}

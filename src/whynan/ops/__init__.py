@@ -19,6 +19,7 @@ from whynan.ops import (
     shape,
     special,
     trigonometric,
+    unique,
     whole,
     window,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "shape",
     "special",
     "trigonometric",
+    "unique",
     "whole",
     "window",
 ]

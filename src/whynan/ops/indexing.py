@@ -42,6 +42,11 @@ def _reachable(b: Bounds, axis: int, n: int, index: Bounds) -> Bounds:
 # ---------------------------------------------------------------- reading
 
 
+def _within(index: Array, n: int) -> Array:
+    """Indices into n elements. One that lies beyond them, which the framework refuses, becomes the nearest: other candidates go on."""
+    return np.clip(index.astype(np.int64), -n, max(n - 1, 0))
+
+
 def _window(x: Array, axis: int, shape: Shape, ndim: int) -> Array:
     """The part of x that an index of that shape can reach: the other axes are cut to its size."""
     for a in range(-ndim, 0):
@@ -54,7 +59,7 @@ def _gather(call: Call, x: Array, index: Array) -> Array:
     axis = call.attrs["dim"]
     if not call.shapes[0]:
         return np.asarray(x)
-    return np.take_along_axis(_window(x, axis, call.shapes[1], len(call.shapes[0])), index.astype(np.int64), axis=axis)
+    return np.take_along_axis(_window(x, axis, call.shapes[1], len(call.shapes[0])), _within(index, call.shapes[0][axis]), axis=axis)
 
 
 def _gather_bounds(call: Call, b: Bounds, index: Bounds) -> Bounds:
@@ -74,7 +79,7 @@ def _gather_bounds(call: Call, b: Bounds, index: Bounds) -> Bounds:
 def _take_flat(call: Call, x: Array, index: Array) -> Array:
     lead = front(call, x)
     flat = x.reshape(lead + (prod(call.shapes[0]),))
-    return np.take_along_axis(flat, index.astype(np.int64).reshape(lead + (prod(call.shapes[1]),)), axis=-1).reshape(
+    return np.take_along_axis(flat, _within(index, flat.shape[-1]).reshape(lead + (prod(call.shapes[1]),)), axis=-1).reshape(
         lead + tuple(call.shape)
     )
 
@@ -103,12 +108,16 @@ def _index(call: Call, x: Array, *indices: Array) -> Array:
     lead = front(call, x)
     order = np.argsort(axes)
     first, _last, common = _layout(call)
-    rank = len(call.shapes[0])
-    flat = x.reshape((prod(lead), *call.shapes[0]))
+    shape = tuple(call.shapes[0])
+    rank = len(shape)
+    flat = x.reshape((prod(lead), *shape))
     ready = [
         np.broadcast_to(
-            indices[k].reshape((prod(lead),) + (1,) * (len(common) - len(call.shapes[1 + k])) + call.shapes[1 + k]), (prod(lead), *common)
-        ).astype(np.int64)
+            _within(indices[k], shape[axes[k]]).reshape(
+                (prod(lead),) + (1,) * (len(common) - len(call.shapes[1 + k])) + call.shapes[1 + k]
+            ),
+            (prod(lead), *common),
+        )
         for k in order
     ]
     number = np.arange(prod(lead)).reshape((-1,) + (1,) * len(common))
@@ -159,7 +168,7 @@ def _region(call: Call) -> Shape:
 def _scatter_cells(call: Call, lead: Shape, index: Array) -> Array:
     """Flat positions in the value, (batch, elements), that a scatter along `dim` writes."""
     shape, axis = tuple(call.shapes[0]), call.attrs["dim"]
-    index = index.astype(np.int64)
+    index = _within(index, shape[axis]) if shape else index.astype(np.int64)
     cells = np.zeros(index.shape, np.int64)
     step = 1
     for a in range(-1, -len(shape) - 1, -1):

@@ -84,6 +84,7 @@ def _finding(finding: Finding) -> str:
         ("related", _escape(", ".join(finding.related))),
         ("input", _list(_text.inputs(witness), code=True) if witness else ""),
         ("gives", _list(_text.gives(witness), code=True) if witness else ""),
+        ("exact", _list(_text.exact(witness), code=True) if witness and witness.exact else ""),
         ("how", _chain(finding)),
         ("modes", _escape(", ".join(finding.modes))),
         ("to do", _escape(text.hint)),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.analysis.finding import Finding, Open, Report, Step, Witness
+from whynan.analysis.finding import Finding, Open, Report, SafeRange, Step, Witness
 from whynan.ir.where import Site
 
 SCHEMA = "whynan.report/1"
@@ -43,6 +43,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         },
         "envelope": plain(report.envelope),
         "notes": list(report.notes),
+        **({"safe_ranges": [_safe_range(r) for r in report.safe_ranges]} if report.safe_ranges else {}),
     }
 
 
@@ -67,6 +68,8 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
         "chain": [_step(s) for s in finding.chain],
         "witness": _witness(finding.witness) if finding.witness is not None else None,
         "fixes": [_fix(f) for f in finding.fixes],
+        **({"details": plain(finding.details)} if finding.details else {}),
+        **({"accuracy": plain(finding.accuracy)} if finding.accuracy is not None else {}),
     }
 
 
@@ -130,7 +133,21 @@ def _witness(witness: Witness) -> dict[str, Any]:
         "shapes": {name: list(value.shape) for name, value in witness.inputs.items()},
         "loss": plain(witness.loss),
         "gradients": plain(witness.gradients),
+        **({"exact": plain(witness.exact)} if witness.exact else {}),
         "script": witness.script(),
+    }
+
+
+def _safe_range(r: SafeRange) -> dict[str, Any]:
+    return {
+        "inputs": list(r.inputs),
+        "dtype": r.dtype,
+        "mode": r.mode,
+        "proven": plain(r.proven),
+        "failing": plain(r.failing),
+        "whole": r.whole,
+        "reason": r.reason,
+        "witness": _witness(r.witness) if r.witness is not None else None,
     }
 
 

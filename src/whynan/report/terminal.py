@@ -161,6 +161,7 @@ def _finding(page: _Page, finding: Finding) -> None:
     if finding.witness is not None:
         page.field("input", _text.inputs(finding.witness))
         page.field("gives", _text.gives(finding.witness))
+        page.field("exact", _text.exact(finding.witness))
     page.field("how", _chain(finding))
     page.field("modes", [", ".join(finding.modes)] if finding.modes else [])
     page.field("to do", [text.hint])

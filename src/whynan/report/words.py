@@ -275,9 +275,17 @@ _say(
     "Use the loss that takes logits (cross entropy or binary cross entropy 'with logits'): there the saturated factor cancels.",
 )
 _say(
+    "vanished-gradient",
+    "a gradient lost to rounding",
+    "The true slope is not zero here, but the number that carries it is so small that it underflows, or is the difference of two numbers "
+    "that round to the same one.",
+    "Compute the loss from logarithms or scaled differences so that the small factor never stands alone, or use a wider dtype.",
+)
+_say(
     "cancellation",
-    "digits lost in a difference",
-    "Two nearly equal numbers are subtracted, and what is left is mostly their rounding error.",
+    "digits lost by cancellation",
+    "Two nearly equal numbers are subtracted, or a small number is added to a large one and needed again later: what is left is mostly "
+    "rounding error.",
     "Use the function made for it (log1p, expm1, logsumexp, a difference of squares as a product), or compute this part in a wider dtype.",
 )
 _say(

@@ -96,3 +96,17 @@ def test_a_traced_choice_says_what_and_where():
 
     with pytest.raises(WhynanError, match=r"TracerBoolConversionError: .*: return x.sum\(\) if .*; it depends on x"):
         whynan.check(loss, x=whynan.real(3), framework="jax")
+
+
+@pytest.mark.parametrize("mode", ["jit", "eager"])
+def test_complex_numbers_are_unknown_and_not_taken_for_integers(mode):
+    def spectrum(x):
+        return jnp.abs(jnp.fft.fft(x)).sum()
+
+    def rotated(x):
+        return jnp.real(jnp.exp(1j * x) * jnp.exp(x)).sum()
+
+    for loss in (spectrum, rotated):
+        report = whynan.check(loss, x=whynan.real(4, low=-1, high=1), modes=[mode])
+        assert report.verdict == "undecided" and any(o.op.startswith("unknown:") for o in report.undecided), loss.__name__
+    assert whynan.check(rotated, x=whynan.real(4, low=0, high=200), modes=[mode]).verdict == "unsafe"

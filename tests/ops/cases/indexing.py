@@ -132,7 +132,30 @@ def _masked_scatter(rng: Generator) -> Call:
     return Call("masked_scatter", {}, (shape, mask, shape), (fmt, BOOL, fmt), shape, fmt)
 
 
+def _unique(op: str) -> Callable[[Generator], Call]:
+    def draw(rng: Generator) -> Call:
+        """As many distinct elements as `_unique_inputs` draws."""
+        shape = a_shape(rng)
+        count = int(rng.integers(1, int(np.prod(shape)) + 1))
+        result = shape if op == "unique_inverse" else (count,)
+        fmt = INT64 if op != "unique" or rng.random() < 0.5 else any_float(rng)
+        return Call(op, {"dim": None, "count": count}, (shape,), (fmt if op == "unique" else INT64,), result, fmt)
+
+    return draw
+
+
+def _unique_inputs(call: Call, rng: Generator) -> list[Array]:
+    """An array with the number of distinct elements that the call says."""
+    size, count = int(np.prod(call.shapes[0])), call.attrs["count"]
+    places = np.concatenate([np.arange(count), rng.integers(0, count, size - count)])
+    values = np.sort(rng.choice(100, count, replace=False)) - 50
+    return [rng.permutation(values[places]).reshape(call.shapes[0]).astype(call.formats[0].numpy)]
+
+
 CASES = {
+    "unique": _unique("unique"),
+    "unique_inverse": _unique("unique_inverse"),
+    "unique_counts": _unique("unique_counts"),
     "gather": _gather,
     "take_flat": _take_flat,
     "index": _index,
@@ -146,6 +169,9 @@ CASES = {
 }
 
 INPUTS = {
+    "unique": _unique_inputs,
+    "unique_inverse": _unique_inputs,
+    "unique_counts": _unique_inputs,
     "gather": _gather_inputs,
     "take_flat": _take_flat_inputs,
     "index": _index_inputs(1),

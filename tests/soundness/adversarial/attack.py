@@ -2,6 +2,8 @@
 
 `python -m tests.soundness.adversarial.attack [NAME…] [--framework jax --mode jit] [--dtypes float32,float16] [--runs 10000]` checks the
 framework's gallery and collection and attacks every proof. A proof is false if any output is not finite on an input of the domain.
+With `--audit DIR` it takes the losses that an audit (`whynan audit MODULE --output DIR`) calls safe, in the modes that it checked; the
+command's exit code is 1 if a proof is false.
 
 Inputs are mosaics of special values, ulp neighbours of the constants in the source, coincidences between inputs, tiny common scales,
 and points at which an intermediate value meets 0, 1 or a constant of the graph. Losses that work row by row are run on many
@@ -11,19 +13,25 @@ rows at once; what fails there must fail again on rows cut to the domain's own s
 import argparse
 import inspect
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import whynan
 from whynan.analysis.evaluate import evaluate
+from whynan.audits.store import load_all
 from whynan.domain import sample
+from whynan.domain.names import with_grad_by_name
+from whynan.domain.parse import parse
 from whynan.domain.spec import Domain, retyped
 from whynan.frontends import FRAMEWORKS, load
 from whynan.ir.dtype import Array, nearest, next_down, next_up
+from whynan.target import arguments_of, load_target
 
 Inputs = dict[str, Array]
 ROWS = 64  # copies of the batch in one run
@@ -346,32 +354,68 @@ def confirmed(result: Result, loss: Callable[..., Any], framework: str = "torch"
     return inside and bool(failing(program_of(loss, framework, mode).run(finding.witness.inputs, wrt)))
 
 
-def main() -> None:
-    """Check and attack all losses, or those whose names contain one of the words given."""
+@dataclass(frozen=True)
+class Target:
+    """A loss to judge: in which framework and mode, on which domains."""
+
+    name: str
+    loss: Callable[..., Any]
+    domains: Mapping[str, Domain]
+    framework: str
+    mode: str
+
+
+def proven(folder: Path) -> Iterator[Target]:
+    """The losses that an audit calls safe, once for each mode, made anew with the domains that the audit says."""
+    for record in load_all(folder):
+        if record.report is None or record.verdict != "safe":
+            continue
+        loss = load_target(record.target).callable
+        takes = arguments_of(loss)
+        stated = {n: text for n, text in {**record.key["domains"], **record.key["own_domains"]}.items() if text and n in takes}
+        domains = {n: parse(stated.get(n, text)) for n, text in record.domains.items() if n in takes or not takes}
+        for mode in record.report["modes"]:
+            yield Target(f"{record.target} ({mode})", loss, with_grad_by_name(domains), record.report["framework"], mode)
+
+
+def _targets(options: argparse.Namespace) -> Iterator[Target]:
     from tests.soundness.adversarial.collection import cases, gallery, suite
 
+    if options.audit:
+        yield from proven(options.audit)
+        return
+    for case in [*cases(options.framework), *suite(options.framework), *gallery(options.framework)]:
+        yield Target(case.name, case.loss, case.domains, options.framework, options.mode)
+
+
+def main() -> int:
+    """Check and attack all losses, or those whose names contain one of the words given; 1 if a proof was false, else 0."""
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs="*")
     parser.add_argument("--framework", default="torch", choices=tuple(FRAMEWORKS))
     parser.add_argument("--mode", default="", help="the framework's default mode if none is given")
-    parser.add_argument("--dtypes", default=",".join(DTYPES))
+    parser.add_argument("--dtypes", help=f"{','.join(DTYPES)}; of an audit float32")
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--audit", type=Path, metavar="DIR", help="the output folder of an audit, whose proofs are attacked")
     options = parser.parse_args()
     counts: dict[tuple[str, str], int] = {}
-    where = {"framework": options.framework, "mode": options.mode}
-    for case in [*cases(options.framework), *suite(options.framework), *gallery(options.framework)]:
-        if options.words and not any(w in case.name for w in options.words):
+    false = 0
+    for target in _targets(options):
+        if options.words and not any(w in target.name for w in options.words):
             continue
-        for dtype in options.dtypes.split(","):
+        for dtype in (options.dtypes or ("float32" if options.audit else ",".join(DTYPES))).split(","):
+            where = {"framework": target.framework, "mode": target.mode}
             try:
-                result = judge(case.name, case.loss, case.domains, dtype, options.runs, options.seconds, **where)
+                result = judge(target.name, target.loss, target.domains, dtype, options.runs, options.seconds, **where)
             except Exception as error:  # one broken case must not end the run
-                print(f"ERROR {case.name} {dtype}: {type(error).__name__} {str(error)[:150]}", flush=True)
+                print(f"ERROR {target.name} {dtype}: {type(error).__name__} {str(error)[:150]}", flush=True)
                 continue
             counts[result.verdict, dtype] = counts.get((result.verdict, dtype), 0) + 1
-            print(_line(result, case.loss, **where), flush=True)
-    print(counts)
+            false += result.verdict == "safe" and result.attacked is not None and bool(result.attacked.failures)
+            print(_line(result, target.loss, **where), flush=True)
+    print(counts, f"{false} false proofs")
+    return 1 if false else 0
 
 
 def _line(result: Result, loss: Callable[..., Any], framework: str, mode: str) -> str:
@@ -395,4 +439,4 @@ def _line(result: Result, loss: Callable[..., Any], framework: str, mode: str) -
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

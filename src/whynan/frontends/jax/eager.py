@@ -223,7 +223,8 @@ class _Recorder(core.Trace):  # type: ignore[misc]  # as above
         nodes, start = self.recording.builder.nodes, len(self.recording.builder.nodes)
         made = record(self.recording, unit.module, arguments, place, losses=len(results))
         self._spots |= {node.source: Spot(node.site, key) for node in nodes[start:]}
-        self.recording.values |= {node: _array(value) for node, value in zip(made, results, strict=True)}
+        arrays = {node: _array(value) for node, value in zip(made, results, strict=True)}
+        self.recording.values |= {node: array for node, array in arrays.items() if not np.iscomplexobj(array)}
         return made
 
 

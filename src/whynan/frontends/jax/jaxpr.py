@@ -119,7 +119,8 @@ def _open(jaxpr: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if np.ndim(value) == 0 and isinstance(value, (float, int, np.ndarray, np.generic, jax.Array)) else None
+    real = isinstance(value, (float, int, np.ndarray, np.generic, jax.Array)) and not np.iscomplexobj(value)
+    return float(value) if real and np.ndim(value) == 0 else None
 
 
 def _starts(frames: Sequence[Frame]) -> _Starts:

@@ -8,13 +8,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
+from whynan.frontends.compared import comparison
 from whynan.frontends.tensorflow.containers import Held, on_container
 from whynan.frontends.tensorflow.lower import STRUCTURAL, TfOp, lower
 from whynan.frontends.tensorflow.places import Spot
 from whynan.frontends.tensorflow.tensors import FORMATS, format_of, to_array
 from whynan.frontends.trace import Recording
 from whynan.frontends.written import written_number
-from whynan.ir.dtype import BOOL, Array, Format, next_down, next_up
+from whynan.ir.dtype import BOOL, INT64, Array, Format, next_down, next_up
 from whynan.ir.graph import Assumption, Place, Shape
 
 _SAME = frozenset({"Identity", "ReadVariableOp", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"})
@@ -46,6 +47,7 @@ class Recorder:
         self._variables: dict[int, int] = {}  # by the number of a variable's handle
         self._held: dict[int, Held] = {}  # what lists hold, by the tensor's own number
         self._varies: list[bool] = []  # per node: whether its value depends on an input or on random numbers
+        self._counted: set[int] = set()  # masks whose number of true elements is assumed already
         self._source = -1
         self._inner: tuple[str, ...] = ()  # the library's expressions in which numbers of the present call stand
 
@@ -286,6 +288,10 @@ class Recorder:
             node, low, high = self.builder.add("ne", (node, zero), self.builder.shape(node), BOOL), float(seen != 0), float(seen != 0)
         elif kind == "int" and fmt.is_float:
             low, high = _truncated_alike(fmt, seen)
+        elif kind == "float" and (compared := comparison(self.builder.place.site)) is not None:
+            outcome = compared.node(self.builder, node)
+            if outcome is not None:
+                node, low, high = outcome, *(float(compared.holds(seen)),) * 2
         self.assume(node, low, high, what)
 
     def assume_elements(self, node: int, what: str) -> None:
@@ -300,6 +306,20 @@ class Recorder:
             const = self.builder.const(value, self.builder.format(node))
             self.assume(self.builder.add("eq", (node, const), value.shape, BOOL), 1.0, 1.0, what)
 
+    def _assume_count(self, node: int) -> None:
+        """The result of `tf.where(mask)` has as many rows as the mask has elements that are not zero."""
+        value = self.value(node)
+        if value is None or not self.varies(node) or node in self._counted:
+            return
+        self._counted.add(node)
+        b, fmt, shape = self.builder, self.builder.format(node), self.builder.shape(node)
+        mask = node if fmt is BOOL else b.add("ne", (node, b.const(np.zeros((), fmt.numpy), fmt)), shape, BOOL)
+        count = b.add("cast", (mask,), shape, INT64)
+        if shape:
+            count = b.add("sum", (count,), (1,) * len(shape), INT64, dims=tuple(range(-len(shape), 0)))
+        seen = float(np.count_nonzero(value))
+        self.assume(count, seen, seen, "tf.where(mask)")
+
     def assume(self, node: int, low: float, high: float, what: str) -> None:
         """The graph holds only while the node's value stays within [low, high]."""
         if self.varies(node):
@@ -309,6 +329,8 @@ class Recorder:
         for position in STRUCTURAL.get(op.type, ()):
             if -len(inputs) <= position < len(inputs):
                 self.assume_elements(inputs[position], f"a shape or an axis of {op.type}")
+        if op.type == "Where":
+            self._assume_count(inputs[0])
 
 
 # ---------------------------------------------------------------- attributes

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from whynan.frontends.compared import comparison
 from whynan.frontends.torch.calls import EMPTY, SAME, SILENT, Schema, schema_of
 from whynan.frontends.torch.lower import Aten, Ref, lower
 from whynan.frontends.torch.places import Places
@@ -361,6 +362,10 @@ class Recorder:
             node, low, high = self._nonzero(node), float(bool(seen)), float(bool(seen))
         elif name == "__int__" and fmt.is_float:
             low, high = _truncated_alike(fmt, low)
+        elif name in ("item", "__float__") and (compared := comparison(self.builder.place.site)) is not None and self.varies(node):
+            outcome = compared.node(self.builder, node)
+            if outcome is not None:
+                node, low, high = outcome, *(float(compared.holds(low)),) * 2
         self._assume(node, low, high, what)
 
     def _nonzero(self, node: int) -> int:

@@ -111,6 +111,7 @@ Lowering = Callable[[Op], Operand]
 
 OPCODES: dict[str, Lowering] = {}
 CUSTOM_CALLS: dict[str, Lowering] = {}
+_HANDS_ON = frozenset({"tuple", "get-tuple-element"})  # opcodes that only hand values on, whatever their type
 
 
 class NotLowered(Exception):
@@ -133,7 +134,8 @@ def lowers(*opcodes: str, table: dict[str, Lowering] = OPCODES) -> Callable[[Low
 def lower(op: Op) -> Operand:
     """Add the nodes of one instruction; what has no lowering gives `unknown:hlo.OPCODE` nodes."""
     lowering = OPCODES.get(op.opcode)
-    if lowering is None or any(format_of(t.element) is None for t in leaves(op.instruction.type)):
+    seen = (op.instruction.type, *op.types) if op.opcode not in _HANDS_ON else ()
+    if lowering is None or any(format_of(t.element) is None for kind in seen for t in leaves(kind)):
         return unknown(op)
     try:
         return lowering(op)
@@ -150,7 +152,8 @@ def unknown(op: Op, name: str = "") -> Operand:
 def _unknown(op: Op, name: str, inputs: tuple[int, ...], kind: Types) -> Operand:
     if isinstance(kind, tuple):
         return tuple(_unknown(op, name, inputs, k) for k in kind)
-    return Value(op.builder, op.builder.add(name, inputs, kind.dims, format_of(kind.element) or FORMATS["int64"]))
+    # a complex number, say: shown as a float, which unlike an integer may be anything, NaN included
+    return Value(op.builder, op.builder.add(name, inputs, kind.dims, format_of(kind.element) or FORMATS["float64"]))
 
 
 def leaves(kind: Types) -> Iterator[Type]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.kit import Value, axis, cut, where, zeros
+from whynan.frontends.kit import Value, axis, constant, cut, where, zeros
 from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.frontends.torch.lower.shape import permuted
 from whynan.ir.dtype import BOOL, INT64
@@ -195,6 +195,26 @@ def _nonzero(k: Kernel) -> Value:
     mask = k.tensor("self").cast(BOOL)
     indices: Value = mask.add("masked_indices", shape=k.shape, fmt=INT64)
     return indices
+
+
+@kernel("_unique2", "unique_dim")
+def _unique(k: Kernel) -> tuple[Value, Value, Value]:
+    """Distinct elements, or slices along `dim`; sorted unless told otherwise. Places and counts are empty where not asked for."""
+    x = k.tensor("self")
+    dim = k.axes(k["dim"], x.ndim)[0] if k.aten.name.startswith("unique_dim") else None
+    if not k["sorted"]:
+        return k.unknown(0, x), k.unknown(1, x), k.unknown(2, x)
+    values = x.add("unique", shape=k.shape, dim=dim)
+    count = k.shape[0 if dim is None else dim]
+    return values, _when_asked(k, 1, x, "unique_inverse", dim, count), _when_asked(k, 2, x, "unique_counts", dim, count)
+
+
+def _when_asked(k: Kernel, i: int, x: Value, op: str, dim: int | None, count: int) -> Value:
+    shape, fmt = k.out(i)
+    if 0 in shape and 0 not in x.shape:
+        return constant(k.builder, np.zeros(shape, np.int64), fmt)
+    result: Value = x.add(op, shape=shape, fmt=INT64, dim=dim, count=count)
+    return result
 
 
 # ---------------------------------------------------------------- advanced indexing

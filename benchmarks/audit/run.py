@@ -1,0 +1,111 @@
+"""Audit the losses of well-known packages and write the table: `python benchmarks/audit/run.py [MODULE…] [--jobs 2] [--timeout 120]`.
+
+Pages and programs land in `whynan-audit/MODULE` (or `--output DIR`), where a second run finds what is done; `results.json` and `README.md`
+beside this file are the summary. Packages that are not installed keep their rows.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from whynan.audits import command, table
+from whynan.errors import WhynanError
+
+HERE = Path(__file__).parent
+SEGMENTATION = "segmentation_models_pytorch.losses"
+MODULES = (
+    "torch.nn.functional",
+    "torch.nn",
+    "keras.losses",
+    "optax.losses",
+    "kornia.losses",
+    "pytorch_metric_learning.losses",
+    "monai.losses",
+    SEGMENTATION,
+)
+GOAL = 0.9
+_KEPT = ("name", "aliases", "target", "verdict", "causes", "findings", "reason", "domains", "confirmed", "seconds")
+
+
+def audited(module: str, folder: Path, jobs: int, timeout: float, fresh: bool) -> dict[str, Any]:
+    """The table of a module as data, its rows without what no reader needs."""
+    name, overrides = module, None
+    if module == SEGMENTATION:  # by itself: the package imports torchvision, whose builds on PyPI need CUDA
+        spec = importlib.util.find_spec(SEGMENTATION.partition(".")[0])
+        if spec is None or not spec.submodule_search_locations:
+            raise WhynanError(f"{module} is not installed.", "Install requirements/losses.txt.")
+        sys.path.append(next(iter(spec.submodule_search_locations)))
+        name, overrides = "losses", Path(str(files("whynan.audits") / "overrides" / f"{module}.toml"))
+    done = table.to_data(command.run(name, folder / module, overrides, jobs=jobs, timeout=timeout, fresh=fresh))
+    losses = [{key: row[key] for key in _KEPT} for row in done["losses"]]
+    return {"module": module, "versions": done["versions"], "counts": done["counts"], "losses": losses}
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The summary in Markdown."""
+    total = {key: sum(r["counts"][key] for r in results) for key in ("losses", "safe", "unsafe", "excluded")}
+    asked = total["losses"] - total["excluded"]
+    decided = total["safe"] + total["unsafe"]
+    lines = [_INTRODUCTION.format(asked=asked, decided=decided, share=decided / asked, **total)]
+    lines += ["| module | version | losses | safe | unsafe | open | excluded | decided |", "|---|---|---|---|---|---|---|---|"]
+    for r in results:
+        n = r["counts"]
+        left = n["losses"] - n["safe"] - n["unsafe"] - n["excluded"]
+        version = ", ".join(f"{name} {v}" for name, v in r["versions"].items() if name != "losses")
+        lines.append(
+            f"| {r['module']} | {version} | {n['losses']} | {n['safe']} | {n['unsafe']} | {left} | {n['excluded']} | {n['decided']:.0%} |"
+        )
+    for r in results:
+        lines += ["", f"## {r['module']}", "", "| loss | verdict | why | on |", "|---|---|---|---|"]
+        lines += [_row(row) for row in r["losses"]]
+    return "\n".join(lines) + "\n"
+
+
+_INTRODUCTION = """# Audit
+
+What `whynan audit MODULE` says of the losses of well-known packages: {decided} of {asked} decided ({share:.0%}), {safe} proven finite,
+{unsafe} with an input on which they fail, {excluded} left out with a reason. The failures are described in
+[docs/defects.md](../../docs/defects.md).
+
+`python benchmarks/audit/run.py` repeats it: pages, witness programs and tables land in `whynan-audit/`, the summary here. Inputs that
+inference cannot know are stated in `src/whynan/audits/overrides/`. A verdict is about the domains in the last column, float32, and the
+default modes (PyTorch eager, TensorFlow eager and function, JAX jit); a failure repeated by its program in a fresh process is "confirmed".
+`python -m tests.soundness.adversarial.attack --audit whynan-audit/MODULE` attacks each proof with 10,000 evaluations.
+
+"""
+
+
+def _row(row: dict[str, Any]) -> str:
+    said = "; ".join(row["findings"]) + (" (confirmed)" if row["confirmed"] else "") if row["findings"] else row["reason"]
+    cells = (row["name"], row["verdict"], said, "; ".join(row["domains"]))
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
+
+
+def main() -> int:
+    """Audit the modules given, or all, and write the summary; 1 if less than nine in ten losses are decided, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="all if none is given")
+    parser.add_argument("--output", type=Path, default=Path("whynan-audit"))
+    parser.add_argument("--jobs", type=int, default=0)
+    parser.add_argument("--timeout", type=float, default=120.0)
+    parser.add_argument("--fresh", action="store_true", help="check again what the output folder has an answer to")
+    options = parser.parse_args()
+    file = HERE / "results.json"
+    results = {r["module"]: r for r in json.loads(file.read_text("utf-8"))} if file.is_file() else {}
+    for module in options.modules or MODULES:
+        try:
+            results[module] = audited(module, options.output, options.jobs, options.timeout, options.fresh)
+        except WhynanError as error:
+            print(error, file=sys.stderr)
+    ordered = [results[m] for m in MODULES if m in results]
+    file.write_text(json.dumps(ordered, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (HERE / "README.md").write_text(page(ordered), encoding="utf-8")
+    return 0 if all(r["counts"]["decided"] >= GOAL for r in ordered) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

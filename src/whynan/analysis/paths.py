@@ -1,0 +1,391 @@
+"""All paths that the code takes on the domain, each recorded as a graph of its own.
+
+Where Python code looks at a value, a recording shows one path. The looks of all recordings form a tree: recordings whose looks had the same
+outcomes so far look at the same value next. `explore` asks at each look of that tree which outcomes are possible on the inputs that come to
+it, and for each that no recording has looks for an input (`reach`), records the loss on it, or shows that there is none. If nothing is left
+over, every input of the domain takes one of the recorded paths. Each path's graph is proven for the inputs that take it: what its
+outcomes imply (`conditions`) is known there.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from whynan.analysis.conditions import contradictory, implied
+from whynan.analysis.coverage import PATH, uncovered, varying
+from whynan.analysis.discrete import outcomes
+from whynan.analysis.finding import Open
+from whynan.analysis.propagate import Proof, propagate
+from whynan.analysis.reach import Outcome, followers, neighbours, reach, readable
+from whynan.analysis.view import View
+from whynan.domain.abstract import bounds_of
+from whynan.domain.interval import Bounds, collapse
+from whynan.domain.spec import Domain
+from whynan.errors import WhynanError
+from whynan.ir.dtype import Array, next_down, next_up
+from whynan.ir.frontend import Trace
+from whynan.ir.graph import FORWARD, Assumption, Graph, Node
+
+Inputs = Mapping[str, Array]
+
+MOST_PATHS = 20
+MOST_OUTCOMES = 64  # of one look
+FEW_PATHS = 6  # once it is known that not all can be covered, so many are recorded for the search
+MOST_LEFT = 4  # outcomes that are neither reached nor excluded: beyond, no others are looked at
+MOST_TRIED = 3  # recordings made for one wanted outcome
+VARIED = 12  # inputs of each path that the search tries
+PARTNERS = 24  # inputs among which a second one for the same path is looked for
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Path:
+    """One way through the code: its recording, an input that takes it, and what is proven for all inputs that do."""
+
+    trace: Trace
+    proof: Proof
+    inputs: Inputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Covered:
+    """The recorded paths, the one of the first input first, and why they may not be all."""
+
+    paths: tuple[Path, ...]
+    unproven: tuple[Open, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """What is explored: how the loss is recorded and proven, and on which inputs."""
+
+    capture: Callable[[Inputs], Trace]
+    domains: Mapping[str, Domain]
+    boxes: int
+    seed: int
+
+    def prove(self, graph: Graph, given: Mapping[int, Bounds] | None = None) -> Proof:
+        """The abstract run of a graph of the loss."""
+        bounds = {name: bounds_of(self.domains[name]) for name in graph.inputs}
+        simplexes = [name for name in graph.inputs if self.domains[name].kind in ("simplex", "onehot")]
+        return propagate(graph, bounds, self.boxes, simplexes=simplexes, given=given)
+
+
+def explore(problem: Problem, trace: Trace, proof: Proof, first: Inputs, second: Inputs) -> Covered:
+    """All paths, from two ordinary inputs, the recording on the first of them and its proof on the whole domain."""
+    other = problem.capture(second)
+    if uncovered(trace.graph, proof) is None:
+        return Covered((Path(trace, proof, first),), tuple(varying(trace.graph, other.graph)))
+    explorer = _Explorer(problem)
+    explorer.add(trace, first, proof)
+    explorer.add(other, second)
+    explorer.run()
+    return Covered(tuple(explorer.proven()), tuple(dict.fromkeys(explorer.left)))
+
+
+def varied(paths: Sequence[Path], domains: Mapping[str, Domain], seed: int) -> Iterator[Inputs]:
+    """For each path but a single one: its input, and others that take it."""
+    for path in paths if len(paths) > 1 else ():
+        yield path.inputs
+        looks = path.trace.graph.assumptions
+        if readable(path.trace.graph, looks):
+            yield from followers(path.trace.graph, looks, neighbours(domains, path.inputs, PARTNERS, seed))[:VARIED]
+
+
+# ---------------------------------------------------------------- the tree of looks
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look in a recording: what is looked at, the same in every recording that comes there, and how it went."""
+
+    key: object
+    outcome: tuple[float, float]
+    of: object = None  # the array that was read, where it is not one number
+
+
+@dataclass(slots=True, eq=False)
+class _Recorded:
+    """A recording with its looks. `plain` is its proof without what the path implies, made when it is needed."""
+
+    trace: Trace
+    inputs: Inputs
+    looks: tuple[_Look, ...]
+    plain: Proof | None = None
+    view: View | None = None
+    partnered: bool = False  # whether a second recording of the path was the same
+    also: Sequence[Inputs] = ()  # other inputs that are expected to take the path
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the recording."""
+        return self.trace.graph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gap:
+    """Outcomes of a recording's look number `at` that no recording has: they lie in [low, high]."""
+
+    member: _Recorded
+    at: int
+    low: float
+    high: float
+
+    @property
+    def assumption(self) -> Assumption:
+        """The look with the outcome that is missing."""
+        return replace(self.member.graph.assumptions[self.at], low=self.low, high=self.high)
+
+    @property
+    def name(self) -> object:
+        """What tells the gap from others."""
+        return self.member.looks[: self.at], self.low, self.high
+
+
+class _Explorer:
+    """The recordings so far, and what was tried."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.recorded: list[_Recorded] = []
+        self.left: list[Open] = []
+        self._tried: set[object] = set()
+        self._interned: dict[object, int] = {}
+        self._possible: dict[object, Bounds] = {}
+        self._listed: dict[object, Mapping[float, Inputs] | None] = {}
+
+    def add(self, trace: Trace, inputs: Inputs, proof: Proof | None = None) -> bool:
+        """Take a recording in; returns whether its path is new. A second one of a path must be the same as the first."""
+        looks = tuple(_looks(trace.graph, self._interned))
+        for known in self.recorded:
+            if known.looks == looks:
+                known.partnered = True
+                self.left += varying(known.graph, trace.graph)
+                return False
+        self.recorded.append(_Recorded(trace, inputs, looks, proof))
+        return True
+
+    def run(self) -> None:
+        """Close one gap after the other."""
+        while len(self.left) < MOST_LEFT and (gap := next(self._gaps(0, self.recorded), None)) is not None:
+            self._tried.add(gap.name)
+            self._close(gap)
+        for r in list(self.recorded):
+            if not self.left:  # else there is nothing to be sure of
+                self._partner(r)
+
+    def proven(self) -> Iterator[Path]:
+        """Each path with what is proven on the inputs that take it."""
+        for r in self.recorded:
+            proof, view = self._plain(r)
+            if not proof.finite:
+                given = implied(view, proof.bounds, r.graph.assumptions)
+                proof = self.problem.prove(r.graph, given) if given else proof
+            yield Path(r.trace, proof, r.inputs)
+
+    # ------------------------------------------------------------ gaps
+
+    def _gaps(self, at: int, members: Sequence[_Recorded]) -> Iterator[_Gap]:
+        """What is missing at look number `at` of recordings that are alike before it, and after it."""
+        going = [r for r in members if len(r.looks) > at]
+        if not going:
+            return
+        if len(going) < len(members) or len({r.looks[at].key for r in going}) > 1:
+            self._complain(Open(PATH, None, FORWARD, "which operations are done changes with the input's values"))
+            return
+        groups: dict[_Look, list[_Recorded]] = {}
+        for r in going:
+            groups.setdefault(r.looks[at], []).append(r)
+        missing = self._missing(going[0], at, [look.outcome for look in groups])
+        if missing is None:
+            first, *others = (group[0] for group in groups.values())
+            self.left += [o for other in others for o in varying(first.graph, other.graph)]
+        for low, high in missing or ():
+            gap = _Gap(going[0], at, low, high)
+            if gap.name not in self._tried:
+                yield gap
+        for group in groups.values():
+            yield from self._gaps(at + 1, group)
+
+    def _missing(self, r: _Recorded, at: int, seen: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
+        """The possible outcomes that no recording has, as ranges; None if they are too many to be gone through."""
+        node = r.graph.nodes[r.graph.assumptions[at].node]
+        b = self._outcomes(r, at)
+        if _inside(b, seen):
+            return []
+        if not _countable(node, b, seen):
+            self._complain(_open(r.graph.assumptions[at], ""))
+            return None
+        lo, hi = float(b.lo), float(b.hi)
+        if b.integral:
+            whole = [v for v in self._all(r, at) or map(float, range(int(lo), int(hi) + 1)) if lo <= v <= hi]
+            return [(v, v) for v in whole if not any(low <= v <= high for low, high in seen)]
+        return _between(node, lo, hi, seen)
+
+    def _all(self, r: _Recorded, at: int) -> Mapping[float, Inputs] | None:
+        """All values that a look at whole numbers can see, each with inputs that give it, if they can be gone through."""
+        name = r.looks[:at]
+        if name not in self._listed:
+            looks = r.graph.assumptions
+            self._listed[name] = outcomes(r.graph, self._plain(r)[0].bounds, looks[:at], looks[at], self.problem.domains)
+        return self._listed[name]
+
+    def _outcomes(self, r: _Recorded, at: int) -> Bounds:
+        """What a look can see on the inputs that come to it."""
+        node = r.graph.assumptions[at].node
+        proof, _ = self._plain(r)
+        whole = collapse(proof.bounds[node], 0)
+        if at == 0 or _inside(whole, [r.looks[at].outcome]):
+            return whole
+        name = r.looks[:at]
+        if name not in self._possible:
+            self._possible[name] = collapse(self._before(r, at)[0].bounds[node], 0)
+        return self._possible[name]
+
+    def _before(self, r: _Recorded, at: int, wanted: Assumption | None = None) -> tuple[Proof, Mapping[int, Bounds]]:
+        """The proof of what runs up to a look, on the inputs that come to it (and have the wanted outcome); what was known beforehand."""
+        looks = r.graph.assumptions
+        last = max(a.node for a in looks[: at + 1])
+        graph = Graph(r.graph.nodes[: last + 1], {n: i for n, i in r.graph.inputs.items() if i <= last}, (), looks[: at + 1])
+        proof, _ = self._plain(r)
+        given = implied(View(graph), proof.bounds, [*looks[:at], *([wanted] if wanted else [])])
+        return self.problem.prove(graph, given), given
+
+    def _plain(self, r: _Recorded) -> tuple[Proof, View]:
+        """The proof of a recording's graph on the whole domain."""
+        if r.plain is None:
+            r.plain = self.problem.prove(r.graph)
+        if r.view is None:
+            r.view = View(r.graph)
+        return r.plain, r.view
+
+    # ------------------------------------------------------------ closing them
+
+    def _close(self, gap: _Gap) -> None:
+        """Record the loss on an input with the missing outcome, or show that there is none; else complain."""
+        look = gap.assumption
+        if len(self.recorded) >= (FEW_PATHS if self.left else MOST_PATHS):
+            self._complain(_open(look, f" than the {len(self.recorded)} that were recorded"))
+            return
+        said = ""
+        reached = self._reached(gap)[:MOST_TRIED]
+        for k, inputs in enumerate(reached):
+            try:
+                trace = self.problem.capture(inputs)
+            except WhynanError as error:
+                said = f": where it is {_text(gap)}, {error.message.rstrip('.')}"
+                continue
+            if self.add(trace, inputs) and _closes(self.recorded[-1], gap):
+                self.recorded[-1].also = reached[k + 1 :]
+                return
+        if not self._impossible(gap):
+            neither = f", the one for {_text(gap)}: no input was found that takes it, and no proof that there is none"
+            self._complain(_open(look, said or neither))
+
+    def _reached(self, gap: _Gap) -> list[Inputs]:
+        graph, before = gap.member.graph, gap.member.graph.assumptions[: gap.at]
+        if not readable(graph, (*before, gap.assumption)):
+            return []
+        starts = [r.inputs for r in self.recorded if r.looks[: gap.at] == gap.member.looks[: gap.at]]
+        listed = self._all(gap.member, gap.at) or {}
+        starts += [{**starts[0], **whole} for v, whole in listed.items() if gap.low <= v <= gap.high]
+        return reach(Outcome(graph, before, gap.assumption), self.problem.domains, starts, self.problem.seed)
+
+    def _impossible(self, gap: _Gap) -> bool:
+        """Whether no input has the outcome: then some value that it implies something about can have none."""
+        proof, given = self._before(gap.member, gap.at, gap.assumption)
+        graph = gap.member.graph
+        return contradictory(graph, proof.bounds, given)
+
+    def _partner(self, r: _Recorded) -> None:
+        """A number that changes although the path is the same was computed out of sight: a second recording shows it."""
+        if r.partnered:
+            return
+        looks = r.graph.assumptions
+        tried = neighbours(self.problem.domains, r.inputs, PARTNERS, self.problem.seed) if readable(r.graph, looks) else []
+        for inputs in [*r.also, *followers(r.graph, looks, tried)][: 2 * MOST_TRIED]:
+            if all(np.array_equal(v, r.inputs[n]) for n, v in inputs.items()):
+                continue
+            try:
+                self.add(self.problem.capture(inputs), inputs)
+            except WhynanError:
+                continue
+            if r.partnered:
+                return
+        site = looks[-1].site
+        reason = f"only one input is known that takes the path of {looks[-1].what} here: there is none to compare it with"
+        self._complain(Open(PATH, site, FORWARD, reason))
+
+    def _complain(self, what: Open) -> None:
+        self.left.append(what)
+
+
+# ---------------------------------------------------------------- looks
+
+
+def _looks(graph: Graph, interned: dict[object, int]) -> Iterator[_Look]:
+    """The looks of a graph in order. Values are known by how they are computed, which has a number of its own in `interned`."""
+    numbers: list[int] = []
+    for node in graph.nodes:
+        name = node.attrs.get("name") if node.op == "input" else None
+        attrs = tuple((k, _frozen(v)) for k, v in sorted(node.attrs.items()))
+        key = (node.op, name, tuple(numbers[i] for i in node.inputs), node.shape, node.format.name, attrs)
+        numbers.append(interned.setdefault(key, len(interned)))
+    for a in graph.assumptions:
+        node = graph.nodes[a.node]
+        if node.op == "eq" and int(np.prod(node.shape)) > 1:  # a whole array was read
+            yield _Look((a.what, a.site, numbers[node.inputs[0]]), (a.low, a.high), numbers[node.inputs[1]])
+        else:
+            yield _Look((a.what, a.site, numbers[a.node]), (a.low, a.high))
+
+
+def _frozen(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.shape, str(value.dtype), value.tobytes()
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(v) for v in value)
+    return repr(value)
+
+
+def _inside(b: Bounds, seen: Sequence[tuple[float, float]]) -> bool:
+    """Whether one of the seen outcomes covers all that is possible."""
+    return not b.may_nan and any(low <= b.lo and b.hi <= high for low, high in seen)
+
+
+def _countable(node: Node, b: Bounds, seen: Sequence[tuple[float, float]]) -> bool:
+    """Whether a look has a few outcomes that can be told apart: one of a number of whole numbers, or ranges."""
+    if int(np.prod(node.shape)) != 1 or b.may_nan or not np.isfinite([float(b.lo), float(b.hi)]).all():
+        return False
+    if b.integral:
+        return bool(b.hi - b.lo < MOST_OUTCOMES)
+    return all(low < high for low, high in seen)
+
+
+def _between(node: Node, lo: float, hi: float, seen: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The ranges of [lo, hi] between those that were seen."""
+    out, start = [], lo
+    for low, high in sorted(seen):
+        if low > start:
+            out.append((start, float(next_down(node.format, low))))
+        start = max(start, float(next_up(node.format, high)))
+    return [*out, (start, hi)] if start <= hi else out
+
+
+def _closes(r: _Recorded, gap: _Gap) -> bool:
+    """Whether a recording has the missing outcome."""
+    before = gap.member.looks[: gap.at]
+    if r.looks[: gap.at] != before or len(r.looks) <= gap.at:
+        return False
+    low, high = r.looks[gap.at].outcome
+    return low <= gap.high and gap.low <= high
+
+
+def _open(look: Assumption, which: str) -> Open:
+    return Open(PATH, look.site, FORWARD, f"{look.what} looks at a value here: on other inputs the code may take another path{which}")
+
+
+def _text(gap: _Gap) -> str:
+    node = gap.member.graph.nodes[gap.assumption.node]
+    if node.format.kind == "bool":
+        return "true" if gap.low else "false"
+    return f"{gap.low:g}" if gap.low == gap.high else f"a number in [{gap.low:g}, {gap.high:g}]"

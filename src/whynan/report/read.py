@@ -1,0 +1,80 @@
+"""A report from its JSON data: the other way round than `json`.
+
+What the data do not say is lost: which inputs were differentiated by, the value of a constant input, how to run the loss again.
+"""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from whynan.analysis.finding import Finding, Open, Report, Step, Witness
+from whynan.domain.spec import Domain
+from whynan.errors import SampleError
+from whynan.ir.dtype import FORMATS, Array
+from whynan.ir.where import Site
+from whynan.report.json import SCHEMA
+
+
+def from_dict(data: Mapping[str, Any]) -> Report:
+    """The report that `to_dict` wrote. Raises SampleError if the data are none of schema `whynan.report/1`."""
+    if data.get("schema") != SCHEMA:
+        raise SampleError(f"this is no report of schema {SCHEMA}.", "Give what `whynan check --format json` wrote.")
+    try:
+        return _report(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SampleError(f"the report's data are broken: {type(error).__name__} {error}.", "Make the report anew.") from error
+
+
+def _report(data: Mapping[str, Any]) -> Report:
+    return Report(
+        target=data["target"],
+        framework=data["framework"],
+        framework_version=data["framework_version"],
+        dtype=data["dtype"],
+        modes=tuple(data["modes"]),
+        verdict=data["verdict"],
+        seconds=float(data["seconds"]),
+        domain={name: _domain(d) for name, d in data["domain"].items()},
+        sites=data["sites"],
+        findings=tuple(_finding(f) for f in data["findings"]),
+        undecided=tuple(Open(o["op"], _site(o["site"]), o["phase"], o["reason"]) for o in data["undecided"]),
+        search=data["search"],
+        envelope=data.get("envelope", {}),
+        notes=tuple(data.get("notes", ())),
+    )
+
+
+def _domain(d: Mapping[str, Any]) -> Domain:
+    return Domain(d["kind"], tuple(d["shape"]), d["dtype"], float(d["low"]), float(d["high"]), False, d["assumed"])
+
+
+def _finding(f: Mapping[str, Any]) -> Finding:
+    return Finding(
+        **{key: f[key] for key in ("id", "kind", "severity", "cause", "message", "op", "phase")},
+        site=_site(f["site"]),
+        modes=tuple(f["modes"]),
+        related=tuple(f["related"]),
+        chain=tuple(Step(s["op"], _site(s["site"]), s["phase"], tuple(s["inputs"]), s["output"]) for s in f["chain"]),
+        witness=_witness(f["witness"]) if f["witness"] is not None else None,
+        fixes=tuple(SimpleNamespace(**fix) for fix in f["fixes"]),
+    )
+
+
+def _witness(w: Mapping[str, Any]) -> Witness:
+    inputs = {name: _array(value, w["dtypes"][name], tuple(w["shapes"][name])) for name, value in w["inputs"].items()}
+    gradients = {name: _array(value, str(inputs[name].dtype) if name in inputs else "float64") for name, value in w["gradients"].items()}
+    return Witness(inputs, _array(w["loss"], "float64"), gradients, w["script"])
+
+
+def _array(value: Any, dtype: str, shape: tuple[int, ...] | None = None) -> Array:
+    """Nested lists as an array; strings are the numbers that JSON has no notation for."""
+    fmt = FORMATS[dtype]
+    wide = np.asarray(value, object).astype(np.float64) if fmt.is_float else np.asarray(value)
+    array = wide.astype(fmt.numpy)
+    return array if shape is None else array.reshape(shape)
+
+
+def _site(site: Mapping[str, Any] | None) -> Site | None:
+    return None if site is None else Site(**site)

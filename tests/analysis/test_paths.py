@@ -1,0 +1,328 @@
+"""Python code that looks at values: every path is recorded and proven, what is left over is named, and no input takes a path unseen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import whynan
+from whynan.analysis import conditions, paths
+from whynan.domain import sample
+from whynan.domain.interval import contains
+from whynan.domain.spec import Domain
+from whynan.errors import WhynanError
+from whynan.frontends.torch import load
+from whynan.ir.dtype import Array
+from whynan.ir.frontend import Program
+
+
+def reasons(report: Any) -> str:
+    return "\n".join(o.reason for o in report.undecided)
+
+
+# ---------------------------------------------------------------- losses that branch
+
+
+def masked_mean(x, m):
+    if m.sum() == 0:
+        return x.sum() * 0
+    return (x * m).sum() / m.sum()
+
+
+def masked_mean_any(x, m):
+    if not m.any():
+        return x.sum() * 0.0
+    return (x * x * m).sum() / m.sum()
+
+
+def counted(x, m):
+    n = int(m.sum())
+    return (x * m).sum() / max(n, 1)
+
+
+def image_range(x):
+    if x.max() > 1:
+        x = x / 255
+    return torch.log(2 - x).mean()
+
+
+def hinge_labels(y, x):
+    if ((y == 0) | (y == 1)).all():
+        y = 2 * y - 1
+    return F.relu(1 - y * x).mean()
+
+
+def positive_part(x):
+    chosen = x[x > 0.5]
+    if chosen.numel() == 0:
+        return x.sum() * 0
+    return torch.log(chosen).mean()
+
+
+def hard_examples(x, y):
+    loss = (x - y) ** 2
+    hard = loss[loss > 0.25]
+    return hard.mean() if len(hard) > 0 else loss.mean()
+
+
+def halved(x):
+    for _ in range(20):
+        if x.norm() <= 1:
+            break
+        x = x / 2
+    return x.sum()
+
+
+def ordered(x, y):
+    a, b = x.mean(), y.mean()
+    if a > b:
+        return torch.sqrt(a - b)
+    return (x * y).sum()
+
+
+def nan_check(x):
+    loss = torch.exp(x).sum()
+    if torch.isnan(loss) or torch.isinf(loss):
+        return torch.log(x * 0).sum()
+    return loss
+
+
+def nested(x, m):
+    if m.any():
+        if m.all():
+            return x.mean()
+        return (x * m).sum() / m.sum() + (x * ~m).sum() / (~m).sum()
+    return x.abs().sum()
+
+
+def whole(n: int = 5) -> Domain:
+    return whynan.real(n, low=-10, high=10)
+
+
+SAFE: dict[str, tuple[Callable[..., Any], dict[str, Domain]]] = {
+    "a sum of a mask": (masked_mean, {"x": whole(), "m": whynan.binary(5)}),
+    "any of a mask": (masked_mean_any, {"x": whole(), "m": whynan.mask(5)}),
+    "a count": (counted, {"x": whole(4), "m": whynan.mask(4)}),
+    "the largest element": (image_range, {"x": whynan.real(6, low=0, high=255)}),
+    "which labels": (hinge_labels, {"y": whynan.real(3, low=-1, high=1), "x": whole(3)}),
+    "labels of one kind": (hinge_labels, {"y": whynan.binary(3), "x": whole(3)}),
+    "a selection": (positive_part, {"x": whole()}),
+    "a selection of a computed value": (hard_examples, {"x": whole(4), "y": whole(4)}),
+    "a loop": (halved, {"x": whynan.real(4, low=-100, high=100)}),
+    "two computed values": (ordered, {"x": whynan.real(3, low=-1, high=1), "y": whynan.real(3, low=-1, high=1)}),
+    "a check that never fires": (nan_check, {"x": whynan.real(3, low=-5, high=5)}),
+    "looks behind looks": (nested, {"x": whole(4), "m": whynan.mask(4)}),
+}
+
+
+@pytest.mark.parametrize(("loss", "domains"), SAFE.values(), ids=SAFE)
+def test_a_loss_that_is_finite_on_every_path_is_safe(loss: Callable[..., Any], domains: dict[str, Domain]) -> None:
+    report = whynan.check(loss, **domains)
+    assert report.verdict == "safe", reasons(report)
+
+
+# ---------------------------------------------------------------- every input takes a recorded path, within its bounds
+
+
+def explored(program: Program, domains: dict[str, Domain], mode: str) -> tuple[paths.Problem, paths.Covered]:
+    wrt = tuple(n for n, d in domains.items() if d.grad)
+    problem = paths.Problem(lambda inputs: program.capture(inputs, wrt, mode), domains, 60_000, 0)
+    rng = np.random.default_rng(0)
+    first, second = ({n: sample.ordinary(d, rng) for n, d in domains.items()} for _ in range(2))
+    trace = problem.capture(first)
+    return problem, paths.explore(problem, trace, problem.prove(trace.graph), first, second)
+
+
+def violations(problem: paths.Problem, covered: paths.Covered, tried: list[dict[str, Array]]) -> list[str]:
+    """Inputs that take no recorded path, and values outside what was proven of their path."""
+    interned: dict[object, int] = {}
+    known = {tuple(paths._looks(p.trace.graph, interned)): p for p in covered.paths}
+    out = []
+    for inputs in tried:
+        trace = problem.capture(inputs)
+        path = known.get(tuple(paths._looks(trace.graph, interned)))
+        if path is None and len(covered.paths) > 1:
+            out.append(f"no path for {inputs}")
+        elif path is not None:
+            for node, value, b in zip(trace.graph.nodes, trace.values, path.proof.bounds, strict=True):
+                if value is not None and not contains(b, value).all():
+                    out.append(f"{node.op} of {inputs}")
+    return out
+
+
+def many(domains: dict[str, Domain], count: int) -> list[dict[str, Array]]:
+    rng = np.random.default_rng(1)
+    kinds = (sample.draw, sample.mosaic, sample.ordinary)
+    made = [{n: kinds[k % 3](d, rng) for n, d in domains.items()} for k in range(count)]
+    for k in range(count // 3):  # values at the edges of each other
+        one, other = made[int(rng.integers(count))], made[int(rng.integers(count))]
+        made.append({n: one[n] if rng.random() < 0.5 else other[n] for n in domains} if k % 2 else {n: np.sort(v) for n, v in one.items()})
+    return made
+
+
+@pytest.mark.parametrize(("loss", "domains"), SAFE.values(), ids=SAFE)
+def test_no_input_takes_a_path_unseen_or_leaves_its_bounds(loss: Callable[..., Any], domains: dict[str, Domain]) -> None:
+    problem, covered = explored(load(loss, "loss"), domains, "eager")
+    assert not covered.unproven
+    assert violations(problem, covered, many(domains, 60)) == []
+
+
+def test_the_harness_finds_a_path_that_was_left_out() -> None:
+    loss, domains = SAFE["a selection"]
+    problem, covered = explored(load(loss, "loss"), domains, "eager")
+    fewer = paths.Covered(covered.paths[:-2], ())
+    assert any("no path" in v for v in violations(problem, fewer, many(domains, 60)))
+
+
+def test_the_harness_finds_a_fact_that_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    negated = {**conditions._NEGATED, "gt": "lt", "eq": "lt"}  # not (a > b) taken for a < b, not (a == b) for a < b
+    monkeypatch.setattr(conditions, "_NEGATED", negated)
+    _, domains = SAFE["a sum of a mask"]
+    problem, covered = explored(load(lambda x, m: torch.log(masked_mean(x, m)), "loss"), domains, "eager")
+    with pytest.raises(AssertionError):
+        assert violations(problem, covered, many(domains, 60)) == []
+
+
+# ---------------------------------------------------------------- what fails on another path is found
+
+
+def rare_log(x):
+    if (x == 0.1).any():
+        return torch.log(x - 0.1).sum()
+    return x.sum()
+
+
+def rare_sum(x):
+    if x.sum() == 0.7391:
+        return torch.log(x * 0).sum()
+    return x.sum()
+
+
+def empty_mean(x):
+    loss = x * x
+    return loss[loss > 0.5].mean()
+
+
+def count_divides(x, m):
+    return x.sum() / int(m.sum())
+
+
+def behind_two(x, y):
+    if x.max() < -9:
+        if y.min() > 9:
+            return torch.log(y.min() - 9.5).sum() + x.sum()
+        return x.sum()
+    return (x * y).sum()
+
+
+UNSAFE: dict[str, tuple[Callable[..., Any], dict[str, Domain], str]] = {
+    "a hair's breadth": (rare_log, {"x": whynan.real(4, low=-1, high=1)}, "torch.log(x - 0.1)"),
+    "a sum at one number": (rare_sum, {"x": whynan.real(4, low=-1, high=1)}, "torch.log(x * 0)"),
+    "an empty selection": (empty_mean, {"x": whole()}, "loss[loss > 0.5].mean()"),
+    "behind two looks": (behind_two, {"x": whole(3), "y": whole(3)}, "torch.log(y.min() - 9.5)"),
+}
+
+
+@pytest.mark.parametrize(("loss", "domains", "text"), UNSAFE.values(), ids=UNSAFE)
+def test_what_fails_on_another_path_is_found_and_blamed(loss: Callable[..., Any], domains: dict[str, Domain], text: str) -> None:
+    report = whynan.check(loss, **domains)
+    assert report.verdict == "unsafe", reasons(report)
+    assert text in [f.site.text for f in report.findings if f.kind == "non-finite"]
+
+
+def test_a_count_that_divides_is_unsafe() -> None:
+    report = whynan.check(count_divides, x=whole(4), m=whynan.mask(4))
+    assert report.verdict == "unsafe"
+
+
+# ---------------------------------------------------------------- what cannot be covered stays undecided
+
+
+def hidden(x):
+    """Fails only where two different roundings meet: no search finds it."""
+    if torch.sin(x * 1e3).sum() * 1e5 % 1 == 0.123456:
+        return torch.log(x * 0).sum()
+    return x.sum()
+
+
+def test_a_path_that_was_not_reached_is_never_taken_for_none() -> None:
+    report = whynan.check(hidden, x=whynan.real(4, low=-1, high=1))
+    assert report.verdict != "safe"
+    assert "true" in reasons(report) or report.verdict == "unsafe"
+
+
+def test_a_number_that_enters_the_loss_leaves_it_undecided() -> None:
+    report = whynan.check(lambda x: x.sum() / (1 + x.abs().max().item()), x=whole(3))
+    assert report.verdict == "undecided" and ".item()" in reasons(report)
+
+
+def test_a_number_that_is_the_same_everywhere_does_not_matter() -> None:
+    report = whynan.check(lambda x: x.sum() * (x * 0).sum().item(), x=whole(3))
+    assert report.verdict == "safe"
+
+
+def test_a_path_that_raises_is_named() -> None:
+    def loss(x):
+        if x.min() < 0:
+            raise ValueError("negative numbers are not allowed")
+        return torch.sqrt(x + 1).sum()
+
+    report = whynan.check(loss, x=whynan.real(3, low=-1, high=1))
+    assert report.verdict == "undecided" and "negative numbers are not allowed" in reasons(report)
+
+
+def test_more_paths_than_the_limit_leave_it_undecided() -> None:
+    report = whynan.check(lambda x: x[x > 0].sum(), x=whynan.real(40, low=-1, high=1))
+    assert report.verdict == "undecided" and str(paths.MOST_PATHS) in reasons(report)
+
+
+def test_the_same_again_is_the_same() -> None:
+    first, second = (whynan.check(hard_examples, x=whole(4), y=whole(4)).to_dict() for _ in range(2))
+    for report in (first, second):
+        report.pop("seconds")
+        report["search"].pop("seconds")
+    assert first == second
+
+
+def test_numbers_computed_out_of_sight_are_seen_on_every_path() -> None:
+    def loss(x, m):
+        if m.any():
+            return (x * m).sum()
+        return (x * torch.tensor(np.asarray(x.detach()).copy())).sum()
+
+    report = whynan.check(loss, x=whole(3), m=whynan.mask(3))
+    assert report.verdict == "undecided"
+
+
+def test_the_limit_of_paths_bounds_the_recordings() -> None:
+    captures = 0
+    program = load(lambda x: x[x > 0].sum(), "loss")
+
+    def capture(inputs: Any) -> Any:
+        nonlocal captures
+        captures += 1
+        return program.capture(inputs, ("x",), "eager")
+
+    domains = {"x": whynan.real(40, low=-1, high=1)}
+    problem = paths.Problem(capture, domains, 60_000, 0)
+    rng = np.random.default_rng(0)
+    first, second = ({"x": sample.ordinary(domains["x"], rng)} for _ in range(2))
+    trace = capture(first)
+    paths.explore(problem, trace, problem.prove(trace.graph), first, second)
+    assert captures <= 2 + paths.MOST_PATHS * (1 + paths.MOST_TRIED)
+
+
+def test_a_loss_that_raises_on_most_inputs_still_ends() -> None:
+    def loss(x):
+        if (x > 0.5).sum() != 2:
+            raise ValueError("two of them")
+        return x.sum()
+
+    try:
+        report = whynan.check(loss, x=whynan.real(4, low=0, high=1))
+    except WhynanError:
+        return
+    assert report.verdict == "undecided"
