@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tests.analysis.small import Small, ends, interval
 
-from whynan.analysis.branch import MAX_LEAVES, Pruned, cones_of, prune
+from whynan.analysis.branch import Pruned, prune
+from whynan.analysis.cones import MAX_LEAVES, cones_of
 from whynan.analysis.propagate import propagate
 from whynan.analysis.relations import Relations
 from whynan.analysis.view import View

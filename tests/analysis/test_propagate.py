@@ -118,7 +118,7 @@ def test_reasons_say_the_ranges() -> None:
     s = Small()
     x = s.input("x", 4)
     proof = proven(s, y := s.op("log", x), x=UNIT)
-    assert proof.open[y] == "log of [0, 1] could not be shown to stay finite"
+    assert proof.open[y] == "log of [0, 1] could not be shown to stay finite; left open for x in [0, 1] (all of its range), after 3 boxes"
 
 
 # ---------------------------------------------------------------- pairs of values

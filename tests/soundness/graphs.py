@@ -44,14 +44,17 @@ class Case:
     simplexes: tuple[str, ...] = ()
 
 
-def draw_case(rng: np.random.Generator, compiled: bool = False) -> Case:
+def draw_case(rng: np.random.Generator, compiled: bool = False, conditional: bool = False) -> Case:
     """A random case of 3 to 14 operations beside inputs and constants.
 
     `compiled` draws what TensorFlow, JAX and compilers add: formats that flush subnormals, contracted products, values of several
-    formats in one formula, unbounded integers, rows of a simplex, choices without a choice.
+    formats in one formula, unbounded integers, rows of a simplex, choices without a choice. `conditional` draws of the same, but mostly
+    conditions: between computed values, below reductions, on integers, in several formats.
     """
-    maker = Maker(rng, compiled)
+    maker = Maker(rng, compiled or conditional)
     motifs, shares = (MOTIFS, SHARES) if not compiled else (COMPILED_MOTIFS, COMPILED_SHARES)
+    if conditional:
+        motifs, shares = CONDITIONAL_MOTIFS, CONDITIONAL_SHARES
     for _ in range(1 + int(rng.integers(3))):
         maker.input()
     goal = 3 + int(12 * rng.random() ** 1.7)
@@ -750,6 +753,60 @@ COMPILED_WEIGHTS: dict[Callable[[Maker], None], float] = {
 }
 COMPILED_MOTIFS = tuple(COMPILED_WEIGHTS)
 COMPILED_SHARES = np.array(list(COMPILED_WEIGHTS.values())) / sum(COMPILED_WEIGHTS.values())
+
+
+def _computed_choice(m: Maker) -> None:
+    """where(x > y, f(x - y), c) for two computed values, in the double form now and then, and look-alikes (y - x, another y)."""
+    x, y = m.same_format(m.pick(), m.partner(m.pick()))
+    if m.chance(0.6):
+        y = m.elementwise("mul", y, m.partner(y)) if m.chance(0.5) else m.unary(y)
+    c = m.compare(*_shuffled(m, x, y))
+    if m.chance(0.4):
+        other = m.compare(x, y) if m.chance(0.4) else _condition(m, m.one(x, y))
+        c = m.elementwise(m.one("logical_and", "logical_or"), c, other, fmt=BOOL)
+    c = m.elementwise("logical_not", c, fmt=BOOL) if m.chance(0.2) else c
+    d = m.elementwise(m.one("sub", "sub", "sub", "div", "mul"), *_shuffled(m, x, _decoy(m, y)))
+    d = m.where(c, *_shuffled(m, d, m.number(m.fmt(d), 1.0, 0.0, 0.5)))
+    f = m.unary(d, m.one("log", "sqrt", "reciprocal", "rsqrt", "log1p", "square"))
+    if m.chance(0.5):
+        m.where(c, *_shuffled(m, f, m.number(m.fmt(f), 0.0, 1.0)))
+
+
+def _two_worlds(m: Maker) -> None:
+    """norm(where(norm(x) < eps, 1, x)): a condition on rows below a second reduction, over the same or other axes, of x or another."""
+    x = m.pick(1)
+    dims = m.dims(x)
+    size = _size(m, _decoy(m, x), m.one("sum", "sum", "mean"), dims) if m.chance(0.7) else m.reduce(x, None, dims)
+    size = m.unary(size, "sqrt") if m.chance(0.3) else size
+    c = m.compare(*_shuffled(m, size, m.number(m.fmt(size), 0.0, 1e-6, m.fmt(size).eps, m.fmt(size).tiny, 1.0)))
+    if m.chance(0.25):
+        c = m.elementwise(m.one("logical_and", "logical_or"), c, _condition(m, size), fmt=BOOL)
+    shown = _transparent(m, c) if m.chance(0.3) else c
+    if m.fmt(shown) is not BOOL:
+        shown = c
+    safe = m.where(shown, *_shuffled(m, m.permute(x) if m.chance(0.15) else x, m.number(m.fmt(x), 1.0, 1.0, 0.0)))
+    other = m.dims(safe) if m.chance(0.25) else tuple(d for d in dims if -d <= len(m.shape(safe)))
+    other = other or m.dims(safe)
+    again = _size(m, safe, m.one("sum", "sum", "mean"), other) if m.chance(0.7) else m.reduce(safe, None, other)
+    f = m.unary(again, m.one("sqrt", "log", "reciprocal", "rsqrt"))
+    if m.chance(0.5):
+        f = m.elementwise("div", *_shuffled(m, m.one(x, safe), f))
+    if m.chance(0.5):
+        m.where(c, *_shuffled(m, f, m.number(m.fmt(f), 0.0, 1.0)))
+
+
+CONDITIONAL_WEIGHTS: dict[Callable[[Maker], None], float] = {
+    **{motif: weight / 5 for motif, weight in COMPILED_WEIGHTS.items()},
+    _branches: 4,
+    _computed_choice: 5,
+    _two_worlds: 5,
+    _no_choice: 2,
+    _whole_numbers: 3,
+    _other_formats: 2,
+    _cast: 1.5,
+}
+CONDITIONAL_MOTIFS = tuple(CONDITIONAL_WEIGHTS)
+CONDITIONAL_SHARES = np.array(list(CONDITIONAL_WEIGHTS.values())) / sum(CONDITIONAL_WEIGHTS.values())
 
 
 # ---------------------------------------------------------------- domains and samples

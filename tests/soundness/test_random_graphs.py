@@ -12,10 +12,10 @@ CHUNKS = 10
 COMPILED_CHUNK = 250
 
 
-def check(first: int, last: int, compiled: bool = False) -> None:
+def check(first: int, last: int, compiled: bool = False, conditional: bool = False) -> None:
     """Graphs first to last - 1; every sixth in all ways but one, every hundredth in that too."""
     for k in range(first, last):
-        case = draw_case(np.random.default_rng([SEED, k]), compiled)
+        case = draw_case(np.random.default_rng([SEED, k]), compiled, conditional)
         wrong = next(violations(case, (HOWS if k % 6 == 0 else ("refined",)) + (EXACT if k % 100 == 0 else ())), None)
         if wrong is not None:
             pytest.fail(f"seed {SEED}, graph {k}:\n{minimised(wrong)}")
@@ -29,6 +29,11 @@ def test_values_lie_within_their_bounds(chunk: int) -> None:
 @pytest.mark.parametrize("chunk", [pytest.param(c, marks=[pytest.mark.slow] if c else []) for c in range(4)])
 def test_values_of_compiled_graphs_lie_within_their_bounds(chunk: int) -> None:
     check(chunk * COMPILED_CHUNK, (chunk + 1) * COMPILED_CHUNK, compiled=True)
+
+
+@pytest.mark.parametrize("chunk", [pytest.param(c, marks=[pytest.mark.slow] if c else []) for c in range(4)])
+def test_values_of_graphs_with_conditions_lie_within_their_bounds(chunk: int) -> None:
+    check(chunk * COMPILED_CHUNK, (chunk + 1) * COMPILED_CHUNK, conditional=True)
 
 
 def test_the_generator_names_only_known_ops() -> None:

@@ -16,7 +16,8 @@ from tests.soundness.graphs import Case
 from tests.soundness.otherwise import evaluate_otherwise
 from tests.soundness.real import as_read
 
-from whynan.analysis.branch import cones_of, prune
+from whynan.analysis.branch import prune
+from whynan.analysis.cones import cones_of
 from whynan.analysis.evaluate import evaluate_many
 from whynan.analysis.exact.limits import Exact
 from whynan.analysis.propagate import Proof, propagate

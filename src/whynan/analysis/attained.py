@@ -22,6 +22,12 @@ class Attained:
         self.view, self.bounds = view, bounds
         self._least: dict[int, tuple[Dims, float]] = {}  # node -> axes along which some element is at least that
 
+    def copied(self, view: View, bounds: list[Bounds | None]) -> "Attained":
+        """The same facts over other bounds of the same graph."""
+        other = Attained(view, bounds)
+        other._least = dict(self._least)
+        return other
+
     def learn(self, node: Node, result: Bounds) -> float | None:
         """Record what a node's slices attain; return a lower bound for all its elements if the facts of its inputs give one."""
         found = self._attains(node, result)

@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from whynan.analysis import worlds
 from whynan.analysis.attained import Attained
-from whynan.analysis.branch import cones_of, prune
+from whynan.analysis.branch import ceiling, least, prune
 from whynan.analysis.conditions import chosen_by, deciding
+from whynan.analysis.cones import cones_of
 from whynan.analysis.contracted import contracted
 from whynan.analysis.exact.limits import Exact
 from whynan.analysis.guarded import guarded
+from whynan.analysis.left import what_is_left
+from whynan.analysis.order import changed
 from whynan.analysis.relations import Relations, Slack
 from whynan.analysis.view import View
-from whynan.domain.interval import Bounds, collapse, entering, make, meet, of_array, top
+from whynan.domain.interval import Bounds, collapse, entering, join, make, meet, of_array, top
 from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Graph, Node
 from whynan.ops._opdef import bound, known
@@ -29,7 +33,10 @@ SELECTIVE = frozenset({"where", "minimum", "maximum", "clamp", "nan_to_num", "re
 CARRIED = frozenset("mul div prod square neg reshape expand permute clamp maximum minimum sqrt add sub cast".split())
 SHARPENED = 4  # how many operations back operands are sharpened
 
-LEAST_CHARGED = 200  # boxes that one look counts for, however few it evaluates: a long program has many places to look at
+BOXES = 60_000  # that branch and prune may evaluate in all, unless told otherwise
+PASS = 64  # boxes that a pass through a cone counts for, beside those that it evaluates: a long program has many places to look at
+MOST_A_LOOK, LEAST_A_LOOK = 4096, 256  # boxes for one look: most decide within a hundred boxes or never
+PATIENCE = MOST_A_LOOK  # boxes without a decision after which looks become short
 
 Ranges = Mapping[int, tuple[float, float]]  # node id -> a range of values
 
@@ -69,13 +76,15 @@ class _State:
     boxes: int = 0
     charged: int = 0
     sharpened: dict[tuple[int, str], Bounds | None] = field(default_factory=dict)  # what exact arithmetic says, by node and way
+    wasted: int = 0  # boxes that decided nothing
     hints: list[Ranges] = field(default_factory=list)
+    left: dict[int, str] = field(default_factory=dict)  # what branch and prune left open of a node, in words
 
 
 def propagate(
     graph: Graph,
     domains: Mapping[str, Bounds],
-    budget: int = 60_000,
+    budget: int = BOXES,
     refine: bool = True,
     simplexes: Collection[str] = (),
     given: Mapping[int, Bounds] | None = None,
@@ -84,17 +93,33 @@ def propagate(
 
     `simplexes` are the inputs of non-negative numbers whose rows along the last axis sum to 1. `budget` limits the boxes that branch and
     prune may evaluate in all; without `refine` it is not used. `given` are bounds of some nodes that are known beforehand (of the first
-    node of those that compute the same): the result is then about the inputs that comply.
+    node of those that compute the same): the result is then about the inputs that comply. Where outputs stay
+    open, conditions below reductions are split (`worlds`), and what holds in both cases enters a second pass.
     """
-    view = View(graph)
-    bounds: list[Bounds | None] = [None] * len(graph.nodes)
-    facts = Relations(view, bounds)
-    rows = frozenset(graph.inputs[n] for n in simplexes)
-    state = _State(view, bounds, facts, Attained(view, bounds), Exact(view, bounds), budget if refine else 0, rows)
     by_node = {i: domains[name] for name, i in graph.inputs.items()}
-    outputs = {o.node for o in graph.outputs}
-    conditions = deciding(graph)
-    for node in graph.nodes:
+    known = dict(given or {})
+    rows = frozenset(graph.inputs[n] for n in simplexes)
+    state = _passed(View(graph), by_node, rows, budget if refine else 0, known, sharp=refine)
+    if refine and not all(_bounds(state, o.node).finite for o in graph.outputs):
+        more = _of_both_worlds(state)
+        if more:
+            first, left = state, max(state.budget - state.charged, state.budget // 4)
+            state = _passed(View(graph), by_node, rows, left, {**known, **more}, sharp=True)
+            state.boxes += first.boxes
+    done = tuple(b for b in state.bounds if b is not None)
+    proven = tuple(done[o.node].finite for o in graph.outputs)
+    return Proof(done, proven, _open(state.view, done, state.left), tuple(state.hints), state.boxes)
+
+
+def _passed(
+    view: View, domains: Mapping[int, Bounds], simplexes: frozenset[int], budget: int, more: Mapping[int, Bounds], sharp: bool
+) -> _State:
+    """All nodes bounded in order; `more` is known of some of them beforehand. `sharp` asks exact arithmetic, too."""
+    bounds: list[Bounds | None] = [None] * len(view.nodes)
+    state = _State(view, bounds, Relations(view, bounds), Attained(view, bounds), Exact(view, bounds), budget, simplexes)
+    outputs = {o.node for o in view.graph.outputs}
+    conditions = deciding(view.graph)
+    for node in view.nodes:
         if not view.live[node.id]:
             bounds[node.id] = top(node.format, len(node.shape))
             continue
@@ -102,18 +127,94 @@ def propagate(
         if first != node.id:
             bounds[node.id] = bounds[first]
             continue
-        bounds[node.id] = _node(state, node, by_node)
-        if given and node.id in given:
-            bounds[node.id] = meet(_known(state, node.id), given[node.id], node.format)
+        result = _node(state, node, domains)
+        bounds[node.id] = meet(result, more[node.id], node.format) if node.id in more else result
         _choose(state, node)
         if _worth_a_look(state, node, node.id in outputs):
             _look_closer(state, node, lambda b: b.nonfinite)
         elif node.id in conditions and _worth_deciding(state, node):
             _look_closer(state, node, lambda b: b.lo < b.hi)
-        if refine and _in_danger(state, node):
-            _sharpen(state, node, by_node)
-    done = tuple(b for b in bounds if b is not None)
-    return Proof(done, tuple(done[o.node].finite for o in graph.outputs), _open(view, done), tuple(state.hints), state.boxes)
+        if sharp and _in_danger(state, node):
+            _sharpen(state, node, domains)
+    return state
+
+
+def _bounds(state: _State, i: int) -> Bounds:
+    found = state.bounds[i]
+    assert found is not None
+    return found
+
+
+def _of_both_worlds(state: _State) -> dict[int, Bounds]:
+    """Bounds that hold whether a condition is true or false, where they say more than what is known."""
+    out: dict[int, Bounds] = {}
+    for c in worlds.conditions(state.view, state.bounds):
+        cases = [case for outcome in (True, False) if (case := _world(state, c, outcome)) is not None]
+        for i in set.intersection(*map(set, cases)) if cases else ():
+            both = meet(out.get(i, _bounds(state, i)), join(*(case[i] for case in cases)), state.view.nodes[i].format)
+            if changed(_bounds(state, i), both):
+                out[i] = both
+    return out
+
+
+def _world(state: _State, condition: int, outcome: bool) -> dict[int, Bounds] | None:
+    """Bounds of all that depends on one element of the condition, where it is true (or false); None if it cannot be."""
+    view = state.view
+    seeds = worlds.assumed(view, state.bounds, condition, outcome)
+    if seeds is None:
+        return None
+    for u in [u for u in seeds if "dims" in view.nodes[u].attrs]:
+        apart = worlds.dependents(view, seeds)
+        for r, b in _alike(state, u, seeds[u][1]).items():
+            if r not in apart:
+                seeds.setdefault(r, (seeds[u][0], b))
+    labels = worlds.scope(view, {i: axes for i, (axes, _) in seeds.items()})
+    bounds = list(state.bounds)
+    for i, (_, b) in seeds.items():
+        bounds[i] = b
+    inside = view.assuming(worlds.chosen(view, condition, outcome, labels), labels)
+    facts, attained = Relations(inside, bounds), state.attained.copied(inside, bounds)
+    here = _State(inside, bounds, facts, attained, Exact(inside, bounds), min(state.budget // 4, LEAST_A_LOOK * 8), state.simplexes)
+    for i in sorted(labels.keys() - seeds.keys()):
+        node = view.nodes[i]
+        if not inside.live[i]:
+            continue
+        first = inside.representative[i]
+        known = _bounds(here, first) if first != i else _node(here, node, {})
+        bounds[i] = meet(_bounds(state, i), known, node.format)
+        for u in [u for u in seeds if first == i and "dims" in view.nodes[u].attrs and u != i]:
+            bounds[i] = _beside(here, (u, seeds[u][1]), i, _bounds(here, i))
+        _choose(here, node)
+        if first == i and _worth_a_look(here, node, True):
+            _look_closer(here, node, lambda b: b.nonfinite)
+    state.boxes += here.boxes
+    return {i: _bounds(here, i) for i in labels}
+
+
+def _alike(state: _State, u: int, known: Bounds) -> dict[int, Bounds]:
+    """What follows from a narrower bound of one reduction for others of the same shape that are related to it."""
+    out, view = {}, state.view
+    for node in view.nodes:
+        if node.id != u and "dims" in node.attrs and node.shape == view.nodes[u].shape and view.representative[node.id] == node.id:
+            b = _beside(state, (u, known), node.id, _bounds(state, node.id))
+            if changed(_bounds(state, node.id), b):
+                out[node.id] = b
+    return out
+
+
+def _beside(state: _State, other: tuple[int, Bounds], i: int, b: Bounds) -> Bounds:
+    """The bounds of one reduction, narrowed by those of a related one; terms that underflow are lost in one of the two at most."""
+    (u, known), nodes, view = other, state.view.nodes, state.view
+    if nodes[u].shape != nodes[i].shape or nodes[u].op != nodes[i].op or not nodes[i].format.is_float:
+        return b
+    if known.may_nan.any() or b.may_nan.any():
+        return b
+    terms = int(np.prod(nodes[nodes[i].inputs[0]].shape, initial=1))
+    lost = Slack(0.0, 4 * terms * nodes[i].format.tiny)
+    below, above = state.facts.at_most(view.root(u), view.root(i)), state.facts.at_most(view.root(i), view.root(u))
+    lo = -np.inf if below is None else least(known, below + lost, False)
+    hi = np.inf if above is None else ceiling(known, above + lost)
+    return meet(b, make(lo, hi), nodes[i].format)
 
 
 def _node(state: _State, node: Node, domains: Mapping[int, Bounds]) -> Bounds:
@@ -320,21 +421,32 @@ def _look_closer(state: _State, node: Node, undecided: Callable[[Bounds], np.nda
     root = state.view.root(node.id)
     inputs = set(state.view.graph.inputs.values())
     for cone in cones_of(state.view, root):
-        found = prune(state.view, state.facts, cone, undecided, min(4096, state.budget - state.charged))
+        found = prune(state.view, state.facts, cone, undecided, _allowance(state))
         state.boxes += found.boxes
-        state.charged += max(found.boxes, LEAST_CHARGED)
+        cost = found.boxes + PASS * found.passes
+        state.charged += cost
         before = state.bounds[node.id]
         assert before is not None
         state.bounds[node.id] = meet(before, found.bounds, node.format)
         if found.decided:
+            state.left.pop(node.id, None)
             return
+        state.wasted += cost
         if not nonfinite:  # no input fails because a condition has two outcomes
             continue
+        state.left[node.id] = what_is_left(state.view, found)
         hints = [{v[0]: r for v, r in box.items() if v[0] in inputs} for box in found.left]
         state.hints += [h for h in hints if h]
 
 
-def _open(view: View, bounds: tuple[Bounds, ...]) -> dict[int, str]:
+def _allowance(state: _State) -> int:
+    """The boxes for one look: a larger budget buys longer ones; they become short where many have decided nothing."""
+    share = state.budget / BOXES
+    patient = min(MOST_A_LOOK * share, PATIENCE * share - state.wasted)
+    return int(min(max(patient, LEAST_A_LOOK), state.budget - state.charged))
+
+
+def _open(view: View, bounds: tuple[Bounds, ...], left: Mapping[int, str]) -> dict[int, str]:
     """Nodes where a non-finite value may arise from finite ones and flow to an output."""
     flows = [False] * len(bounds)
     for o in view.graph.outputs:
@@ -347,7 +459,7 @@ def _open(view: View, bounds: tuple[Bounds, ...]) -> dict[int, str]:
         for i in guilty:
             flows[i] = True
         if not guilty or not known(node.op):
-            out[node.id] = _reason(view, node, bounds)
+            out[node.id] = _reason(view, node, bounds) + left.get(view.representative[node.id], "")
     return out
 
 

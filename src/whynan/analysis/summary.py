@@ -102,7 +102,10 @@ def assembled(
         sites=_sites(modes, findings),
         findings=findings,
         undecided=tuple(left),
-        search={key: sum(getattr(m.searched, key) for m in modes) for key in ("evaluations", "screened", "seconds")},
+        search={
+            **{key: sum(getattr(m.searched, key) for m in modes) for key in ("evaluations", "screened", "seconds")},
+            "boxes": sum(p.proof.boxes for m in modes for p in m.paths),
+        },
         notes=tuple(dict.fromkeys([n for m in modes for n in _notes(m)] + [_RAISES.format(m) for m in stopped])),
     )
 

@@ -5,7 +5,7 @@ the same number in each element of the root; `x[:, None]` and `x[None, :]` are t
 drop dimensions of size 1, transpositions and broadcasts disappear in this view, and nodes that compute the same are one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -52,6 +52,26 @@ class View:
     def root(self, node: int) -> Vertex:
         """The node itself, not what it may show, seen along its own dimensions."""
         return node, tuple(d if n > 1 else -1 for d, n in enumerate(self.nodes[node].shape))
+
+    def assuming(self, chosen: Mapping[int, int], labels: Mapping[int, Axes]) -> "View":
+        """The same graph where these `where` nodes are the operands chosen for them, in the values that have labels only.
+
+        Values with labels that become the same are one, if their labels are; the others are what they were.
+        """
+        other = View(self.graph)
+        other._chosen = {**self._chosen, **chosen}
+        seen: dict[object, int] = {}
+        same: list[int] = []
+        for node in self.nodes:
+            operand = same[chosen[node.id]] if node.id in chosen else node.id
+            mine = labels.get(node.id)
+            if operand != node.id and self.nodes[operand].shape == node.shape and labels.get(operand, mine) == mine:
+                same.append(operand)
+                continue
+            first = seen.setdefault(_key(node, tuple(same[i] for i in node.inputs)), node.id)
+            same.append(first if mine is not None and labels.get(first, mine) == mine else self.representative[node.id])
+        other.representative = same
+        return other
 
     def choose(self, node: int, operand: int) -> None:
         """From here on a `where` whose condition is the same on the whole domain stands for the operand that it selects."""

@@ -21,7 +21,7 @@ at once); it must be plain NumPy broadcasting. A strict op's result is NaN where
 to empty inputs, the transfer need not.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -51,11 +51,24 @@ class Danger:
 
 
 @dataclass(frozen=True, slots=True)
+class Inverse:
+    """Between which limits each input can lie if the result lies within its bounds; `ops._backward` says what rests on it: nothing.
+
+    `limits(call, result, *inputs)` gives per input the ends (lo, hi), arrays that broadcast to the result, or None where nothing can be
+    said. `steps` are the representable values by which the result's ends are moved outward first, to make up for rounding.
+    """
+
+    limits: Callable[..., Sequence[tuple[Any, Any] | None]]
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class OpDef:
     """All facts about one operation. See the module's docstring for the functions' contracts.
 
     `monotone` gives per input +1 (never decreasing), -1 (never increasing) or 0. `moves` says that each element of the result
     is an element of the first input (shape operations). `subnormals` says that it sees subnormal operands also where they are flushed.
+    `inverse` tells what a known result says of the inputs.
     """
 
     name: str
@@ -72,6 +85,7 @@ class OpDef:
     subnormals: bool = False
     low: float = field(default=-np.inf)  # results never lie below or above these, whatever the library's error
     high: float = field(default=np.inf)
+    inverse: Inverse | None = None
 
 
 _OPS: dict[str, OpDef] = {}

@@ -11,6 +11,7 @@ from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Call
 from whynan.ops import _special
 from whynan.ops._curves import FINITE, curve, working_format
+from whynan.ops._inverses import CURVES
 from whynan.ops._opdef import Danger, define_op
 from whynan.ops._parts import at, overflow, part
 from whynan.ops.arithmetic import times
@@ -152,6 +153,7 @@ define_op(
     monotone=(1,),
     low=0.0,
     high=1.0,
+    inverse=CURVES["sigmoid"],
 )
 
 define_op(
@@ -162,6 +164,7 @@ define_op(
     elementwise=True,
     monotone=(1,),
     high=0.0,
+    inverse=CURVES["logsigmoid"],
 )
 
 define_op(
@@ -170,6 +173,7 @@ define_op(
     lambda call, x: _softplus(x, call.attrs.get("beta", 1.0), call.attrs.get("threshold", 20.0)),
     _softplus_bounds,
     elementwise=True,
+    inverse=CURVES["softplus"],
 )
 
 define_op(

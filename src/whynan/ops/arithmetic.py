@@ -7,6 +7,7 @@ import numpy as np
 from whynan.domain.interval import NEG_ZERO, POS_ZERO, ZERO, Bounds, Mask, join, make, normalised
 from whynan.ir.dtype import Float64
 from whynan.ir.graph import Call
+from whynan.ops._inverses import ABSOLUTE, DIFFERENCE, NEGATIVE, PRODUCT, QUOTIENT, RECIPROCAL, SQUARE, SUM
 from whynan.ops._opdef import Danger, define_op
 from whynan.ops._parts import finite, in_range, overflow, signs
 
@@ -171,6 +172,7 @@ define_op(
     elementwise=True,
     rounding="nearest",
     monotone=(1, 1),
+    inverse=SUM,
 )
 
 define_op(
@@ -185,6 +187,7 @@ define_op(
     elementwise=True,
     rounding="nearest",
     monotone=(1, -1),
+    inverse=DIFFERENCE,
 )
 
 define_op(
@@ -198,6 +201,7 @@ define_op(
     ),
     elementwise=True,
     rounding="nearest",
+    inverse=PRODUCT,
 )
 
 define_op(
@@ -208,6 +212,7 @@ define_op(
     dangers=(overflow("square-overflow", "the square is larger than the largest number of the format."),),
     elementwise=True,
     rounding="nearest",
+    inverse=SQUARE,
 )
 
 define_op(
@@ -228,6 +233,7 @@ define_op(
     ),
     elementwise=True,
     rounding="nearest",
+    inverse=QUOTIENT,
 )
 
 define_op(
@@ -245,11 +251,12 @@ define_op(
     ),
     elementwise=True,
     rounding="nearest",
+    inverse=RECIPROCAL,
 )
 
-define_op("neg", "a number with its sign changed", lambda call, a: -a, _negated, elementwise=True, monotone=(-1,))
+define_op("neg", "a number with its sign changed", lambda call, a: -a, _negated, elementwise=True, monotone=(-1,), inverse=NEGATIVE)
 
-define_op("abs", "the absolute value", lambda call, a: np.abs(a), _abs, elementwise=True, low=0.0)
+define_op("abs", "the absolute value", lambda call, a: np.abs(a), _abs, elementwise=True, low=0.0, inverse=ABSOLUTE)
 
 define_op(
     "sign",

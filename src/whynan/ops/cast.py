@@ -8,6 +8,7 @@ from whynan.domain.interval import Bounds, join, make, of_array, top
 from whynan.errors import OpError
 from whynan.ir.dtype import Array, nearest
 from whynan.ir.graph import Call
+from whynan.ops._inverses import CAST
 from whynan.ops._opdef import Danger, define_op
 from whynan.ops._parts import in_range, yes_or_no
 
@@ -47,6 +48,7 @@ define_op(
     strict=False,
     rounding="nearest",
     monotone=(1,),
+    inverse=CAST,
 )
 
 # ---------------------------------------------------------------- values from outside

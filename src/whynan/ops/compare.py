@@ -7,7 +7,8 @@ import numpy as np
 
 from whynan.domain.interval import Bounds, Mask, make
 from whynan.ir.graph import Call
-from whynan.ops._opdef import Transfer, define_op
+from whynan.ops._inverses import AND, BITWISE_NOT, COMPARISONS, FINITE, INFINITE, NAN, NOT, OR, XOR
+from whynan.ops._opdef import Inverse, Transfer, define_op
 from whynan.ops._parts import in_range, yes_or_no
 
 # ---------------------------------------------------------------- comparisons: (sure, possible)
@@ -122,11 +123,12 @@ _AND, _OR, _XOR = _logic(lambda p, q: p and q), _logic(lambda p, q: p or q), _lo
 
 
 def _compare(name: str, text: str, evaluate: Callable[[Any, Any], Any], transfer: Transfer) -> None:
-    define_op(name, text, lambda call, a, b: evaluate(a, b), transfer, elementwise=True, strict=False, low=0.0, high=1.0)
+    back = COMPARISONS[name]
+    define_op(name, text, lambda call, a, b: evaluate(a, b), transfer, elementwise=True, strict=False, low=0.0, high=1.0, inverse=back)
 
 
-def _test(name: str, text: str, evaluate: Callable[[Any], Any], transfer: Transfer) -> None:
-    define_op(name, text, lambda call, a: evaluate(a), transfer, elementwise=True, strict=False, low=0.0, high=1.0)
+def _test(name: str, text: str, evaluate: Callable[[Any], Any], transfer: Transfer, inverse: Inverse) -> None:
+    define_op(name, text, lambda call, a: evaluate(a), transfer, elementwise=True, strict=False, low=0.0, high=1.0, inverse=inverse)
 
 
 _compare("eq", "whether two numbers are equal", np.equal, _comparison(_equal))
@@ -139,11 +141,11 @@ _compare("ge", "whether the first number is not smaller", np.greater_equal, _com
 _compare("logical_and", "whether both are true", np.logical_and, _AND)
 _compare("logical_or", "whether one of two is true", np.logical_or, _OR)
 _compare("logical_xor", "whether exactly one of two is true", np.logical_xor, _XOR)
-_test("logical_not", "whether the value is false", np.logical_not, _not)
+_test("logical_not", "whether the value is false", np.logical_not, _not, NOT)
 
-_test("isnan", "whether the number is NaN", np.isnan, _isnan)
-_test("isinf", "whether the number is infinite", np.isinf, _isinf)
-_test("isfinite", "whether the number is neither infinite nor NaN", np.isfinite, _isfinite)
+_test("isnan", "whether the number is NaN", np.isnan, _isnan, NAN)
+_test("isinf", "whether the number is infinite", np.isinf, _isinf, INFINITE)
+_test("isfinite", "whether the number is neither infinite nor NaN", np.isfinite, _isfinite, FINITE)
 
 define_op(
     "bitwise_and",
@@ -151,6 +153,7 @@ define_op(
     lambda call, a, b: np.bitwise_and(a, b),
     _bits(_AND, np.bitwise_and, lambda a, b: (0.0, np.minimum(a.hi, b.hi))),
     elementwise=True,
+    inverse=AND,
 )
 define_op(
     "bitwise_or",
@@ -158,6 +161,7 @@ define_op(
     lambda call, a, b: np.bitwise_or(a, b),
     _bits(_OR, np.bitwise_or, lambda a, b: (np.maximum(a.lo, b.lo), _below_power_of_two(np.maximum(a.hi, b.hi)))),
     elementwise=True,
+    inverse=OR,
 )
 define_op(
     "bitwise_xor",
@@ -165,6 +169,7 @@ define_op(
     lambda call, a, b: np.bitwise_xor(a, b),
     _bits(_XOR, np.bitwise_xor, lambda a, b: (0.0, _below_power_of_two(np.maximum(a.hi, b.hi)))),
     elementwise=True,
+    inverse=XOR,
 )
 define_op(
     "bitwise_not",
@@ -172,4 +177,5 @@ define_op(
     lambda call, a: np.bitwise_not(a),
     _bitwise_not,
     elementwise=True,
+    inverse=BITWISE_NOT,
 )

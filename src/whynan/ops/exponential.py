@@ -8,6 +8,7 @@ import numpy as np
 from whynan.domain.interval import Bounds, make
 from whynan.ir.graph import Call
 from whynan.ops._curves import ULPS, curve, knowing_subnormals, outward, working_format
+from whynan.ops._inverses import CURVES
 from whynan.ops._opdef import Danger, Transfer, define_op
 from whynan.ops._parts import at, overflow
 from whynan.ops.arithmetic import product
@@ -88,6 +89,7 @@ def _exponential(name: str, text: str, f: Callable[[Any], Any], **facts: Any) ->
         elementwise=True,
         monotone=(1,),
         low=low,
+        inverse=CURVES[name],
     )
 
 
@@ -109,6 +111,7 @@ def _logarithm(name: str, text: str, f: Callable[[Any], Any], edge: float, **fac
         ),
         elementwise=True,
         monotone=(1,),
+        inverse=CURVES[name],
     )
 
 

@@ -8,6 +8,7 @@ from whynan.domain.interval import Bounds, Mask, join, make
 from whynan.ir.dtype import Array, Format
 from whynan.ir.graph import Call
 from whynan.ops._curves import curve, outward, unflushed
+from whynan.ops._inverses import INVERSE_ROOT, POWER, SQUARE_ROOT
 from whynan.ops._opdef import Danger, define_op
 from whynan.ops._parts import at, finite, in_range, overflow, part
 from whynan.ops.arithmetic import absolute, negated
@@ -172,6 +173,7 @@ define_op(
     elementwise=True,
     monotone=(1,),
     steep="sqrt-grad-at-zero",
+    inverse=SQUARE_ROOT,
 )
 
 define_op(
@@ -185,6 +187,7 @@ define_op(
     ),
     elementwise=True,
     steep="sqrt-grad-at-zero",
+    inverse=INVERSE_ROOT,
 )
 
 define_op(
@@ -226,4 +229,5 @@ define_op(
     elementwise=True,
     strict=False,  # x**0 and 1**y are 1 even for NaN
     steep="pow-grad-at-zero",
+    inverse=POWER,
 )

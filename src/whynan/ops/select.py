@@ -7,6 +7,7 @@ import numpy as np
 from whynan.domain.interval import Bounds, join, make
 from whynan.ir.dtype import Array
 from whynan.ir.graph import Call
+from whynan.ops._inverses import CLAMP, MAXIMUM, MINIMUM, RELU, WHERE
 from whynan.ops._opdef import define_op
 from whynan.ops._parts import part, signs, yes_or_no
 from whynan.ops.arithmetic import absolute, negated
@@ -115,6 +116,7 @@ define_op(
     _where,
     elementwise=True,
     strict=False,
+    inverse=WHERE,
 )
 
 define_op(
@@ -124,6 +126,7 @@ define_op(
     _maximum,
     elementwise=True,
     monotone=(1, 1),
+    inverse=MAXIMUM,
 )
 
 define_op(
@@ -133,9 +136,10 @@ define_op(
     _minimum,
     elementwise=True,
     monotone=(1, 1),
+    inverse=MINIMUM,
 )
 
-define_op("clamp", "a number moved into a range", clamped, _clamp, elementwise=True, monotone=(1,))
+define_op("clamp", "a number moved into a range", clamped, _clamp, elementwise=True, monotone=(1,), inverse=CLAMP)
 
 define_op(
     "relu",
@@ -145,6 +149,7 @@ define_op(
     elementwise=True,
     monotone=(1,),
     low=0.0,
+    inverse=RELU,
 )
 
 define_op(

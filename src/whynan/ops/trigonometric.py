@@ -8,6 +8,7 @@ from whynan.domain.interval import Bounds, make
 from whynan.ir.dtype import Array
 from whynan.ir.graph import Call
 from whynan.ops._curves import FINITE, curve, outward
+from whynan.ops._inverses import CURVES
 from whynan.ops._opdef import Danger, Transfer, define_op
 from whynan.ops._parts import at, outside, overflow, signs
 
@@ -136,11 +137,12 @@ define_op(
     steep="atan2-at-origin",
 )
 
-_record("sinh", "the hyperbolic sine", np.sinh, curve(np.sinh, early=0.25, **_UP), _BEYOND, monotone=(1,))
+_record("sinh", "the hyperbolic sine", np.sinh, curve(np.sinh, early=0.25, **_UP), _BEYOND, inverse=CURVES["sinh"], monotone=(1,))
 _record("cosh", "the hyperbolic cosine", np.cosh, curve(np.cosh, early=0.25, turns=(0.0,), exact=(0.0,), low=1.0), _BEYOND, low=1.0)
-_record("tanh", "the hyperbolic tangent", np.tanh, curve(np.tanh, low=-1.0, high=1.0, **_UP), monotone=(1,), low=-1.0, high=1.0)
+_TANH = curve(np.tanh, low=-1.0, high=1.0, **_UP)
+_record("tanh", "the hyperbolic tangent", np.tanh, _TANH, inverse=CURVES["tanh"], monotone=(1,), low=-1.0, high=1.0)
 
-_record("asinh", "the inverse of the hyperbolic sine", np.arcsinh, curve(np.arcsinh, **_UP), monotone=(1,))
+_record("asinh", "the inverse of the hyperbolic sine", np.arcsinh, curve(np.arcsinh, **_UP), inverse=CURVES["asinh"], monotone=(1,))
 _record(
     "acosh",
     "the inverse of the hyperbolic cosine",
@@ -160,4 +162,5 @@ _record(
     _domain(-1, 1),
     monotone=(1,),
     steep=_EDGE,
+    inverse=CURVES["atanh"],
 )

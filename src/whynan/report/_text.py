@@ -356,13 +356,14 @@ def counts_text(report: Report) -> str:
 
 
 def search_text(report: Report) -> str:
-    """How much was searched, or an empty string if nothing was."""
-    n = int(report.search.get("evaluations", 0))
-    if not n:
-        return ""
+    """How much was searched and split, or an empty string if nothing was."""
+    n, boxes = int(report.search.get("evaluations", 0)), int(report.search.get("boxes", 0))
     screened = int(report.search.get("screened", 0))
     more = f", {screened} more looked at through the graph" if screened else ""
-    return f"{count(n, 'input')} tried{more} in {report.search.get('seconds', 0.0):.2f} s"
+    tried = f"{count(n, 'input')} tried{more} in {report.search.get('seconds', 0.0):.2f} s" if n else ""
+    split = f"{boxes:,} {'box' if boxes == 1 else 'boxes'} of inputs bounded" if boxes else ""
+    return "; ".join(part for part in (tried, split) if part)
+
 
 
 def context_text(report: Report) -> str:

@@ -39,6 +39,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "evaluations": int(report.search.get("evaluations", 0)),
             "screened": int(report.search.get("screened", 0)),
             "seconds": plain(report.search.get("seconds", 0.0)),
+            **({"boxes": int(report.search["boxes"])} if "boxes" in report.search else {}),
         },
         "envelope": plain(report.envelope),
         "notes": list(report.notes),
