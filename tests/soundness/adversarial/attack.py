@@ -382,6 +382,8 @@ def _targets(options: argparse.Namespace) -> Iterator[Target]:
     from tests.soundness.adversarial.collection import cases, gallery, suite
 
     if options.audit:
+        if not (options.audit / "losses").is_dir():
+            sys.exit(f"{options.audit} is no output folder of an audit: it has no folder losses.")
         yield from proven(options.audit)
         return
     for case in [*cases(options.framework), *suite(options.framework), *gallery(options.framework)]:
