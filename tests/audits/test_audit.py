@@ -85,6 +85,15 @@ def test_a_second_audit_does_only_what_is_missing_or_asked_anew(done, folder: Pa
 
 
 @pytest.mark.slow
+def test_a_loss_that_was_ended_is_tried_again_only_with_more_time(done, folder: Path) -> None:
+    heard = []
+    for timeout in (1.0, 12.5):
+        options = Options(timeout=timeout, jobs=1, only=["sleeping"])
+        run_audit(MODULE, options, folder, folder / "overrides.toml", lambda d, n, record: heard.append(record))
+    assert [r.seconds for r in heard if r is not None] == [12.5]
+
+
+@pytest.mark.slow
 def test_the_tables_link_pages_and_programs_that_exist(done, folder: Path) -> None:
     command.write(done, folder)
     page, text = (folder / "index.html").read_text(), (folder / "README.md").read_text()
