@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import json
 import sys
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def audited(module: str, folder: Path, jobs: int, timeout: float, fresh: bool) -
         name, overrides = "losses", Path(str(files("whynan.audits") / "overrides" / f"{module}.toml"))
     done = table.to_data(command.run(name, folder / module, overrides, jobs=jobs, timeout=timeout, fresh=fresh))
     losses = [{key: row[key] for key in _KEPT} for row in done["losses"]]
-    return {"module": module, "versions": done["versions"], "counts": done["counts"], "losses": losses}
+    known = {SEGMENTATION.partition(".")[0]: version(SEGMENTATION.partition(".")[0])} if module == SEGMENTATION else {}
+    return {"module": module, "versions": {**known, **done["versions"]}, "counts": done["counts"], "losses": losses}
 
 
 def page(results: list[dict[str, Any]]) -> str:
@@ -55,9 +57,9 @@ def page(results: list[dict[str, Any]]) -> str:
     for r in results:
         n = r["counts"]
         left = n["losses"] - n["safe"] - n["unsafe"] - n["excluded"]
-        version = ", ".join(f"{name} {v}" for name, v in r["versions"].items() if name != "losses")
+        versions = ", ".join(f"{name} {v}" for name, v in r["versions"].items() if name != "losses")
         lines.append(
-            f"| {r['module']} | {version} | {n['losses']} | {n['safe']} | {n['unsafe']} | {left} | {n['excluded']} | {n['decided']:.0%} |"
+            f"| {r['module']} | {versions} | {n['losses']} | {n['safe']} | {n['unsafe']} | {left} | {n['excluded']} | {n['decided']:.0%} |"
         )
     for r in results:
         lines += ["", f"## {r['module']}", "", "| loss | verdict | why | on |", "|---|---|---|---|"]

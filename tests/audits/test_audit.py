@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.soundness.adversarial.attack import judge, proven
 
 import whynan
 from whynan.audits import command, store, table
@@ -84,6 +85,15 @@ def test_a_second_audit_does_only_what_is_missing_or_asked_anew(done, folder: Pa
 
 
 @pytest.mark.slow
+def test_a_loss_that_was_ended_is_tried_again_only_with_more_time(done, folder: Path) -> None:
+    heard = []
+    for timeout in (1.0, 12.5):
+        options = Options(timeout=timeout, jobs=1, only=["sleeping"])
+        run_audit(MODULE, options, folder, folder / "overrides.toml", lambda d, n, record: heard.append(record))
+    assert [r.seconds for r in heard if r is not None] == [12.5]
+
+
+@pytest.mark.slow
 def test_the_tables_link_pages_and_programs_that_exist(done, folder: Path) -> None:
     command.write(done, folder)
     page, text = (folder / "index.html").read_text(), (folder / "README.md").read_text()
@@ -103,6 +113,16 @@ def test_a_report_that_was_kept_reads_as_it_was_written(done, folder: Path) -> N
         assert record.verdict in (report.verdict, record.status) and shown
         if record.report is not None:
             assert whynan.Report.of(report).to_dict() == record.report
+
+
+@pytest.mark.slow
+def test_the_proofs_of_an_audit_can_be_attacked(done, folder: Path) -> None:
+    targets = {t.name: t for t in proven(folder)}
+    assert set(targets) == {f"{MODULE}:squared_loss (eager)", f"{MODULE}:ScaledLoss(2.0) (eager)"}
+    target = targets[f"{MODULE}:ScaledLoss(2.0) (eager)"]
+    assert {n: str(d) for n, d in target.domains.items()} == {"p": "prob(4)", "t": "prob(4)"}
+    result = judge(target.name, target.loss, target.domains, "float32", 300, framework=target.framework, mode=target.mode)
+    assert result.verdict == "safe" and result.attacked.runs >= 300 and not result.attacked.failures
 
 
 @pytest.mark.slow

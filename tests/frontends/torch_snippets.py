@@ -345,6 +345,7 @@ METHODS: dict[str, Snippet] = {
     "boolean_index": lambda x: x[x > 0].sum() + x[T([True, False, True])].sum() + x.masked_select(x < 0.5).sum(),
     "unique": lambda x: x * sum(v.sum() for v in torch.unique((x > 0).long(), return_inverse=True, return_counts=True)),
     "unique_rows": lambda x: x * sum(v.sum() for v in torch.unique((x > 0).long(), dim=0, return_counts=True)),
+    "bincount": lambda x: x * (x > 0).long().reshape(-1).bincount()[0] + x.sum() * T([1, 0, 3]).bincount(like(x, [1.0, 2, 3])).sum(),
     "boolean_row": lambda x: x[T([True, False, True]), 1],
     "index_put": lambda x: (
         x.index_put((T([0, 0]), T([1, 1])), like(x, [1.0, 2]), accumulate=True) + x.index_add(0, T([0, 2]), x[:2], alpha=2)

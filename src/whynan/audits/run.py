@@ -108,7 +108,7 @@ def run(
     records = {r.name: r for r in plan.excluded}
     for name, job in plan.jobs.items():
         kept = store.load(losses, plan.files[name]) if losses is not None and not options.fresh else None
-        if kept is not None and kept.key == job["key"]:
+        if kept is not None and kept.key == job["key"] and not _cut_short(kept, options):
             records[name] = kept
     total = len(plan.jobs) + len(plan.excluded)
     tell(len(records), total, None)
@@ -154,7 +154,7 @@ def _job(
     module: str, loss: Mapping[str, Any], own: Override, domains: Mapping[str, str], options: Options, versions: Mapping[str, str]
 ) -> dict[str, Any]:
     target = f"{module}:{own.call or loss['name']}"
-    check = {key: getattr(options, key) for key in ("framework", "dtype", "budget", "seed", "timeout", "confirm")}
+    check = {key: getattr(options, key) for key in ("framework", "dtype", "budget", "seed", "confirm")}
     check["modes"] = list(options.modes) if options.modes is not None else None
     said = {"target": target, "domains": dict(domains), "own_domains": dict(own.domains)}
     key = {**said, "options": check, "versions": {"whynan": __version__, **versions}}
@@ -169,11 +169,17 @@ def _answered(jobs: Sequence[Mapping[str, Any]], options: Options) -> Iterator[t
     environment = _environment(jobs[0]["module"], options)
     with closing(ask_all(jobs, options.timeout, at_once, environment)) as answers:
         for job, answer in answers:
-            yield _record(job, answer), str(answer.get("page", ""))
+            yield _record(job, answer, options), str(answer.get("page", ""))
 
 
-def _record(job: Mapping[str, Any], answer: Answer) -> Record:
+def _cut_short(record: Record, options: Options) -> bool:
+    """Whether a loss was ended because of a shorter time limit than the present one."""
+    return record.status == store.HUNG and options.timeout > record.seconds
+
+
+def _record(job: Mapping[str, Any], answer: Answer, options: Options) -> Record:
     report = answer.get("report")
+    spent = float(report["seconds"]) if report is not None else options.timeout if answer["status"] == store.HUNG else 0.0
     return Record(
         name=job["name"],
         target=job["target"],
@@ -181,7 +187,7 @@ def _record(job: Mapping[str, Any], answer: Answer) -> Record:
         aliases=tuple(job["aliases"]),
         key=job["key"],
         reason=answer.get("reason", ""),
-        seconds=round(float(report["seconds"]), 2) if report is not None else 0.0,
+        seconds=round(spent, 2),
         domains=answer.get("domains", {}),
         confirmed=tuple(answer.get("confirmed", ())),
         report=report,

@@ -25,7 +25,8 @@ class Record:
 
     `status` is "checked", or why it was not: "refused" (whynan says what keeps it from running the loss), "failed" (whynan itself
     failed), "hung", "crashed", "excluded" (by an override). `key` is what the answer depends on: target, versions, options.
-    `domains` are those checked, in their notation. `confirmed` says for each failure whether its program failed in a fresh process.
+    `seconds` is the time that the check took or, if it hung, was given. `domains` are those checked, in their notation. `confirmed` says
+    for each failure whether its program failed in a fresh process.
     """
 
     name: str

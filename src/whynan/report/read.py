@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.analysis.finding import Finding, Open, Report, Step, Witness
+from whynan.analysis.finding import Accuracy, Finding, Open, Report, SafeRange, Step, Witness
 from whynan.domain.spec import Domain
 from whynan.errors import SampleError
 from whynan.ir.dtype import FORMATS, Array
@@ -43,6 +43,7 @@ def _report(data: Mapping[str, Any]) -> Report:
         search=data["search"],
         envelope=data.get("envelope", {}),
         notes=tuple(data.get("notes", ())),
+        safe_ranges=tuple(_safe_range(r) for r in data.get("safe_ranges", ())),
     )
 
 
@@ -59,13 +60,28 @@ def _finding(f: Mapping[str, Any]) -> Finding:
         chain=tuple(Step(s["op"], _site(s["site"]), s["phase"], tuple(s["inputs"]), s["output"]) for s in f["chain"]),
         witness=_witness(f["witness"]) if f["witness"] is not None else None,
         fixes=tuple(SimpleNamespace(**fix) for fix in f["fixes"]),
+        details=f.get("details", {}),
+        accuracy=_accuracy(f["accuracy"]) if f.get("accuracy") is not None else None,
     )
+
+
+def _accuracy(a: Mapping[str, Any]) -> Accuracy:
+    numbers = {key: float(a[key]) for key in ("digits", "of", "computed", "exact", "share")}
+    where = {name: tuple((float(low), float(high)) for low, high in parts) for name, parts in a["where"].items()}
+    return Accuracy(output=a["output"], where=where, **numbers)
+
+
+def _safe_range(r: Mapping[str, Any]) -> SafeRange:
+    proven, failing = (None if r[key] is None else float(r[key]) for key in ("proven", "failing"))
+    witness = _witness(r["witness"]) if r["witness"] is not None else None
+    return SafeRange(tuple(r["inputs"]), r["dtype"], r["mode"], proven, failing, witness, r["whole"], r["reason"])
 
 
 def _witness(w: Mapping[str, Any]) -> Witness:
     inputs = {name: _array(value, w["dtypes"][name], tuple(w["shapes"][name])) for name, value in w["inputs"].items()}
     gradients = {name: _array(value, str(inputs[name].dtype) if name in inputs else "float64") for name, value in w["gradients"].items()}
-    return Witness(inputs, _array(w["loss"], "float64"), gradients, w["script"])
+    exact = {name: _array(value, "float64") for name, value in w.get("exact", {}).items()}
+    return Witness(inputs, _array(w["loss"], "float64"), gradients, w["script"], exact=exact)
 
 
 def _array(value: Any, dtype: str, shape: tuple[int, ...] | None = None) -> Array:

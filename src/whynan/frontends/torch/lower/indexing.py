@@ -217,6 +217,15 @@ def _when_asked(k: Kernel, i: int, x: Value, op: str, dim: int | None, count: in
     return result
 
 
+@kernel("bincount")
+def _bincount(k: Kernel) -> Value:
+    """How often each whole number from 0 on occurs, or the sum of its weights."""
+    x, weights = k.tensor("self").cast(INT64), k["weights"]
+    ones = weights.cast(k.format) if isinstance(weights, Value) else constant(k.builder, np.ones(x.shape, np.int64), k.format)
+    counts: Value = zeros(x, k.shape, k.format).add("scatter_add", x, ones, dim=-1)
+    return counts
+
+
 # ---------------------------------------------------------------- advanced indexing
 
 
