@@ -4,7 +4,7 @@
 is found out by whoever writes the change into the source and checks it again.
 """
 
-from whynan.fixes._propose import propose
 from whynan.fixes._proposal import Proposal
+from whynan.fixes._propose import propose
 
 __all__ = ["Proposal", "propose"]

@@ -10,7 +10,7 @@ source's call gives (`keepdims` says whether reduced axes stay). What the reader
 | `number` | | `value` (float) | a literal, also one folded from literals: `1e-8`, `math.pi` |
 | `neg abs exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sign` | x | | elementwise |
 | `sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid logsigmoid softplus relu` | x | | elementwise |
-| `add sub mul div pow maximum minimum atan2 logaddexp xlogy hypot divide_no_nan` | x, y | | elementwise; `xlogy(x, y)` = x log y, 0 where x = 0 |
+| `add sub mul div pow maximum minimum atan2 logaddexp xlogy hypot divide_no_nan` | x, y | | `xlogy(x, y)` = x log y, 0 where x = 0 |
 | `eq ne lt le gt ge` `logical_and logical_or logical_not` | x, y (x) | | booleans |
 | `where` | condition, a, b | | `masked_fill(x, m, v)` is `where(m, v, x)` |
 | `clamp` · `clamp_min` · `clamp_max` | x, low, high · x, low · x, high | | limits are terms (numbers, mostly) |
@@ -34,7 +34,8 @@ source's call gives (`keepdims` says whether reduced axes stay). What the reader
 | `move` | x, … | `text` | elements of x moved, picked or repeated, none computed: `{0}[:, None]`, `{0}.reshape(n, -1)`, `{0}[{1}]` |
 | `opaque` | … | `text` | any other call, with the arguments that are understood: `my_layer({0}, k)` |
 
-In `text`, `{0}`, `{1}` … stand for the arguments. An attribute that is not a literal is its source text (a `str`).
+In `text`, `{0}`, `{1}` … stand for the arguments. An attribute that is not a literal is its source text (a `str`). An attribute that is None
+or False is absent: `sum(x)` is the sum over everything, without `keepdims`.
 Text form (`str(term)`, `parse`): Python's infix operators and calls, attributes as keywords: `log(softmax(x, axis=-1) + 1e-8)`.
 """
 
@@ -76,8 +77,8 @@ class Term:
 
 
 def term(op: str, *args: Term, **attrs: Hashable) -> Term:
-    """A term; attributes as keywords, in any order."""
-    return Term(op, args, tuple(sorted(attrs.items())))
+    """A term; attributes as keywords, in any order. None and False are what an absent attribute means: they are left out."""
+    return Term(op, args, tuple(sorted((k, v) for k, v in attrs.items() if v is not None and v is not False)))
 
 
 def leaf(name: str) -> Term:
@@ -198,5 +199,11 @@ def _parsed(node: ast.expr) -> Term:
         case ast.Call(func=ast.Name(id="number"), args=[ast.Constant(value=str(name))]):
             return number(float(name))
         case ast.Call(func=ast.Name(id=op_name), args=args, keywords=keywords):
-            return term(op_name, *map(_parsed, args), **{k.arg or "": ast.literal_eval(k.value) for k in keywords})
+            return term(op_name, *map(_parsed, args), **{k.arg or "": _attribute(k.value) for k in keywords})
     raise TermError(f"{ast.unparse(node)!r} is not a term.")
+
+
+def _attribute(node: ast.expr) -> Hashable:
+    """An attribute's value; a name stands for its own text."""
+    value: Hashable = node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    return value
