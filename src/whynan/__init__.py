@@ -10,7 +10,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from whynan.analysis.finding import Finding, Witness
-    from whynan.api import check, explain
+    from whynan.api import check, explain, fix
     from whynan.domain.declare import domains
     from whynan.domain.spec import (
         Domain,
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
         unit,
     )
     from whynan.errors import DomainError, FrameworkMissing, OpError, SampleError, TargetError, WhynanError
+    from whynan.patches.change import Evidence, Fix, PatchError
     from whynan.result import Report
 
 _HOMES = {
     "whynan.analysis.finding": ("Finding", "Witness"),
-    "whynan.api": ("check", "explain"),
+    "whynan.api": ("check", "explain", "fix"),
     "whynan.domain.declare": ("domains",),
     "whynan.domain.spec": (
         "Domain",
@@ -52,6 +53,7 @@ _HOMES = {
         "unit",
     ),
     "whynan.errors": ("DomainError", "FrameworkMissing", "OpError", "SampleError", "TargetError", "WhynanError"),
+    "whynan.patches.change": ("Evidence", "Fix", "PatchError"),
     "whynan.result": ("Report",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -59,9 +61,12 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Domain",
     "DomainError",
+    "Evidence",
     "Finding",
+    "Fix",
     "FrameworkMissing",
     "OpError",
+    "PatchError",
     "Report",
     "SampleError",
     "TargetError",
@@ -74,6 +79,7 @@ __all__ = [
     "const",
     "domains",
     "explain",
+    "fix",
     "integers",
     "logit",
     "mask",
