@@ -21,7 +21,7 @@ COMMUTATIVE = frozenset("add mul maximum minimum eq ne logical_and logical_or lo
 class Rule:
     """An equality of real values, read from left to right.
 
-    `positive` and `nonnegative` name the variables of which that must be known; `when` is a condition on literals (C, D, E, F).
+    `positive`, `nonnegative` and `binary` (0 or 1) name the variables of which that must be known.
     `cures` is a cause that the right side does not have where the left one has it; empty for plain algebra, which only
     helps other rules to match. `both` says that the rule is used in both directions.
     """
@@ -32,7 +32,7 @@ class Rule:
     cures: str = ""
     positive: str = ""
     nonnegative: str = ""
-    when: tuple[str, ...] = ()
+    binary: str = ""
     both: bool = False
 
 

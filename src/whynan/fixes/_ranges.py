@@ -4,7 +4,7 @@ Shapes are not known here: every leaf counts as a row of eight numbers and each 
 record of their own are written as those that have one. Correlations between operands are not seen. The bounds order proposals; they prove nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -12,16 +12,19 @@ import numpy as np
 from whynan.domain.interval import Bounds, make
 from whynan.ir.dtype import BOOL, Format, format_of, nearest, next_down, next_up
 from whynan.ir.graph import Call
-from whynan.ir.term import Term, name_of, term, value_of
+from whynan.ir.term import Term, leaf, name_of, number, term, value_of
 from whynan.ops._opdef import OPS, bound
 
 ROW = 8
 Ranges = Mapping[str, tuple[float, float]]
+RangeKey = tuple[tuple[str, tuple[float, float]], ...]
 
 _REDUCTIONS = frozenset("sum mean amax amin prod var logsumexp norm any all".split())
 _ROWS = frozenset("softmax log_softmax cumsum logcumsumexp".split())
 _PASSING = frozenset("move detach gather cast dtype_of".split())
 _BOOLEANS = frozenset("eq ne lt le gt ge logical_and logical_or logical_not any all isnan isinf isfinite".split())
+_OPPOSITE = {"gt": "le", "ge": "lt", "lt": "ge", "le": "gt", "eq": "ne"}
+_ZERO = number(0)
 
 
 def interval(t: Term, ranges: Ranges, fmt: Format) -> Bounds:
@@ -29,26 +32,46 @@ def interval(t: Term, ranges: Ranges, fmt: Format) -> Bounds:
     return _interval(t, tuple(sorted(ranges.items())), fmt)
 
 
-@lru_cache(maxsize=20000)
-def _interval(t: Term, ranges: tuple[tuple[str, tuple[float, float]], ...], fmt: Format) -> Bounds:
+@lru_cache(maxsize=5000)
+def _interval(t: Term, ranges: RangeKey, fmt: Format) -> Bounds:
+    inner = [_interval(a, ranges, _wider(t, fmt)) for a in t.args]
+    return own_interval(t, inner, dict(ranges), fmt)
+
+
+def _wider(t: Term, fmt: Format) -> Format:
+    """The format of a cast's operand, as if the cast had come first: conversions stand at the leaves."""
+    dtype = str(t.attr("dtype"))
+    return format_of(dtype) if t.op == "cast" and dtype in ("float32", "float64") else fmt
+
+
+def own_interval(t: Term, inner: Sequence[Bounds], ranges: Ranges, fmt: Format) -> Bounds:
+    """Bounds of a term from those of its operands."""
     if t.op == "leaf":
-        low, high = dict(ranges).get(name_of(t), (-1e4, 1e4))
+        low, high = ranges.get(name_of(t), (-1e4, 1e4))
         return make(np.array([low]), np.array([high]), fmt=fmt)
-    if t.op == "number":
-        value = float(nearest(fmt, value_of(t)))
-        return make(np.array([value]), np.array([value]), nan=bool(np.isnan(value)))
-    if t.op.startswith("finfo_"):
-        value = {"finfo_eps": fmt.eps, "finfo_tiny": fmt.tiny, "finfo_max": fmt.max, "finfo_min": -fmt.max}.get(t.op, 0.0)
-        return make(np.array([value]), np.array([value]))
-    wider = format_of(str(t.attr("dtype"))) if t.op == "cast" and str(t.attr("dtype")) in ("float32", "float64") else fmt
+    if t.op == "number" or t.op.startswith("finfo_"):
+        return _constant(t, fmt)
     if t.op in EXPANSIONS:
-        return _interval(EXPANSIONS[t.op](t), ranges, fmt)
-    inner = [_interval(a, ranges, wider) for a in t.args]
-    if t.op == "where":
-        inner[1:] = [_chosen(t, inner[1], 1, fmt), _chosen(t, inner[2], 2, fmt)]
-    if t.op in _PASSING:
+        held = tuple(leaf(f"{i}") for i in range(len(inner)))
+        return _expanded(EXPANSIONS[t.op](Term(t.op, held, t.attrs)), dict(zip(held, inner, strict=True)), fmt)
+    if t.op in _PASSING and inner:
         return inner[0]
+    if t.op == "where":
+        inner = [inner[0], _chosen(t, inner[1], 1, fmt), _chosen(t, inner[2], 2, fmt)]
     return _recorded(t, inner, fmt)
+
+
+def _constant(t: Term, fmt: Format) -> Bounds:
+    limits = {"finfo_eps": fmt.eps, "finfo_tiny": fmt.tiny, "finfo_max": fmt.max, "finfo_min": -fmt.max}
+    value = limits.get(t.op) if t.op != "number" else float(nearest(fmt, value_of(t)))
+    assert value is not None
+    return make(np.array([value]), np.array([value]), nan=bool(np.isnan(value)))
+
+
+def _expanded(t: Term, held: Mapping[Term, Bounds], fmt: Format) -> Bounds:
+    if t in held:
+        return held[t]
+    return own_interval(t, [_expanded(a, held, fmt) for a in t.args], {}, fmt)
 
 
 def _chosen(t: Term, b: Bounds, branch: int, fmt: Format) -> Bounds:
@@ -58,29 +81,25 @@ def _chosen(t: Term, b: Bounds, branch: int, fmt: Format) -> Bounds:
         return b
     limit, op = value_of(condition.args[1]), condition.op if branch == 1 else _OPPOSITE.get(condition.op, "")
     if op in ("gt", "ge", "ne") and (op != "ne" or b.lo.min() >= limit):
-        lo = np.maximum(b.lo, next_up(fmt, limit) if op != "ge" else limit)
-        return make(lo, b.hi)
+        return make(np.maximum(b.lo, next_up(fmt, limit) if op != "ge" else limit), b.hi)
     if op in ("lt", "le"):
         return make(b.lo, np.minimum(b.hi, next_down(fmt, limit) if op == "lt" else limit))
     return b
 
 
-_OPPOSITE = {"gt": "le", "ge": "lt", "lt": "ge", "le": "gt", "eq": "ne"}
-
-
-def _recorded(t: Term, inner: list[Bounds], fmt: Format) -> Bounds:
+def _recorded(t: Term, inner: Sequence[Bounds], fmt: Format) -> Bounds:
     """Bounds by the op's record; anything if it has none or does not fit."""
+    anything = make(np.array([-np.inf]), np.array([np.inf]), nan=True)
     if t.op not in OPS:
-        return make(np.array([-np.inf]), np.array([np.inf]), nan=True)
+        return anything
     formats = tuple(BOOL if a.op in _BOOLEANS else fmt for a in t.args)
-    out = BOOL if t.op in _BOOLEANS else fmt
     shape = (1,) if t.op in _REDUCTIONS else (ROW,)
-    call = Call(t.op, _attrs(t), tuple((ROW,) for _ in t.args), formats, shape, out)
+    call = Call(t.op, _attrs(t), tuple((ROW,) for _ in t.args), formats, shape, BOOL if t.op in _BOOLEANS else fmt)
     try:
         with np.errstate(all="ignore"):
             return bound(call, inner)
     except (KeyError, ValueError, IndexError, TypeError, AttributeError):
-        return make(np.array([-np.inf]), np.array([np.inf]), nan=True)
+        return anything
 
 
 def _attrs(t: Term) -> dict[str, object]:
@@ -90,20 +109,15 @@ def _attrs(t: Term) -> dict[str, object]:
     return {"dim": -1, "beta": 1.0, "threshold": np.inf} if t.op in _ROWS or t.op == "softplus" else {}
 
 
-def _clamp_min(t: Term) -> Term:
-    return term("maximum", t.args[0], t.args[1])
-
-
 EXPANSIONS: dict[str, Callable[[Term], Term]] = {
     "clamp": lambda t: term("minimum", term("maximum", t.args[0], t.args[1]), t.args[2]),
-    "clamp_min": _clamp_min,
+    "clamp_min": lambda t: term("maximum", t.args[0], t.args[1]),
     "clamp_max": lambda t: term("minimum", t.args[0], t.args[1]),
     "std": lambda t: term("sqrt", term("var", t.args[0], correction=t.attr("correction"))),
-    "divide_no_nan": lambda t: term("where", term("ne", t.args[1], _NUMBER), term("div", *t.args), _NUMBER),
+    "divide_no_nan": lambda t: term("where", term("ne", t.args[1], _ZERO), term("div", *t.args), _ZERO),
     "normalize": lambda t: term("div", t.args[0], term("norm", t.args[0])),
     "bce_with_logits": lambda t: term("sub", term("softplus", t.args[0]), term("mul", *t.args)),
     "matmul": lambda t: term("sum", term("mul", *t.args)),
     "kl_div": lambda t: term("sub", term("xlogy", t.args[1], t.args[1]), term("mul", t.args[1], t.args[0])),
-    "zeros_like": lambda t: _NUMBER,
+    "zeros_like": lambda t: _ZERO,
 }
-_NUMBER = Term("number", (), (("value", 0.0),))
