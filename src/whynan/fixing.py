@@ -15,7 +15,7 @@ import numpy as np
 from whynan.analysis.compare import Difference, Original, difference, original
 from whynan.analysis.finding import SAFE, UNDECIDED, UNSAFE, Finding, Report
 from whynan.analysis.propagate import propagate
-from whynan.analysis.search import Inputs
+from whynan.analysis.search import Inputs, signature
 from whynan.config import Settings
 from whynan.domain.abstract import bounds_of
 from whynan.domain.spec import Domain
@@ -108,10 +108,17 @@ class _Search:
             self.tried += 1
             compared = difference(self.origin, lambda inputs, p=program: self._run(p, inputs))  # type: ignore[misc]
             if compared.failing is not None:
-                left.append((candidate, program))
+                left += [(candidate, program)] if self._other(state, compared) else []
             else:
                 self._judge(state, candidate, program, compared)
         return self._followed(state, left) if not self.found else []
+
+    def _other(self, state: State, compared: Difference) -> bool:
+        """Whether what fails after a change may be another defect than the one that was to be mended."""
+        if len(_keys(state.report)) > 1 or compared.failing is None or compared.failing.error:
+            return not (compared.failing and compared.failing.error)
+        before = self.origin.points[compared.first_failing]
+        return signature(before.run) != signature(compared.failing)
 
     def _followed(self, state: State, left: Sequence[tuple[Candidate, Program]]) -> list[State]:
         """What a change leaves to mend, for changes that mend the defect but not all."""

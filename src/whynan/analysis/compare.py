@@ -4,7 +4,7 @@ The inputs are those that a search would try, the witnesses of the failures, and
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,21 +12,29 @@ from whynan.analysis.evaluate import evaluate, finite
 from whynan.analysis.search import Inputs, search
 from whynan.domain import sample
 from whynan.domain.spec import Domain
-from whynan.ir.dtype import Array, Float64
+from whynan.errors import OpError
+from whynan.ir.dtype import Array, Float64, flushed, from_ordinal, ordinal
 from whynan.ir.frontend import Run, Trace
+from whynan.ir.graph import Graph
 
-TRIED = 64  # inputs of the kind that a search tries
-STEPS = (1e-30, 1e-20, 1e-12, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1)  # distances from a witness, relative to the size of the domain
+TRIED = 48  # inputs of the kind that a search tries
+STEPS = tuple(10.0**-k for k in range(1, 46, 3))  # distances from a witness, relative to the size of the domain
+PERTURBED = 6  # times that an input is moved by a unit in the last place, to see how much the original's value means
 ULPS = 32  # so many units in the last place (of the loss's usual size) count as the same value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Point:
-    """One input with what the original gives there: `run` by the real framework, `exact` without rounding (None where that is not known)."""
+    """One input with what the original gives there.
+
+    `run` is by the real framework, `exact` the loss without rounding (None where that is not known). `edge`: an output is finite thanks to
+    subnormal numbers only, the remainder below the format's smallest normal one; on hardware that takes them for zero it is not.
+    """
 
     inputs: Inputs
     run: Run
     exact: float | None
+    edge: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,19 +44,43 @@ class Original:
     points: tuple[Point, ...]
     eps: float
     scale: float
+    execute: Callable[[Inputs], Run]
+    domains: Mapping[str, Domain]
+    known_noise: dict[int, float] = field(default_factory=dict)
+
+    def noise(self, position: int) -> float:
+        """How far the original's value moves when its inputs move by one unit in the last place: less than this says nothing.
+
+        Infinite where it fails on such a neighbour.
+        """
+        if position not in self.known_noise:
+            self.known_noise[position] = self._noise(self.points[position])
+        return self.known_noise[position]
+
+    def _noise(self, p: Point) -> float:
+        rng = np.random.default_rng(0)
+        here, far = _number(p.run.loss), 0.0
+        for _ in range(PERTURBED):
+            run = self.execute({n: _nudged(self.domains[n], v, rng) for n, v in p.inputs.items()})
+            if not _all_finite(run):
+                return np.inf
+            far = max(far, abs(_number(run.loss) - here))
+        return far
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Difference:
     """What a changed program does on the same points.
 
-    `failing` is an input on which it is not finite (None if there is none; with one, nothing else is looked at). `largest` is the largest
+    `failing` is a run in which it is not finite (None if there is none; with one, nothing else is looked at). `largest` is the largest
     relative difference of the loss where the original is well defined, over `compared` points; `changed` are the points where it is more
-    than rounding (original value, new value), `away` those among the points where the original fails at which the new value is not the true
-    one. `dead` are the inputs whose gradient has become 0 where it was not, `steeper` whether a gradient has grown a thousandfold.
+    than rounding (each with the new value), `away` those among the points where the original fails at which the new value is not the true
+    one (at an edge it counts as failing), `mended` how many points of that kind there are. `dead` are the inputs whose gradient has
+    become 0 where it was not. `first_failing` is the position of `failing` among the points.
     """
 
-    failing: Inputs | None = None
+    failing: Run | None = None
+    first_failing: int = -1
     compared: int = 0
     largest: float = 0.0
     changed: tuple[tuple[Point, float], ...] = ()
@@ -73,13 +105,22 @@ def original(
     for inputs in [*witnesses, *_nearby(domains, witnesses, rng), *_ordinary(domains, rng)]:
         note(inputs)
     search(note, domains, seed=seed, evaluations=TRIED)
-    points = tuple(Point(inputs, run, _exact(trace, inputs)) for inputs, run in seen)
+    subnormal = _flushing(trace.graph)
+    points = tuple(Point(inputs, run, _exact(trace.graph, inputs), _edge(subnormal, inputs, run)) for inputs, run in seen)
     sizes = [abs(p.exact) for p in points if p.exact is not None and np.isfinite(p.exact)]
-    return Original(points, eps, float(np.median(sizes)) if sizes else 1.0)
+    return Original(points, eps, float(np.median(sizes)) if sizes else 1.0, execute, domains)
+
+
+def _nudged(domain: Domain, value: Array, rng: np.random.Generator) -> Array:
+    """The value with each element moved to a neighbouring number of its format, or left."""
+    if not _moves(domain):
+        return value
+    steps = ordinal(domain.format, value.astype(np.float64)) + rng.integers(-1, 2, value.shape)
+    return sample.project(domain, from_ordinal(domain.format, steps))
 
 
 def _nearby(domains: Mapping[str, Domain], witnesses: Sequence[Inputs], rng: np.random.Generator) -> Iterator[Inputs]:
-    for witness in witnesses[:3]:
+    for witness in witnesses[:2]:
         for step in STEPS:
             moved = {n: w.astype(np.float64) + step * _reach(domains[n]) * rng.normal(size=w.shape) for n, w in witness.items() if _moves(domains[n])}
             yield {n: sample.project(domains[n], moved[n]) if n in moved else w for n, w in witness.items()}
@@ -98,45 +139,72 @@ def _ordinary(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterat
         yield {n: sample.ordinary(d, rng) for n, d in domains.items()}
 
 
-def _exact(trace: Trace, inputs: Inputs) -> float | None:
+def _exact(graph: Graph, inputs: Inputs) -> float | None:
     """The loss without rounding; None where an operation has no record or Python code would have taken another path."""
-    graph = trace.graph
-    with np.errstate(all="ignore"):
-        values = evaluate(graph, inputs, wide=True)
-    for look in graph.assumptions:
-        seen = values[look.node]
-        if seen is None or not bool(((seen >= look.low) & (seen <= look.high)).all()):
-            return None
-    loss = next((values[o.node] for o in graph.outputs if o.kind == "loss"), None)
+    values = _values(graph, inputs, wide=True)
+    loss = next((values[o.node] for o in graph.outputs if o.kind == "loss"), None) if values else None
     return None if loss is None else float(np.sum(np.asarray(loss, np.float64)))
 
 
-def difference(before: Original, execute: Callable[[Inputs], Run], dead: bool = True) -> Difference:
+def _values(graph: Graph, inputs: Inputs, *, wide: bool) -> list[Array | None]:
+    """All values of the graph; none if it does not hold for these inputs."""
+    try:
+        values = evaluate(graph, inputs, wide=wide)
+    except OpError:  # another number of elements than was recorded
+        return []
+    for look in graph.assumptions:
+        seen = values[look.node]
+        if seen is None or not bool(((seen >= look.low) & (seen <= look.high)).all()):
+            return []
+    return values
+
+
+def _flushing(graph: Graph) -> Graph:
+    """The same program on hardware that takes subnormals for zero."""
+    return replace(graph, nodes=tuple(replace(n, format=flushed(n.format)) for n in graph.nodes))
+
+
+def _edge(graph: Graph, inputs: Inputs, run: Run) -> bool:
+    if not _all_finite(run):
+        return False
+    values = _values(graph, inputs, wide=False)
+    outputs = [values[o.node] for o in graph.outputs] if values else []
+    return any(v is not None and not finite(v) for v in outputs)
+
+
+def _all_finite(run: Run) -> bool:
+    return not run.error and finite(run.loss) and all(finite(g) for g in run.gradients.values())
+
+
+def difference(before: Original, execute: Callable[[Inputs], Run]) -> Difference:
     """Run a changed program on the points of the original."""
     largest, compared, mended = 0.0, 0, 0
     changed: list[tuple[Point, float]] = []
     away: list[tuple[Point, float]] = []
     still: set[str] = set()
-    for p in before.points:
+    for position, p in enumerate(before.points):
         run = execute(p.inputs)
-        if run.error or not finite(run.loss) or not all(finite(g) for g in run.gradients.values()):
-            return Difference(failing=p.inputs)
+        if not _all_finite(run):
+            return Difference(run, position)
         new, old = _number(run.loss), _number(p.run.loss)
-        still |= _dead(p.run, run)
         true = p.exact if p.exact is not None and np.isfinite(p.exact) else old
+        fails = p.edge or not _all_finite(p.run)
+        mended += fails
+        still |= _dead(p.run, run)
         if not np.isfinite(true):
             continue
-        was_finite = bool(np.isfinite(old))
-        allowed = max(ULPS * before.eps * max(abs(true), before.scale), 3 * abs(old - true) if was_finite else 0.0)
-        error = min(abs(new - true), abs(new - old)) if was_finite else abs(new - true)
-        if not was_finite:
-            mended += 1
-            away += [(p, new)] if error > allowed else []
+        known = bool(np.isfinite(old))
+        allowed = max(ULPS * before.eps * max(abs(true), before.scale), 3 * abs(old - true) if known else 0.0)
+        error = min(abs(new - true), abs(new - old)) if known else abs(new - true)
+        differs = error > allowed
+        noise = before.noise(position) if differs and not fails else 0.0
+        if fails or np.isinf(noise):
+            away += [(p, new)] if differs else []
             continue
         compared += 1
         largest = max(largest, abs(new - true) / max(abs(true), before.scale, 1e-300))
-        changed += [(p, new)] if error > allowed else []
-    return Difference(None, compared, largest, tuple(changed), tuple(away), mended, tuple(sorted(still)))
+        changed += [(p, new)] if differs and error > 2 * noise else []
+    return Difference(None, -1, compared, largest, tuple(changed), tuple(away), mended, tuple(sorted(still)))
 
 
 def _number(x: Array) -> float:

@@ -1,5 +1,6 @@
 """From terms to source text in the user's own idiom: unchanged parts as they are written, new ones by the framework's table."""
 
+import ast
 import math
 import re
 from collections.abc import Hashable
@@ -35,15 +36,19 @@ class Text:
 
 @dataclass
 class Speller:
-    """Spells terms for one context. `missing` collects modules that an import must be added for; `names` are new local names by term."""
+    """Spells terms for one statement of a context: what the source says before that statement, it may say again.
+
+    `missing` collects modules that an import must be added for; `names` are new local names by term.
+    """
 
     context: Context
+    statement: ast.stmt
     missing: set[str] = field(default_factory=set)
     names: dict[Term, str] = field(default_factory=dict)
-    _known: dict[Term, Text] = field(default_factory=dict)
+    known: dict[Term, Text] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._known = known_texts(self.context)
+        self.known = known_texts(self.context, self.statement)
 
     @property
     def source(self) -> Source:
@@ -54,8 +59,8 @@ class Speller:
         """The text of a term. Raises Unwritable if the framework has no spelling for a part of it."""
         if t in self.names:
             return Text(self.names[t])
-        if t in self._known:
-            return self._known[t]
+        if t in self.known:
+            return self.known[t]
         if t.op == "leaf":
             return Text(name_of(t), _level_of(name_of(t)))
         if t.op == "number":
@@ -240,26 +245,30 @@ def _in_other_words(t: Term) -> Term | None:
     return None
 
 
-def known_texts(context: Context) -> dict[Term, Text]:
+def known_texts(context: Context, statement: ast.stmt) -> dict[Term, Text]:
     """The sub-terms that the source spells already, as it spells them: names first, then what stands in the context itself."""
     found: dict[Term, Text] = {}
     terms = dict(walk(context.term))
     ordered = sorted(context.written.items(), key=lambda item: (not item[1].named, item[1].inside is not None, len(item[0])))
     for path, w in ordered:
         t = terms.get(path)
-        if t is None or t in found:
+        if t is None:
             continue
-        if w.named:
+        if w.named and w.inside is not None and t not in found and _before(w.inside.statement, statement):
             found[t] = Text(w.named)
-        else:
+    for path, w in ordered:
+        t, stands = terms.get(path), context.source.statement(w.node)
+        if t is not None and t not in found and stands is not None and (stands is statement or _before(stands, statement)):
             text = context.source.text_of(w.node)
             found[t] = Text(text, level_of(w.node) if "\n" not in text else LOOSE if level_of(w.node) < ATOM else ATOM)
     return found
 
 
-def _level_of(text: str) -> int:
-    import ast
+def _before(one: ast.stmt, other: ast.stmt) -> bool:
+    return (one.lineno, one.col_offset) < (other.lineno, other.col_offset)
 
+
+def _level_of(text: str) -> int:
     try:
         return level_of(ast.parse(text, mode="eval").body)
     except SyntaxError:
@@ -268,8 +277,6 @@ def _level_of(text: str) -> int:
 
 def level_of(node: object) -> int:
     """How tightly an expression's outermost operator binds."""
-    import ast
-
     match node:
         case ast.BinOp(op=op):
             table: dict[type[ast.AST], int] = {

@@ -4,12 +4,12 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from whynan.ir.term import Path, Term, size, walk
 from whynan.patches.read import Context
 from whynan.patches.source import Function, Source, Span, blocks_of, loaded, stores
-from whynan.patches.spell import Speller, Text, Unwritable, level_of
+from whynan.patches.spell import ATOM, Speller, Text, Unwritable, level_of
 
 _NAMES = {
     "sum": "total", "mean": "mean", "sub": "difference", "add": "total", "norm": "length", "div": "ratio", "mul": "product",
@@ -28,14 +28,16 @@ class Edit:
 
 def rewritten(context: Context, new: Term) -> str:
     """The file's text with the context's term replaced by another. Raises Unwritable if that cannot be spelled there."""
-    speller = Speller(context)
     source = context.source
     places = list(_places(context, context.term, new, ()))
-    before = _shared(context, speller, new, places) if _may_name(source, context.root) else []
-    edits = [*before]
+    statements = {path: _statement(context, path) for path in places}
+    first = min(statements.values(), key=lambda s: (s.lineno, s.col_offset))
+    speller = Speller(context, first)
+    edits = _shared(context, speller, [at(new, path) for path in places], first) if _may_name(source, first, places, context) else []
     for path in places:
         node = context.written[path].node
-        edits.append(Edit(source.span(node), _fitting(source, node, speller.spell(at(new, path)))))
+        own = replace(speller, statement=statements[path])  # shares the new names
+        edits.append(_edit(source, node, own.spell(at(new, path))))
     text = _imported(_edited(source.text, edits), speller.missing)
     names = {w.named for w in context.written.values() if w.named}
     text = _pruned(text, names, source.function(context.root))
@@ -82,49 +84,57 @@ def _editable_above(context: Context, path: Path) -> bool:
     return all(_editable(context, path[:k]) for k in range(1, len(path)) if context.written.get(path[:k]) and context.written[path[:k]].named)
 
 
-def _fitting(source: Source, node: ast.expr, new: Text) -> str:
-    """The new text, in parentheses where the expression's surroundings need them."""
+def _edit(source: Source, node: ast.expr, new: Text) -> Edit:
+    """The new text in the expression's place, in parentheses where its surroundings need them and without those no longer needed."""
     start, end = source.span(node)
     parent = source.parents.get(node)
-    enclosed = source.text[:start].rstrip().endswith("(") and source.text[end:].lstrip().startswith(")")
-    free = isinstance(parent, ast.stmt | ast.keyword) or (isinstance(parent, ast.Call) and node is not parent.func)
-    if free or (enclosed and not isinstance(parent, ast.Call)):
-        return new.text if "\n" not in new.text or _bracketed(source, node) else f"({new.text})"
-    return new.at(level_of(node))
+    text = source.text
+    before, after = text[:start].rstrip(), text[end:].lstrip()
+    enclosed = before.endswith("(") and after.startswith(")") and not re.search(r"[\w)\]]$", before[:-1].rstrip())
+    if enclosed and new.level == ATOM and "\n" not in new.text:
+        return Edit((len(before) - 1, len(text) - len(after) + 1), new.text)
+    free = isinstance(parent, ast.stmt | ast.keyword) or (isinstance(parent, ast.Call) and node is not parent.func) or enclosed
+    if free:
+        inside = enclosed or not isinstance(parent, ast.stmt)
+        return Edit((start, end), new.text if "\n" not in new.text or inside else f"({new.text})")
+    return Edit((start, end), new.at(level_of(node)))
 
 
-def _bracketed(source: Source, node: ast.AST) -> bool:
-    """Whether a line may end inside the expression's surroundings."""
-    parent = source.parents.get(node)
-    return isinstance(parent, ast.Call | ast.Tuple | ast.List | ast.Subscript)
+def _statement(context: Context, path: Path) -> ast.stmt:
+    found = context.source.statement(context.written[path].node)
+    if found is None:
+        raise Unwritable("the expression stands in no statement.")
+    return found
 
 
 # ---------------------------------------------------------------- new names
 
 
-def _may_name(source: Source, node: ast.expr) -> bool:
-    """Whether a statement can be put in front: the expression stands in a function's block, not in a lambda or comprehension."""
-    inner: ast.AST = node
-    while not isinstance(inner, ast.stmt):
-        inner = source.parents[inner]
-        if isinstance(inner, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp | ast.IfExp | ast.BoolOp):
-            return False
-    start = source.span(inner)[0]
+def _may_name(source: Source, first: ast.stmt, places: list[Path], context: Context) -> bool:
+    """Whether a statement can be put in front: all that changes stands in a function's block, nothing in a lambda or comprehension."""
+    for path in places:
+        node: ast.AST = context.written[path].node
+        while not isinstance(node, ast.stmt):
+            node = source.parents[node]
+            if isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp | ast.IfExp | ast.BoolOp):
+                return False
+    start = source.span(first)[0]
     line_start = source.text.rfind("\n", 0, start) + 1
-    return not source.text[line_start:start].strip() and not isinstance(source.function(node), ast.Module | ast.Lambda)
+    return not source.text[line_start:start].strip() and not isinstance(source.function(first), ast.Module | ast.Lambda)
 
 
-def _shared(context: Context, speller: Speller, new: Term, places: list[Path]) -> list[Edit]:
-    """Assignments in front of the statement for what the new text would say twice; the speller learns the names."""
-    source, written = context.source, [at(new, path) for path in places]
-    counts = Counter(t for whole in written for _, t in walk(whole))
-    taken = {n.id for n in ast.walk(source.tree) if isinstance(n, ast.Name)} | {a.arg for a in ast.walk(source.tree) if isinstance(a, ast.arg)}
-    repeated = sorted((t for t, n in counts.items() if n > 1 and _worth_a_name(t, speller)), key=size, reverse=True)
+def _shared(context: Context, speller: Speller, written: list[Term], first: ast.stmt) -> list[Edit]:
+    """Assignments in front of the first changed statement for what the new text would say twice; the speller learns the names."""
+    source = context.source
+    nodes = list(ast.walk(source.tree))
+    taken = {n.id for n in nodes if isinstance(n, ast.Name)} | {a.arg for a in nodes if isinstance(a, ast.arg)}
     chosen: list[Term] = []
-    for t in repeated:
-        outer = Counter(s for whole in written for s in _visible(whole, chosen))
-        if outer[t] > 1:
-            chosen.append(t)
+    while True:
+        counts = Counter(t for t in _visible(written, chosen, speller) if t not in chosen)
+        repeated = [t for t, n in counts.items() if n > 1 and _worth_a_name(t, speller)]
+        if not repeated:
+            break
+        chosen.append(max(repeated, key=size))
     lines: list[str] = []
     for t in sorted(chosen, key=size):
         name = _fresh(_NAMES.get(t.op, "value"), taken)
@@ -133,30 +143,25 @@ def _shared(context: Context, speller: Speller, new: Term, places: list[Path]) -
         taken.add(name)
     if not lines:
         return []
-    statement = _first_statement(context, places)
-    start = source.span(statement)[0]
+    start = source.span(first)[0]
     indent = source.text[source.text.rfind("\n", 0, start) + 1 : start]
     newline = "\r\n" if "\r\n" in source.text else "\n"
     return [Edit((start, start), "".join(f"{line}{newline}{indent}" for line in lines))]
 
 
-def _first_statement(context: Context, places: list[Path]) -> ast.stmt:
-    found = [context.source.statement(context.written[path].node) for path in places]
-    return min((s for s in found if s is not None), key=lambda s: (s.lineno, s.col_offset))
-
-
-def _visible(t: Term, named: list[Term]) -> Iterator[Term]:
-    """The sub-terms that are written out when those of `named` are names (each of which is written out once itself)."""
+def _visible(written: list[Term], named: list[Term], speller: Speller) -> Iterator[Term]:
+    """The sub-terms that are written out when those of `named` are names, each of which is written out once itself."""
     seen: set[Term] = set()
-    stack = [t]
+    stack = list(written)
     while stack:
-        s = stack.pop()
-        yield s
-        if s in named:
-            if s in seen:
+        t = stack.pop()
+        yield t
+        if t in named:
+            if t in seen:
                 continue
-            seen.add(s)
-        stack += s.args
+            seen.add(t)
+        if t not in speller.known:
+            stack += t.args
 
 
 def _worth_a_name(t: Term, speller: Speller) -> bool:
