@@ -106,7 +106,7 @@ def _attrs(t: Term) -> dict[str, object]:
     if t.op in _REDUCTIONS:
         correction = t.attr("correction")
         return {"dims": (-1,), "p": t.attr("p") or 2.0, "correction": correction if isinstance(correction, int) else 0}
-    return {"dim": -1, "beta": 1.0, "threshold": np.inf} if t.op in _ROWS or t.op == "softplus" else {}
+    return {"dim": -1, "beta": 1.0, "threshold": 20.0} if t.op in _ROWS or t.op == "softplus" else {}
 
 
 EXPANSIONS: dict[str, Callable[[Term], Term]] = {

@@ -1,7 +1,11 @@
 """Terms as a person writes them: no double negations, differences instead of sums with negatives, operands in the order of the old term."""
 
+import math
+
 from whynan.fixes._pattern import COMMUTATIVE
 from whynan.ir.term import Term, is_number, leaves, number, term, value_of
+
+_FOLDED = {"log": math.log, "sqrt": math.sqrt, "square": lambda x: x * x}
 
 
 def tidy(t: Term, like: Term) -> Term:
@@ -12,6 +16,8 @@ def tidy(t: Term, like: Term) -> Term:
 
 def _tidied(t: Term, order: dict[str, int]) -> Term:
     args = tuple(_tidied(a, order) for a in t.args)
+    if t.op in _FOLDED and is_number(args[0]) and value_of(args[0]) > 0:
+        return number(_FOLDED[t.op](value_of(args[0])))
     match t.op:
         case "neg":
             return _negated(args[0])
