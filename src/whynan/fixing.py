@@ -91,10 +91,14 @@ class _Search:
         """The mode in which changed sources are run first."""
         return self.job.settings.modes[0]
 
+    @property
+    def verified(self) -> int:
+        """How many verified fixes were found."""
+        return sum(fix.applicability == VERIFIED for _, fix in self.found)
+
     def over(self) -> bool:
         """Whether enough has been found or tried."""
-        verified = sum(fix.applicability == VERIFIED for _, fix in self.found)
-        return verified >= ENOUGH or self.checks >= MOST_CHECKS or self.tried >= MOST_TRIED
+        return self.verified >= ENOUGH or self.checks >= MOST_CHECKS or self.tried >= MOST_TRIED
 
     def expand(self, state: State) -> list[State]:
         """Try all changes for the first defect of a source; those after which another one is left come back."""
@@ -131,7 +135,14 @@ class _Search:
                 continue
             here = _keys(self._at_home(report))
             if _key(_first(state.report)) not in here:
-                out.append(State(candidate.texts, self._at_home(report), (*state.titles, candidate.proposal.title), (*state.proposals, candidate.proposal)))
+                out.append(
+                    State(
+                        candidate.texts,
+                        self._at_home(report),
+                        (*state.titles, candidate.proposal.title),
+                        (*state.proposals, candidate.proposal),
+                    )
+                )
         return out
 
     def _judge(self, state: State, candidate: Candidate, program: Program, compared: Difference) -> None:
@@ -178,7 +189,7 @@ class _Search:
             for i, proposal in enumerate(proposals):
                 new = _written(context, proposal)
                 if new is not None and new != text:
-                    yield Candidate({**state.texts, path: new}, proposal, (proposal.kind != "equivalent", i + k, k))
+                    yield Candidate({**state.texts, path: new}, proposal, _rank(proposal, i, k, len(new)))
 
     def _ranges(self) -> dict[str, tuple[float, float]]:
         """What is known of expressions by their text: inputs by their domains, others by the bounds of the original's graph."""
@@ -216,7 +227,7 @@ class _Search:
         except WhynanError:
             return None
 
-    def _cost(self, program: Program) -> float | None:
+    def _cost(self, program: Program) -> float:
         """The time of the changed loss relative to the original, both run on one ordinary input."""
         inputs = self.origin.points[-1].inputs
         return _seconds(lambda: self._run(program, inputs)) / max(_seconds(lambda: self._run(self.job.program, inputs)), 1e-9)
@@ -235,10 +246,12 @@ def fixes(job: Job, report: Report) -> list[Fix]:
     with Isolated() as isolated:
         search = _Search(job, isolated, *_origin(job, report))
         states = [State({}, report)]
-        while states and not search.over():
-            states = [*states[1:], *search.expand(states[0])]
-            if any(fix.applicability == VERIFIED for _, fix in search.found):
-                break
+        try:
+            while states and not search.over() and not search.verified:
+                states = [*states[1:], *search.expand(states[0])]
+        except KeyboardInterrupt:
+            if not search.found:
+                raise  # else what was found until now is the answer
     ordered = sorted(search.found, key=lambda pair: pair[0])
     return [fix for _, fix in ordered][:MOST_SHOWN]
 
@@ -271,12 +284,20 @@ def _evidence(report: Report, compared: Difference, proposals: Sequence[Proposal
         changed = f"the value changes on none of {compared.compared} inputs on which the original is finite; by design, " + "; ".join(
             p.changes for p in proposals if p.changes
         )
-    gradient = f"the gradient by {', '.join(compared.dead)} becomes 0 on some inputs where it was not" if compared.dead else "gradient alive"
-    return Evidence(report.verdict, compared.compared, compared.largest, changed, gradient, round(cost, 2))
+    gradient = (
+        f"the gradient by {', '.join(compared.dead)} becomes 0 on some inputs where it was not" if compared.dead else "gradient alive"
+    )
+    return Evidence(report.verdict, compared.compared, compared.mended, compared.largest, changed, gradient, round(cost, 2))
 
 
 def _true(point: Any) -> float:
     return float(point.exact) if point.exact is not None and np.isfinite(point.exact) else float(np.sum(point.run.loss.astype(np.float64)))
+
+
+def _rank(proposal: Proposal, position: int, context: int, length: int) -> tuple[int, ...]:
+    """Where a candidate stands in line: what keeps the value first, then the proposals' own order, then what reads shorter."""
+    same = proposal.kind == "equivalent"
+    return (0, position, length) if same else (1, position + context, context)
 
 
 def _first(report: Report) -> Finding | None:

@@ -72,11 +72,11 @@ class Original:
 class Difference:
     """What a changed program does on the same points.
 
-    `failing` is a run in which it is not finite (None if there is none; with one, nothing else is looked at). `largest` is the largest
-    relative difference of the loss where the original is well defined, over `compared` points; `changed` are the points where it is more
-    than rounding (each with the new value), `away` those among the points where the original fails at which the new value is not the true
-    one (at an edge it counts as failing), `mended` how many points of that kind there are. `dead` are the inputs whose gradient has
-    become 0 where it was not. `first_failing` is the position of `failing` among the points.
+    `failing` is a run in which it is not finite (None if there is none; with one, nothing else is looked at), `first_failing` its position
+    among the points. `largest` is the largest relative difference of the loss where the original is well defined, over `compared` points, of
+    which `mended` made the original fail. `changed` are the points where it is more than rounding (each with the new value), `away` those
+    among the points where the original fails at which the new value is not the true one (an edge counts as failing). `dead` are the
+    inputs whose gradient has become 0 where it was not.
     """
 
     failing: Run | None = None
@@ -122,8 +122,18 @@ def _nudged(domain: Domain, value: Array, rng: np.random.Generator) -> Array:
 def _nearby(domains: Mapping[str, Domain], witnesses: Sequence[Inputs], rng: np.random.Generator) -> Iterator[Inputs]:
     for witness in witnesses[:2]:
         for step in STEPS:
-            moved = {n: w.astype(np.float64) + step * _reach(domains[n]) * rng.normal(size=w.shape) for n, w in witness.items() if _moves(domains[n])}
+            moved = {
+                n: w.astype(np.float64) + step * _reach(domains[n]) * rng.normal(size=w.shape)
+                for n, w in witness.items()
+                if _moves(domains[n])
+            }
             yield {n: sample.project(domains[n], moved[n]) if n in moved else w for n, w in witness.items()}
+
+
+def _moved(domain: Domain, value: Array, step: float, rng: np.random.Generator) -> Array:
+    if not _moves(domain):
+        return value
+    return sample.project(domain, value.astype(np.float64) + step * _reach(domain) * rng.normal(size=value.shape))
 
 
 def _moves(domain: Domain) -> bool:
@@ -189,7 +199,6 @@ def difference(before: Original, execute: Callable[[Inputs], Run]) -> Difference
         new, old = _number(run.loss), _number(p.run.loss)
         true = p.exact if p.exact is not None and np.isfinite(p.exact) else old
         fails = p.edge or not _all_finite(p.run)
-        mended += fails
         still |= _dead(p.run, run)
         if not np.isfinite(true):
             continue
@@ -198,10 +207,11 @@ def difference(before: Original, execute: Callable[[Inputs], Run]) -> Difference
         error = min(abs(new - true), abs(new - old)) if known else abs(new - true)
         differs = error > allowed
         noise = before.noise(position) if differs and not fails else 0.0
-        if fails or np.isinf(noise):
-            away += [(p, new)] if differs else []
+        if differs and (fails or np.isinf(noise)):
+            away.append((p, new))
             continue
         compared += 1
+        mended += fails
         largest = max(largest, abs(new - true) / max(abs(true), before.scale, 1e-300))
         changed += [(p, new)] if differs and error > 2 * noise else []
     return Difference(None, -1, compared, largest, tuple(changed), tuple(away), mended, tuple(sorted(still)))

@@ -102,12 +102,14 @@ class Evidence:
     """What is known of a fix.
 
     `verdict` is that of the same check on the changed source. `difference` is the largest relative difference of the loss from a run of
-    the original without rounding, over the `compared` inputs on which the original is well defined; `changed` says in words where the value
-    changes ("" if nowhere). `gradient` says where it is alive or dead, `cost` is the time of the changed loss relative to the original.
+    the original without rounding, over the `compared` inputs on which that is well defined (`mended` of them make the original fail).
+    `changed` says in words where the value changes ("" if nowhere), `gradient` where the gradient is alive or dead, and `cost` is the time
+    of the changed loss relative to the original.
     """
 
     verdict: str
     compared: int
+    mended: int
     difference: float | None
     changed: str
     gradient: str
@@ -123,7 +125,10 @@ class Evidence:
         }
         found = [said.get(self.verdict, f"checked again: {self.verdict}")]
         if self.difference is not None and not self.changed:
-            found.append(f"same value: largest relative difference {self.difference:.1e} on {self.compared} inputs, against a run in float64")
+            failed = f", {self.mended} of which make the original fail" if self.mended else ""
+            found.append(
+                f"same value as the original in float64 on {self.compared} inputs{failed}: at most {self.difference:.1e} off, relatively"
+            )
         found += [line for line in (self.changed, self.gradient) if line]
         if self.cost is not None:
             found.append(f"cost: {self.cost:.1f}x the time of the original")

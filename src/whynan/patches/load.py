@@ -1,4 +1,4 @@
-"""A changed loss in isolation: changed files are run as modules of other names, so that neither the user's files nor their modules are touched.
+"""A changed loss in isolation: changed files run as modules of other names, so that the user's files and modules are not touched.
 
 Used as a context: everything made inside (temporary files, modules) is gone at its end.
 """
@@ -181,8 +181,10 @@ def _replaced(files: Mapping[Path, Path], own: Path) -> Iterator[None]:
         yield
         return
     root = _root(own)
-    known = {name: m for name, m in sys.modules.items() if (f := _file_of(m)) is not None and (f in files or root in f.parents) and f != own}
-    changed = {name: files[f] for name, m in known.items() if (f := _file_of(m)) in files}
+    known = {
+        name: m for name, m in sys.modules.items() if (f := _file_of(m)) is not None and (f in files or root in f.parents) and f != own
+    }
+    changed = {name: files[f] for name, m in known.items() if (f := _file_of(m)) is not None and f in files}
     parents = {name: sys.modules.get(name.rpartition(".")[0]) for name in known}
     finder = _Changed(changed)
     packages = {name for name, m in known.items() if hasattr(m, "__path__")}

@@ -9,9 +9,9 @@ import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
-from whynan.ir.term import INFIX, Path, Term, leaf, number, term, walk
+from whynan.ir.term import Path, Term, leaf, number, term
 from whynan.patches.idioms import MISSING, Idiom, Parameter, Spelling, idiom
-from whynan.patches.source import Definition, Source, blocks_of, definition, stores
+from whynan.patches.source import Definition, Source, definition, stores
 
 MOST_CONTEXTS = 12
 MOST_NODES = 120  # of a term: what is larger is not looked into
@@ -54,7 +54,7 @@ class Context:
 
     @property
     def style(self) -> str:
-        """"method" if the failing expression is written as a method of its operand, else "function"."""
+        """ "method" if the failing expression is written as a method of its operand, else "function"."""
         node = self.written[self.at].node
         plainly = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not self.source.dotted(node.func)
         return "method" if plainly else "function"
@@ -88,7 +88,7 @@ def _roots(source: Source, failing: ast.expr) -> Iterator[ast.expr]:
 
 
 def _upwards(source: Source, node: ast.AST) -> Iterator[ast.expr]:
-    while isinstance(node, ast.expr) or isinstance(node, ast.keyword):
+    while isinstance(node, ast.expr | ast.keyword):
         if isinstance(node, ast.Lambda):
             return
         if isinstance(node, ast.expr) and not isinstance(node, ast.Tuple | ast.List | ast.Starred):
@@ -247,7 +247,7 @@ class _Reader:
                     return None
                 args[p.argument] = given
             elif p.attribute:
-                attrs[p.attribute] = p.default if given is None else self._attribute(p.attribute, given)  # type: ignore[assignment]
+                attrs[p.attribute] = p.default if given is None else self._attribute(p.attribute, given)
             elif given is not None and not _is_literal(given, p.default):
                 return None
         if spelling.op == "masked_fill":
@@ -269,7 +269,7 @@ class _Reader:
             return self.source.text_of(node)
         if isinstance(value, list):
             value = tuple(value)
-        return float(value) if name in ("p", "eps") and isinstance(value, int) else value  # type: ignore[no-any-return]
+        return float(value) if name in ("p", "eps") and isinstance(value, int) else value
 
     def _any_call(self, op: str, node: ast.Call, method: str, path: Path, inside: Definition | None, depth: int) -> Term:
         """A call of anything else, as a template with its tensors as arguments."""
@@ -334,7 +334,9 @@ def _is_literal(node: ast.expr, wanted: object) -> bool:
 
 
 _CONSTANTS = {f"{m}.{n}": getattr(math, n) for m in ("math", "numpy", "torch", "jax.numpy") for n in ("pi", "e", "inf")}
-_FUNCTIONS = {f"{m}.{n}": getattr(math, n) for m in ("math", "numpy") for n in ("sqrt", "log", "exp", "cos", "sin", "log2", "log10", "log1p")}
+_FUNCTIONS = {
+    f"{m}.{n}": getattr(math, n) for m in ("math", "numpy") for n in ("sqrt", "log", "exp", "cos", "sin", "log2", "log10", "log1p")
+}
 
 
 def constant(source: Source, node: ast.expr) -> float | None:
@@ -349,11 +351,11 @@ def _constant(source: Source, node: ast.expr) -> float | None:
     match node:
         case ast.Constant(value=bool()):
             return None
-        case ast.Constant(value=int() | float() as value):
-            return float(value)
+        case ast.Constant(value=int() | float() as literal):
+            return float(literal)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            value = _constant(source, operand)
-            return None if value is None else -value
+            inner = _constant(source, operand)
+            return None if inner is None else -inner
         case ast.BinOp(left=left, op=op, right=right):
             x, y = _constant(source, left), _constant(source, right)
             return None if x is None or y is None else _arithmetic(op, x, y)

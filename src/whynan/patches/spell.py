@@ -195,16 +195,11 @@ class Speller:
 
     def _access(self, full: str) -> str:
         """A full dotted name through the file's imports; the module to import is noted where no name gives access."""
-        best = ""
-        for name, target in self.source.imports.items():
-            stem = plain(target)
-            if full == stem:
-                return name
-            if full.startswith(stem + ".") and stem.count(".") >= plain(self.source.imports.get(best, "")).count(".") and not _is_value(target):
-                if not best or len(stem) > len(plain(self.source.imports[best])):
-                    best = name
-        if best:
-            return best + full[len(plain(self.source.imports[best])) :]
+        stems = {name: plain(target) for name, target in self.source.imports.items() if not _is_value(target)}
+        fits = [name for name, stem in stems.items() if full == stem or full.startswith(stem + ".")]
+        if fits:
+            best = max(fits, key=lambda name: len(stems[name]))
+            return best + full[len(stems[best]) :]
         if full.startswith("keras.") and (name := self._import_name("tensorflow")):
             return f"{name}.{full}"
         module = full.partition(".")[0]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from whynan.ir.term import Path, Term, size, walk
+from whynan.ir.term import Path, Term, size
 from whynan.patches.read import Context
 from whynan.patches.source import Function, Source, Span, blocks_of, loaded, stores
 from whynan.patches.spell import ATOM, Speller, Text, Unwritable, level_of
@@ -81,7 +81,9 @@ def _editable(context: Context, path: Path) -> bool:
 
 
 def _editable_above(context: Context, path: Path) -> bool:
-    return all(_editable(context, path[:k]) for k in range(1, len(path)) if context.written.get(path[:k]) and context.written[path[:k]].named)
+    return all(
+        _editable(context, path[:k]) for k in range(1, len(path)) if context.written.get(path[:k]) and context.written[path[:k]].named
+    )
 
 
 def _edit(source: Source, node: ast.expr, new: Text) -> Edit:
@@ -194,7 +196,7 @@ def _imported(text: str, modules: set[str]) -> str:
     source = Source(text)
     newline = "\r\n" if "\r\n" in text else "\n"
     body = source.tree.body
-    last = next((s for s in reversed(body) if isinstance(s, ast.Import | ast.ImportFrom)), None)
+    last: ast.stmt | None = next((s for s in reversed(body) if isinstance(s, ast.Import | ast.ImportFrom)), None)
     if last is None and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
         last = body[0]
     where = text.find("\n", source.span(last)[1]) + 1 if last is not None else 0
@@ -227,6 +229,8 @@ def _unread(source: Source, function: ast.FunctionDef | ast.AsyncFunctionDef, na
             alone = any(s in block and len(block) > 1 for block in blocks_of(source.parents[s]))
             single = isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.targets[0], ast.Name)
             start, end = source.span(s)
-            line = source.text[source.text.rfind("\n", 0, start) + 1 : source.text.find("\n", end) if source.text.find("\n", end) > 0 else None]
+            line = source.text[
+                source.text.rfind("\n", 0, start) + 1 : source.text.find("\n", end) if source.text.find("\n", end) > 0 else None
+            ]
             if alone and single and ";" not in line:
                 yield s

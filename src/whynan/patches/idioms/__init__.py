@@ -28,7 +28,7 @@ class Parameter:
     """One parameter of a spelling: its keyword and its role.
 
     `argument` is the position among the term's arguments (-1: none), `attribute` the name of an attribute ("": none); with neither,
-    `default` is the only value that it may have. `default` is MISSING where the parameter must be given. `tensor`: no number may stand there.
+    `default` is the only value that it may have. `default` is MISSING where it must be given. `tensor`: no number may stand there.
     """
 
     keyword: str

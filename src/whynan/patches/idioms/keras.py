@@ -108,5 +108,6 @@ TABLE = _OPS + _BACKEND
 
 MOVES = """
 keras.ops.reshape keras.ops.squeeze keras.ops.expand_dims keras.ops.transpose keras.ops.take keras.ops.broadcast_to keras.ops.repeat
-keras.ops.tile keras.ops.diagonal keras.backend.reshape keras.backend.flatten keras.backend.squeeze keras.backend.expand_dims keras.backend.transpose
+keras.ops.tile keras.ops.diagonal keras.backend.reshape
+keras.backend.flatten keras.backend.squeeze keras.backend.expand_dims keras.backend.transpose
 """

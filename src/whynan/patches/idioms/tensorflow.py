@@ -71,7 +71,8 @@ logsumexp: tensorflow.reduce_logsumexp(input_tensor=a, axis=axis?None, keepdims=
 logsumexp: tensorflow.math.reduce_logsumexp(input_tensor=a, axis=axis?None, keepdims=keepdims?False)
 var{correction=0}: tensorflow.math.reduce_variance(input_tensor=a, axis=axis?None, keepdims=keepdims?False)
 std{correction=0}: tensorflow.math.reduce_std(input_tensor=a, axis=axis?None, keepdims=keepdims?False)
-cumsum: tensorflow.cumsum(x=a, axis=axis?0, exclusive=False, reverse=False) | tensorflow.math.cumsum(x=a, axis=axis?0, exclusive=False, reverse=False)
+cumsum: tensorflow.cumsum(x=a, axis=axis?0, exclusive=False, reverse=False)
+cumsum: tensorflow.math.cumsum(x=a, axis=axis?0, exclusive=False, reverse=False)
 logcumsumexp: tensorflow.math.cumulative_logsumexp(x=a, axis=axis?0, exclusive=False, reverse=False)
 norm: tensorflow.norm(tensor=a, ord=p?2.0, axis=axis?None, keepdims=keepdims?False)
 norm: tensorflow.linalg.norm(tensor=a, ord=p?2.0, axis=axis?None, keepdims=keepdims?False)
@@ -97,6 +98,7 @@ finfo_min: "{0}.dtype.min"
 """
 
 MOVES = """
-tensorflow.reshape tensorflow.squeeze tensorflow.expand_dims tensorflow.transpose tensorflow.gather tensorflow.gather_nd tensorflow.boolean_mask
+tensorflow.reshape tensorflow.squeeze tensorflow.expand_dims
+tensorflow.transpose tensorflow.gather tensorflow.gather_nd tensorflow.boolean_mask
 tensorflow.broadcast_to tensorflow.repeat tensorflow.tile tensorflow.linalg.diag_part tensorflow.linalg.matrix_transpose
 """
