@@ -185,12 +185,13 @@ def _replaced(files: Mapping[Path, Path], own: Path) -> Iterator[None]:
         name: m for name, m in sys.modules.items() if (f := _file_of(m)) is not None and (f in files or root in f.parents) and f != own
     }
     changed = {name: files[f] for name, m in known.items() if (f := _file_of(m)) is not None and f in files}
-    parents = {name: sys.modules.get(name.rpartition(".")[0]) for name in known}
+    parents = {name: sys.modules.get(name.rpartition(".")[0], ModuleType("none")) for name in known}
     finder = _Changed(changed)
     packages = {name for name, m in known.items() if hasattr(m, "__path__")}
     out = {name: m for name, m in known.items() if name not in packages or name in changed}
     for name in out:
         sys.modules.pop(name, None)
+        parents[name].__dict__.pop(name.rpartition(".")[2], None)  # else `from . import helper` finds the old one there
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -198,9 +199,7 @@ def _replaced(files: Mapping[Path, Path], own: Path) -> Iterator[None]:
         sys.meta_path.remove(finder)
         for name, module in out.items():
             sys.modules[name] = module
-            parent = parents[name]
-            if parent is not None:
-                setattr(parent, name.rpartition(".")[2], module)
+            setattr(parents[name], name.rpartition(".")[2], module)
 
 
 def _root(file: Path) -> Path:

@@ -59,7 +59,7 @@ class Speller:
         """The text of a term. Raises Unwritable if the framework has no spelling for a part of it."""
         if t in self.names:
             return Text(self.names[t])
-        if t in self.known:
+        if t in self.known and not any(s in self.names for _, s in walk(t)):
             return self.known[t]
         if t.op == "leaf":
             return Text(name_of(t), _level_of(name_of(t)))
@@ -144,7 +144,8 @@ class Speller:
     def _with(self, s: Spelling, t: Term) -> Text:
         if s.template:
             return self._template(self._accessed(s.template), t)
-        attrs, parts, positional = dict(t.attrs), [], True
+        order = [p.argument for p in s.parameters if p.argument >= 0]
+        attrs, parts, positional = dict(t.attrs), [], order == sorted(order)
         for p in s.parameters[1:] if s.is_method else s.parameters:
             value = self._argument(p.argument, p.attribute, p.default, t, attrs)
             if value is None:

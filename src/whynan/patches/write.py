@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from whynan.ir.term import Path, Term, size
+from whynan.ir.term import Path, Term, size, walk
 from whynan.patches.read import Context
 from whynan.patches.source import Function, Source, Span, blocks_of, loaded, stores
 from whynan.patches.spell import ATOM, Speller, Text, Unwritable, level_of
@@ -30,6 +30,8 @@ def rewritten(context: Context, new: Term) -> str:
     """The file's text with the context's term replaced by another. Raises Unwritable if that cannot be spelled there."""
     source = context.source
     places = list(_places(context, context.term, new, ()))
+    if not places:
+        return source.text
     statements = {path: _statement(context, path) for path in places}
     first = min(statements.values(), key=lambda s: (s.lineno, s.col_offset))
     speller = Speller(context, first)
@@ -130,10 +132,11 @@ def _shared(context: Context, speller: Speller, written: list[Term], first: ast.
     source = context.source
     nodes = list(ast.walk(source.tree))
     taken = {n.id for n in nodes if isinstance(n, ast.Name)} | {a.arg for a in nodes if isinstance(a, ast.arg)}
+    old = Counter(t for _, t in walk(context.term))
     chosen: list[Term] = []
     while True:
-        counts = Counter(t for t in _visible(written, chosen, speller) if t not in chosen)
-        repeated = [t for t, n in counts.items() if n > 1 and _worth_a_name(t, speller)]
+        counts = Counter(_visible(written, chosen, speller))
+        repeated = [t for t, n in counts.items() if n > max(1, old[t]) and t not in chosen and _worth_a_name(t, speller)]
         if not repeated:
             break
         chosen.append(max(repeated, key=size))
@@ -162,8 +165,12 @@ def _visible(written: list[Term], named: list[Term], speller: Speller) -> Iterat
             if t in seen:
                 continue
             seen.add(t)
-        if t not in speller.known:
+        if not _is_name(speller.known.get(t)):
             stack += t.args
+
+
+def _is_name(text: Text | None) -> bool:
+    return text is not None and text.text.isidentifier()
 
 
 def _worth_a_name(t: Term, speller: Speller) -> bool:
