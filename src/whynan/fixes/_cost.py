@@ -17,10 +17,12 @@ Cost = tuple[float, float, float, float]
 Ends = tuple[float, float]
 
 _PRICES = {"leaf": 0.0, "number": 0.0, "neg": 0.5, "move": 0.5, "cast": 1.0, "detach": 0.0, "zeros_like": 0.5, "dtype_of": 1.0}
-_CHEAP = frozenset("add sub mul abs where maximum minimum clamp clamp_min clamp_max eq ne lt le gt ge relu square sum mean amax amin".split())
+_CHEAP = frozenset(
+    "add sub mul abs where maximum minimum clamp clamp_min clamp_max eq ne lt le gt ge relu square sum mean amax amin".split()
+)
 _DEAD = frozenset("clamp clamp_min clamp_max sign floor ceil round".split())
 _EXACT = frozenset("leaf number neg abs move cast gather detach amax amin maximum minimum relu".split())
-_UNSEEN = frozenset(EXPANSIONS) - {"std"} | {"leaf", "number", "opaque", "move"}
+_UNSEEN = frozenset(EXPANSIONS) - {"std", "kl_div"} | {"leaf", "number", "opaque", "move"}
 _SELF_MADE = frozenset("log exp div sqrt".split())
 
 
@@ -40,6 +42,8 @@ _STEEP: dict[str, Callable[[Sequence[Ends], float], bool]] = {
     **dict.fromkeys(("acos", "asin", "atanh"), lambda x, small: x[0][0] <= -1 or x[0][1] >= 1),
     "acosh": lambda x, small: x[0][0] <= 1,
     "atan2": lambda x, small: _near_zero(x[0], small**0.5) and _near_zero(x[1], small**0.5),
+    "hypot": lambda x, small: _near_zero(x[0], small**0.5) and _near_zero(x[1], small**0.5),
+    "kl_div": lambda x, small: x[1][0] <= small,
     "xlogy": lambda x, small: x[1][0] <= small,
 }
 

@@ -69,7 +69,9 @@ def _forms(case: Case, root: Path, part: Term, start: Term, says: str) -> Iterat
     old = cost(part, case.ranges, case.fmt)
     for i, (price, t) in enumerate(_equals(start, tuple(sorted(case.ranges.items())), case.fmt)):
         if price[0] < old[0] or (price[0] == old[0] and price[2] < old[2]):
-            changes = f"The old guard ({says}) is no longer needed: where it was at work, the value is now the one without it." if says else ""
+            changes = (
+                f"The old guard ({says}) is no longer needed: where it was at work, the value is now the one without it." if says else ""
+            )
             rank = i + (2 if says else 0) + (4 if price[0] >= old[0] else 0)
             yield Change("rewrite", put(case.whole, root, t), _title(part, t), changes, rank, exact=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 from whynan.domain.interval import Bounds
 from whynan.errors import WhynanError
 from whynan.fixes._cost import Cost, own_cost, price
-from whynan.fixes._pattern import LITERALS, Rule, is_variable, variables
+from whynan.fixes._pattern import LITERALS, Rule, is_variable
 from whynan.fixes._ranges import Ranges, own_interval
 from whynan.fixes._tidy import tidy
 from whynan.fixes.rewrites import SIGNS, TABLES
@@ -129,7 +129,11 @@ def _rules(names: _Names) -> Iterator[str]:
             if row.both:
                 yield _rule(row, row.right, row.left, "algebra", names)
     for left, sign, positive, nonnegative in SIGNS:
-        facts = [f"(= e {_written(parse(left), names)})", *(f"(positive {v})" for v in positive), *(f"(nonnegative {v})" for v in nonnegative)]
+        facts = [
+            f"(= e {_written(parse(left), names)})",
+            *(f"(positive {v})" for v in positive),
+            *(f"(nonnegative {v})" for v in nonnegative),
+        ]
         yield f"(rule ({' '.join(facts)}) (({sign} e)) :ruleset signs)"
     yield "(rule ((positive e)) ((nonnegative e)) :ruleset signs)"
     yield "(rule ((= e (number C)) (> C 0.0)) ((positive e)) :ruleset signs)"
@@ -137,14 +141,19 @@ def _rules(names: _Names) -> Iterator[str]:
     for op, sign in (("add", "+"), ("sub", "-"), ("mul", "*")):
         yield f"(rewrite (t_{op} (number C) (number D)) (number ({sign} C D)) :ruleset cures)"
     yield "(rewrite (t_neg (number C)) (number (neg C)) :ruleset cures)"
-    for f in _THROUGH:
-        yield f"(rewrite (t_{f} (t_move X A)) (t_move (t_{f} X) A) :ruleset cures)"
-        yield f"(rewrite (t_{f} (t_move2 X I A)) (t_move2 (t_{f} X) I A) :ruleset cures)"
+    for f in _THROUGH:  # what is not picked must be defined too
+        when = " :when ((positive X))" if f in ("log", "sqrt") else ""
+        yield f"(rewrite (t_{f} (t_move X A)) (t_move (t_{f} X) A){when} :ruleset cures)"
+        yield f"(rewrite (t_{f} (t_move2 X I A)) (t_move2 (t_{f} X) I A){when} :ruleset cures)"
     yield "(rewrite (t_div X (number C)) (t_mul X (number (/ 1.0 C))) :ruleset algebra :when ((!= C 0.0)))"
 
 
 def _rule(row: Rule, left: Term, right: Term, ruleset: str, names: _Names) -> str:
-    needs = [*(f"(positive {v})" for v in row.positive), *(f"(nonnegative {v})" for v in row.nonnegative), *(f"(binary {v})" for v in row.binary)]
+    needs = [
+        *(f"(positive {v})" for v in row.positive),
+        *(f"(nonnegative {v})" for v in row.nonnegative),
+        *(f"(binary {v})" for v in row.binary),
+    ]
     when = f" :when ({' '.join(needs)})" if needs else ""
     return f"(rewrite {_written(left, names)} {_written(right, names)}{when} :ruleset {ruleset})"
 
@@ -164,7 +173,9 @@ def _facts(t: Term, ranges: Ranges, names: _Names) -> Iterator[str]:
 def _condition(t: Term) -> bool:
     """Whether a term is a truth value as a number."""
     inner = t.args[0] if t.args else t
-    return inner.op in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not") or (inner.op == "move" and _condition(inner))
+    return inner.op in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not") or (
+        inner.op == "move" and _condition(inner)
+    )
 
 
 def _written(t: Term, names: _Names) -> str:
@@ -238,7 +249,9 @@ class _Extraction:
             if part is None:
                 return None
             parts.append(part)
-        least = _sum([(0.0, 0.0, 0.0, price(e.op.removeprefix("t_").removesuffix("2" if e.op == "t_move2" else ""))), *(p.cost for p in parts)])
+        least = _sum(
+            [(0.0, 0.0, 0.0, price(e.op.removeprefix("t_").removesuffix("2" if e.op == "t_move2" else ""))), *(p.cost for p in parts)]
+        )
         if better is not None and least >= better.cost:
             return None
         t, inner = self._term(e, tuple(p.term for p in parts)), [p.bounds for p in parts]

@@ -71,7 +71,6 @@ ROOTS: tuple[Guard, ...] = (
     guard("norm-sqrt-eps", "norm(X, axis=A, keepdims=K)", "sqrt(sum(square(X), axis=A, keepdims=K) + finfo_eps(X))", "write the norm as a root that is never 0", _PLUS_EPS, _NORM, rank=3),
     guard("norm-two-sqrt", "norm(X, axis=A, keepdims=K, p=2)", "sqrt(sum(square(X), axis=A, keepdims=K) + finfo_tiny(X))", "write the norm as a root that is never 0", _PLUS_TINY, _NORM, exact=True, rank=2),
     guard("norm-two-sqrt-eps", "norm(X, axis=A, keepdims=K, p=2)", "sqrt(sum(square(X), axis=A, keepdims=K) + finfo_eps(X))", "write the norm as a root that is never 0", _PLUS_EPS, _NORM, rank=3),
-    guard("norm-floor-eps", "norm(X, axis=A, keepdims=K, p=P)", "clamp_min(norm(X, axis=A, keepdims=K, p=P), finfo_eps(X))", "keep the norm above eps", _BELOW_EPS, _NORM, rank=3),
     guard("std-var", "std(X, axis=A, keepdims=K, correction=B)", "sqrt(var(X, axis=A, keepdims=K, correction=B) + finfo_tiny(X))", "take the root of the variance, kept off 0", _PLUS_TINY, exact=True, rank=2),
     guard("std-var-eps", "std(X, axis=A, keepdims=K, correction=B)", "sqrt(var(X, axis=A, keepdims=K, correction=B) + finfo_eps(X))", "take the root of the variance, kept off 0", _PLUS_EPS, rank=3),
     guard("hypot-sqrt", "hypot(X, Y)", "sqrt(square(X) + square(Y) + finfo_tiny(X))", "write the root out and keep it off 0", _PLUS_TINY, exact=True, rank=2),

@@ -10,7 +10,7 @@ LOG2 = "0.6931471805599453"
 
 LOGISTIC = (
     rewrite("log-sigmoid", "log(sigmoid(X))", "logsigmoid(X)", cures="log-of-zero"),
-    rewrite("sigmoid-complement", "1 - sigmoid(X)", "sigmoid(-X)", cures="log-of-zero"),
+    rewrite("sigmoid-complement", "1 - sigmoid(X)", "sigmoid(-X)", cures="cancellation"),
     rewrite("sigmoid-by-hand", "1 / (1 + exp(-X))", "sigmoid(X)", cures="exp-overflow"),
     rewrite("sigmoid-by-hand-up", "exp(X) / (1 + exp(X))", "sigmoid(X)", cures="inf-over-inf"),
     rewrite("reciprocal-logistic", "1 / (1 + exp(X))", "sigmoid(-X)", cures="exp-overflow"),
@@ -42,7 +42,7 @@ SOFTMAX = (
     rewrite("log-sum-masked", "log(sum(exp(X) * M, axis=A, keepdims=K))", "logsumexp(where(M > 0, X, finfo_min(X)), axis=A, keepdims=K)", binary="M", cures="exp-overflow"),
     rewrite("log-add-exp", "log(exp(X) + exp(Y))", "logaddexp(X, Y)", cures="exp-overflow"),
     rewrite("shifted-log-sum-exp", "log(sum(exp(X - amax(X, axis=A, keepdims=True)), axis=A, keepdims=True))", "logsumexp(X, axis=A, keepdims=True) - amax(X, axis=A, keepdims=True)"),
-    rewrite("log-gather", "log(gather(X, I, axis=A))", "gather(log(X), I, axis=A)"),
+    rewrite("log-gather", "log(gather(X, I, axis=A))", "gather(log(X), I, axis=A)", positive="X"),
     rewrite("neg-gather", "-gather(X, I, axis=A)", "gather(-X, I, axis=A)", both=True),
 )  # fmt: skip
 
@@ -63,7 +63,7 @@ LOGARITHMS = (
     rewrite("exp-sum", "exp(X) * exp(Y)", "exp(X + Y)", cures="exp-overflow"),
     rewrite("exp-difference", "exp(X) / exp(Y)", "exp(X - Y)", cures="inf-over-inf"),
     rewrite("over-exp", "X / exp(Y)", "X * exp(-Y)", both=True),
-    rewrite("exp-power", "exp(X) ** Y", "exp(X * Y)", cures="exp-overflow"),
+    rewrite("exp-power", "exp(X) ** Y", "exp(X * Y)"),
     rewrite("exp-square", "square(exp(X))", "exp(2 * X)"),
     rewrite("exp-root", "sqrt(exp(X))", "exp(0.5 * X)"),
     rewrite("log2", "log2(X)", "log(X) * 1.4426950408889634"),
@@ -91,7 +91,7 @@ QUOTIENTS = (
     rewrite("over-itself", "X / X", "1", cures="zero-over-zero"),
     rewrite("product-over-factor", "X * Y / Y", "X", cures="zero-over-zero"),
     rewrite("common-factor", "X * Y / (X * Z)", "Y / Z", cures="zero-over-zero"),
-    rewrite("quotient-of-quotient", "X / (Y / Z)", "X * Z / Y", cures="div-by-zero"),
+    rewrite("quotient-of-quotient", "X / (Y / Z)", "X * Z / Y"),
     rewrite("quotient-twice", "X / Y / Z", "X / (Y * Z)", both=True),
     rewrite("factor-out-of-quotient", "X * Y / Z", "X * (Y / Z)", both=True),
     rewrite("negative-quotient", "-X / Y", "-(X / Y)", both=True),
