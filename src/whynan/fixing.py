@@ -21,10 +21,12 @@ from whynan.domain.abstract import bounds_of
 from whynan.domain.spec import Domain
 from whynan.errors import FrameworkMissing, TargetError, WhynanError
 from whynan.fixes import Proposal, propose
+from whynan.fixes._proposal import EQUIVALENT
 from whynan.frontends.source import USER, kind_of
 from whynan.ir.dtype import FORMATS, Format
 from whynan.ir.frontend import Program, Run, Trace
 from whynan.ir.graph import FORWARD
+from whynan.ir.term import size
 from whynan.ir.where import Site
 from whynan.patches.change import REVIEW, VERIFIED, Evidence, FileChange, Fix, PatchError, diff, read_file
 from whynan.patches.load import Isolated
@@ -38,6 +40,8 @@ MOST_SHOWN = 5
 MOST_CHECKS = 12  # full checks of changed sources
 MOST_TRIED = 60  # changed sources that are run at all
 MOST_STEPS = 4  # defects mended one after the other
+MOST_LOOKED_AT = 3  # expressions around the failing one, the largest apart
+LARGE = 60  # operations: what is larger is not changed as a whole
 MOST_REPEATED = 3  # candidates of one defect that are followed although another defect is left
 
 
@@ -166,27 +170,39 @@ class _Search:
     # ------------------------------------------------------------ candidates
 
     def _candidates(self, state: State) -> Iterator[Candidate]:
-        finding = _first(state.report)
-        made = sorted(self._proposed(state, finding), key=lambda c: c.rank) if finding is not None else []
-        for candidate in made:
-            key = repr(sorted((str(p), t) for p, t in candidate.texts.items()))
-            if key not in self.seen:
-                self.seen.add(key)
-                yield candidate
+        """Changes that keep the value first, from the smallest expression to the largest; then the others in order of rank."""
+        others: list[Candidate] = []
+        for candidate in self._proposed(state):
+            if candidate.proposal.kind == EQUIVALENT:
+                yield from self._news(candidate)
+            else:
+                others.append(candidate)
+        for candidate in sorted(others, key=lambda c: c.rank):
+            yield from self._news(candidate)
 
-    def _proposed(self, state: State, finding: Finding) -> Iterator[Candidate]:
-        place = finding.site
-        if place is None:
+    def _news(self, candidate: Candidate) -> Iterator[Candidate]:
+        key = repr(sorted((str(p), t) for p, t in candidate.texts.items()))
+        if key not in self.seen:
+            self.seen.add(key)
+            yield candidate
+
+    def _proposed(self, state: State) -> Iterator[Candidate]:
+        finding = _first(state.report)
+        place = finding.site if finding is not None else None
+        if finding is None or place is None:
             return
         path = Path(place.file).resolve()
         text = state.texts.get(path) or _text(path)
         if text is None or kind_of(str(path)) != USER:
             return
         around = contexts(Source(text), self.job.program.framework, (place.line, place.column), (place.end_line, place.end_column))
-        ranges = self._ranges()
-        for k, context in enumerate(around):
-            proposals = propose(context.term, context.at, finding.cause, ranges, self._format(place), (finding.modes or (self.mode,))[0])
-            for i, proposal in enumerate(proposals):
+        ranges, fmt, mode = self._ranges(), self._format(place), (finding.modes or (self.mode,))[0]
+        for k, context in enumerate(telling(around)):
+            made = list(propose(context.term, context.at, finding.cause, ranges, fmt, mode))
+            if context.expanded is not None:
+                made = [Proposal(context.expanded, _WRITTEN_OUT, EQUIVALENT), *made]
+                made += propose(context.expanded, context.at, finding.cause, ranges, fmt, mode)
+            for i, proposal in enumerate(made):
                 new = _written(context, proposal)
                 if new is not None and new != text:
                     yield Candidate({**state.texts, path: new}, proposal, _rank(proposal, i, k, len(new)))
@@ -294,9 +310,20 @@ def _true(point: Any) -> float:
     return float(point.exact) if point.exact is not None and np.isfinite(point.exact) else float(np.sum(point.run.loss.astype(np.float64)))
 
 
+_WRITTEN_OUT = "write the library's call out"
+_PLAIN = frozenset({"neg", "mean", "sum", "cast", "move", "opaque", "detach"})  # around a context, these offer no further change
+
+
+def telling(around: Sequence[Context]) -> list[Context]:
+    """The contexts worth a look of their own: the failing expression, those that add an operation which may matter, and the largest."""
+    chosen = [c for k, c in enumerate(around) if k == 0 or c.term.op not in _PLAIN][:MOST_LOOKED_AT]
+    last = [c for c in around if size(c.term) <= LARGE][-1:]
+    return chosen + [c for c in last if c not in chosen]
+
+
 def _rank(proposal: Proposal, position: int, context: int, length: int) -> tuple[int, ...]:
     """Where a candidate stands in line: what keeps the value first, then the proposals' own order, then what reads shorter."""
-    same = proposal.kind == "equivalent"
+    same = proposal.kind == EQUIVALENT
     return (0, position, length) if same else (1, position + context, context)
 
 

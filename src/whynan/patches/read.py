@@ -9,8 +9,9 @@ import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
-from whynan.ir.term import Path, Term, leaf, number, term
+from whynan.ir.term import Path, Term, leaf, number, put, term
 from whynan.patches.idioms import MISSING, Idiom, Parameter, Spelling, idiom
+from whynan.patches.idioms.expansions import CLASSES, expansions
 from whynan.patches.source import Definition, Source, definition, stores
 
 MOST_CONTEXTS = 12
@@ -43,6 +44,7 @@ class Context:
     """One expression of the source as a term.
 
     `root` is the expression and `at` the path of the failing sub-term; `written` says for each path where it stands in the source.
+    `expanded` is the same with a library's call at `at` written out, where whynan knows what it computes.
     """
 
     source: Source
@@ -51,6 +53,7 @@ class Context:
     term: Term
     at: Path
     written: dict[Path, Written]
+    expanded: Term | None = None
 
     @property
     def style(self) -> str:
@@ -70,7 +73,8 @@ def contexts(source: Source, framework: str, start: tuple[int, int], end: tuple[
         reader = _Reader(source, framework, failing)
         read = reader.read(root, (), None, 0)
         if reader.at is not None and all(read != c.term or c.at != reader.at for c in found):
-            found.append(Context(source, framework, root, read, reader.at, reader.written))
+            whole = reader.expanded(read)
+            found.append(Context(source, framework, root, read, reader.at, reader.written, whole))
     return found[:MOST_CONTEXTS]
 
 
@@ -172,6 +176,29 @@ class _Reader:
             case ast.Call():
                 return self._call(node, path, inside, depth)
         return self._leaf(node)
+
+    def expanded(self, whole: Term) -> Term | None:
+        """The term with the failing library call written out; None if it is no call whose value is known."""
+        node = self.written[self.at].node if self.at is not None else None
+        if self.at is None or not isinstance(node, ast.Call):
+            return None
+        name, given = self.source.dotted(node.func), node.keywords
+        made = self.source.constructed(node.func)
+        if made is not None:
+            name, given = CLASSES.get(self.source.dotted(made.func), ""), [*node.keywords, *made.keywords]
+            if made.args:
+                return None
+        known = expansions().get(name)
+        bound = _bound(ast.Call(node.func, node.args, given), known.spelling) if known is not None else None
+        if known is None or bound is None:
+            return None
+        attrs = {p.attribute: p.default if v is None else self._attribute(p.attribute, v) for p, v in bound if p.attribute}
+        if any(v is not None and not _is_literal(v, p.default) for p, v in bound if p.argument < 0 and not p.attribute):
+            return None
+        reader = _Reader(self.source, self.framework, self.failing)
+        args = {p.argument: reader.read(v, (), None, 0) for p, v in bound if p.argument >= 0 and v is not None}
+        averaged = made is not None and name.startswith("keras.")
+        return put(whole, self.at, known.term(args, attrs, averaged))
 
     def _leaf(self, node: ast.expr) -> Term:
         return leaf(self.source.text_of(node))

@@ -88,6 +88,14 @@ class Source:
                 found.update({a.asname or a.name: f"{node.module}.{a.name}" for a in node.names})
         return found
 
+    def constructed(self, node: ast.AST) -> ast.Call | None:
+        """The call that made the object of a module-level name: of `crit` after `crit = nn.BCELoss()`; None if that is not known."""
+        if not isinstance(node, ast.Name):
+            return node if isinstance(node, ast.Call) else None  # nn.BCELoss()(p, t)
+        made = [s for s in stores(self.tree, node.id) if isinstance(s, ast.Assign)]
+        value = made[0].value if len(made) == 1 else None
+        return value if isinstance(value, ast.Call) else None
+
     def dotted(self, node: ast.AST) -> str:
         """The full name that an expression such as `F.softplus` stands for through the imports; empty if it is none."""
         parts: list[str] = []
