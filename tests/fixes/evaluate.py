@@ -90,6 +90,7 @@ EXACT: dict[str, Callable[..., Any]] = {
     "zeros_like": _real(lambda x: mpmath.mpf(0)),
     "dtype_of": lambda x, y: x,
     "move": lambda x, *_: x,
+    "detach": lambda x: x,
     "sum": _row(sum),
     "mean": _row(lambda row: sum(row) / len(row)),
     "amax": _row(max),
@@ -142,7 +143,7 @@ def in_floats(t: Term, leaves: Mapping[str, Any], fmt: Format) -> Any:
 
 
 def _known(t: Term, args: list[Any], fmt: Format) -> Any:
-    if t.op in ("dtype_of", "move", "cast", "det"):
+    if t.op in ("dtype_of", "move", "cast", "det", "detach"):
         return args[0]
     if t.op in ("logdet", "slogdet_log"):
         return np.log(np.abs(args[0]) if t.op == "slogdet_log" else args[0])

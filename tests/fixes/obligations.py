@@ -5,8 +5,8 @@ from typing import Any
 
 import mpmath
 import numpy as np
-
 from tests.fixes.evaluate import exactly, in_floats
+
 from whynan.fixes._cost import dangerous
 from whynan.fixes._pattern import LITERALS, Guard, Rule, variables
 from whynan.ir.dtype import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Format

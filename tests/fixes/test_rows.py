@@ -1,8 +1,8 @@
 """The obligations of every row of every table, and rows that must be caught."""
 
 import pytest
-
 from tests.fixes.obligations import cured, less_finite, unequal
+
 from whynan.fixes._pattern import guard, rewrite, variables
 from whynan.fixes.guards import GUARDS
 from whynan.fixes.rewrites import TABLES

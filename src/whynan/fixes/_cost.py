@@ -1,7 +1,8 @@
 """The numerical cost of a term: open dangers first, then dead gradient, digits lost, then what it costs to compute.
 
 A danger is an operation whose result, or whose slope, may be NaN or infinite although its operands are finite, by the bounds of the
-ops' records. A slope counts at once: a gradient that passes through it is not looked at further. All of it is a guess that orders proposals.
+ops' records. A slope counts at once: a gradient that passes through it is not looked at further. All of it is a guess that orders
+proposals.
 """
 
 from collections.abc import Callable, Sequence

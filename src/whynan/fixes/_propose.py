@@ -19,7 +19,10 @@ MOST = 14
 LARGEST = 90  # operations, leaves and literals that are rewritten at once
 _FORMS = 4
 
-_NAMED = "bce_with_logits logsigmoid log_softmax logsumexp softmax softplus logaddexp log1p expm1 slogdet_log logdet logcumsumexp acosh sigmoid var".split()
+_NAMED = (
+    "bce_with_logits logsigmoid log_softmax logsumexp softmax softplus"
+    " logaddexp log1p expm1 slogdet_log logdet logcumsumexp acosh sigmoid var"
+).split()
 
 
 def propose(

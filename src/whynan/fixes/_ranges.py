@@ -1,7 +1,8 @@
 """What values a term can have, from the ranges of its leaves: the bounds of the ops' own records, in the format at hand.
 
 Shapes are not known here: every leaf counts as a row of eight numbers and each reduction as one over the row. Operations without a
-record of their own are written as those that have one. Correlations between operands are not seen. The bounds order proposals; they prove nothing.
+record of their own are written as those that have one. Correlations between operands are not seen. The bounds order proposals; they
+prove nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence

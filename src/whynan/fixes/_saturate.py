@@ -266,8 +266,8 @@ class _Extraction:
         if e.op == "number":
             return number(float(e.strings[0]))
         if e.op.startswith("any_"):
-            op, attrs = self.names.back(e.strings[0])  # type: ignore[misc]
-            return Term(str(op), args, attrs)
+            held: Any = self.names.back(e.strings[0])
+            return Term(str(held[0]), args, held[1])
         op = "move" if e.op in ("t_move", "t_move2") else e.op.removeprefix("t_")
         return term(op, *args, **{k: self.names.back(s) for k, s in zip(_ATTRS.get(op, ()), e.strings, strict=True)})
 

@@ -1,11 +1,12 @@
 """Terms as a person writes them: no double negations, differences instead of sums with negatives, operands in the order of the old term."""
 
 import math
+from collections.abc import Callable
 
 from whynan.fixes._pattern import COMMUTATIVE
 from whynan.ir.term import Term, is_number, leaves, number, term, value_of
 
-_FOLDED = {"log": math.log, "sqrt": math.sqrt, "square": lambda x: x * x}
+_FOLDED: dict[str, Callable[[float], float]] = {"log": math.log, "sqrt": math.sqrt, "square": lambda x: x * x}
 
 
 def tidy(t: Term, like: Term) -> Term:
@@ -18,6 +19,8 @@ def _tidied(t: Term, order: dict[str, int]) -> Term:
     args = tuple(_tidied(a, order) for a in t.args)
     if t.op in _FOLDED and is_number(args[0]) and value_of(args[0]) > 0:
         return number(_FOLDED[t.op](value_of(args[0])))
+    if t.op == "sqrt" and args[0].op.startswith("finfo_"):  # a limit is a number, not an array
+        return term("pow", args[0], number(0.5))
     match t.op:
         case "neg":
             return _negated(args[0])

@@ -27,7 +27,8 @@ LOGISTIC = (
     rewrite("log-cosh", "log(cosh(X))", f"abs(X) + softplus(-2 * abs(X)) - {LOG2}", cures="exp-overflow"),
     rewrite("tanh-by-hand", "(exp(X) - exp(-X)) / (exp(X) + exp(-X))", "tanh(X)", cures="inf-over-inf"),
     rewrite("tanh-of-double", "(exp(2 * X) - 1) / (exp(2 * X) + 1)", "tanh(X)", cures="inf-over-inf"),
-    rewrite("log-sigmoid-difference", "log(sigmoid(X) - sigmoid(Y))", "logsigmoid(X) + logsigmoid(-Y) + log(-expm1(Y - X))", cures="log-of-zero"),
+    rewrite("log-sigmoid-difference", "log(sigmoid(X) - sigmoid(Y))", "logsigmoid(X) + logsigmoid(-Y) + log(-expm1(Y - X))",
+            cures="log-of-zero"),
 )  # fmt: skip
 
 SOFTMAX = (
@@ -38,10 +39,14 @@ SOFTMAX = (
     rewrite("softmax-over-all", "exp(X) / sum(exp(X))", "exp(X - logsumexp(X))", cures="inf-over-inf"),
     rewrite("log-sum-exp", "log(sum(exp(X), axis=A, keepdims=K))", "logsumexp(X, axis=A, keepdims=K)", cures="exp-overflow"),
     rewrite("log-cumsum-exp", "log(cumsum(exp(X), axis=A))", "logcumsumexp(X, axis=A)", cures="exp-overflow"),
-    rewrite("log-sum-positive", "log(sum(X, axis=A, keepdims=K))", "logsumexp(log(X), axis=A, keepdims=K)", positive="X", cures="underflow-then-divide"),
-    rewrite("log-sum-masked", "log(sum(exp(X) * M, axis=A, keepdims=K))", "logsumexp(where(M > 0, X, finfo_min(X)), axis=A, keepdims=K)", binary="M", cures="exp-overflow"),
+    rewrite("log-sum-positive", "log(sum(X, axis=A, keepdims=K))", "logsumexp(log(X), axis=A, keepdims=K)", positive="X",
+            cures="underflow-then-divide"),
+    rewrite("log-sum-masked", "log(sum(exp(X) * M, axis=A, keepdims=K))",
+            "logsumexp(where(M > 0, X, -finfo_max(X) ** 0.5), axis=A, keepdims=K)",
+            binary="M", cures="exp-overflow"),
     rewrite("log-add-exp", "log(exp(X) + exp(Y))", "logaddexp(X, Y)", cures="exp-overflow"),
-    rewrite("shifted-log-sum-exp", "log(sum(exp(X - amax(X, axis=A, keepdims=True)), axis=A, keepdims=True))", "logsumexp(X, axis=A, keepdims=True) - amax(X, axis=A, keepdims=True)"),
+    rewrite("shifted-log-sum-exp", "log(sum(exp(X - amax(X, axis=A, keepdims=True)), axis=A, keepdims=True))",
+            "logsumexp(X, axis=A, keepdims=True) - amax(X, axis=A, keepdims=True)"),
     rewrite("log-gather", "log(gather(X, I, axis=A))", "gather(log(X), I, axis=A)", positive="X"),
     rewrite("neg-gather", "-gather(X, I, axis=A)", "gather(-X, I, axis=A)", both=True),
 )  # fmt: skip
@@ -98,8 +103,10 @@ QUOTIENTS = (
 )  # fmt: skip
 
 STATISTICS = (
-    rewrite("variance-by-moments", "mean(square(X), axis=A, keepdims=K) - square(mean(X, axis=A, keepdims=K))", "var(X, axis=A, keepdims=K, correction=0)", cures="cancellation"),
-    rewrite("variance-two-passes", "var(X, axis=A, keepdims=K, correction=0)", "mean(square(X - mean(X, axis=A, keepdims=True)), axis=A, keepdims=K)"),
+    rewrite("variance-by-moments", "mean(square(X), axis=A, keepdims=K) - square(mean(X, axis=A, keepdims=K))",
+            "var(X, axis=A, keepdims=K, correction=0)", cures="cancellation"),
+    rewrite("variance-two-passes", "var(X, axis=A, keepdims=K, correction=0)",
+            "mean(square(X - mean(X, axis=A, keepdims=True)), axis=A, keepdims=K)"),
     rewrite("log-determinant", "log(det(X))", "logdet(X)", cures="product-overflow"),
     rewrite("log-absolute-determinant", "log(abs(det(X)))", "slogdet_log(X)", cures="product-overflow"),
     rewrite("sum-of-negative", "sum(-X, axis=A, keepdims=K)", "-sum(X, axis=A, keepdims=K)", both=True),

@@ -129,22 +129,26 @@ def _cast_leaves(t: Term, dtype: str, ranges: Ranges) -> Term:
 
 
 def finite_literals(case: Case) -> Iterator[Change]:
-    """Masks with the largest finite number of the format instead of an infinity, or of a literal that overflows to one."""
-    for share, rank, words in ((1.0, 1, "largest"), (0.5, 2, "half the largest")):
+    """Masks with a large finite number of the format instead of an infinity, or of a literal that overflows to one."""
+    for rank, words in enumerate(("the format's largest number", "the root of the format's largest number"), 1):
         new = case.whole
         for path, t in walk(case.whole):
-            if not is_number(t) or abs(value_of(t)) < case.fmt.max or not path:
-                continue
-            like = _like(case.whole, path)
-            if like is None:
-                continue
-            limit = term("finfo_min" if value_of(t) < 0 else "finfo_max", like)
-            new = put(new, path, limit if share == 1.0 else term("mul", limit, number(share)))
+            like = _like(case.whole, path) if path and is_number(t) and abs(value_of(t)) >= case.fmt.max else None
+            if like is not None:
+                new = put(new, path, _mask(like, value_of(t) < 0, root=rank == 2))
         if new != case.whole:
             yield Change(
-                "finite-mask", new, f"mask with {words} finite number instead of an infinity",
+                "finite-mask", new, f"mask with {words} instead of an infinity",
                 "Nothing changes but where everything is masked: there the weights become equal instead of NaN.", rank, exact=True,
             )  # fmt: skip
+
+
+def _mask(like: Term, negative: bool, *, root: bool) -> Term:
+    """A number far outside: the largest, or its root, with which products and differences stay finite."""
+    if not root:
+        return term("finfo_min" if negative else "finfo_max", like)
+    size = term("pow", term("finfo_max", like), number(0.5))
+    return term("neg", size) if negative else size
 
 
 def _like(whole: Term, path: Path) -> Term | None:
@@ -208,8 +212,7 @@ def input_limits(case: Case) -> Iterator[Change]:
 
 def _around(case: Case) -> Iterator[tuple[Path, Term]]:
     """The failing sub-term's parts, then what is around it."""
-    for path, t in walk(at(case.whole, case.path), case.path):
-        yield path, t
+    yield from walk(at(case.whole, case.path), case.path)
     for end in range(len(case.path) - 1, -1, -1):
         yield case.path[:end], at(case.whole, case.path[:end])
 

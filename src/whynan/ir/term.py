@@ -34,7 +34,7 @@ source's call gives (`keepdims` says whether reduced axes stay). What the reader
 | `move` | x, … | `text` | elements of x moved, picked or repeated, none computed: `{0}[:, None]`, `{0}.reshape(n, -1)`, `{0}[{1}]` |
 | `opaque` | … | `text` | any other call, with the arguments that are understood: `my_layer({0}, k)` |
 
-In `text`, `{0}`, `{1}` … stand for the arguments. An attribute that is not a literal is its source text (a `str`). An attribute that is None
+In `text`, `{0}`, `{1}` … stand for the arguments. An attribute that is not a literal is its source text (a `str`). One that is None
 or False is absent: `sum(x)` is the sum over everything, without `keepdims`.
 Text form (`str(term)`, `parse`): Python's infix operators and calls, attributes as keywords: `log(softmax(x, axis=-1) + 1e-8)`.
 """
