@@ -49,7 +49,7 @@ class Scaled(torch.nn.Module):
 '''
 
 DOMAINS = {
-    "bce": {"x": whynan.logit(4, high=200.0), "t": whynan.binary(4)},
+    "bce": {"x": whynan.logit(4, low=-200.0, high=200.0), "t": whynan.binary(4)},
     "distance": {"a": whynan.real(3, 2, high=10.0, low=-10.0), "b": whynan.real(3, 2, high=10.0, low=-10.0)},
     "share": {"x": whynan.real(3, low=1.0, high=2.0), "y": whynan.real(3, low=0.0, high=2.0)},
     "fine": {"a": whynan.real(3, high=10.0), "b": whynan.real(3, high=10.0)},

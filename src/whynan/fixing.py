@@ -294,8 +294,11 @@ def _evidence(report: Report, compared: Difference, proposals: Sequence[Proposal
             + "".join(f"; {p.changes}" for p in proposals if p.changes)
         )
     elif compared.away:
-        point, new = compared.away[0]
-        changed = f"the value changes only where the original fails (there to {new:.6g}, the true value is {_true(point):.6g})"
+        point, new = max(compared.away, key=lambda pair: abs(pair[1] - _true(pair[0])))
+        changed = (
+            "the value changes only where the original fails, or so close to there that rounding alone moves it as much "
+            f"(there to {new:.6g}, the true value is {_true(point):.6g})"
+        )
     elif any(p.changes for p in proposals):
         changed = f"the value changes on none of {compared.compared} inputs on which the original is finite; by design, " + "; ".join(
             p.changes for p in proposals if p.changes

@@ -19,7 +19,8 @@ from whynan.ir.graph import Graph
 
 TRIED = 48  # inputs of the kind that a search tries
 STEPS = tuple(10.0**-k for k in range(1, 46, 3))  # distances from a witness, relative to the size of the domain
-PERTURBED = 6  # times that an input is moved by a unit in the last place, to see how much the original's value means
+PERTURBED = 6  # times that an input is moved a little, to see how much the original's value means
+BASES, SWEPT = 2, 9  # inputs from which one element is moved across its domain, and in how many steps
 ULPS = 32  # so many units in the last place (of the loss's usual size) count as the same value
 
 
@@ -49,9 +50,10 @@ class Original:
     known_noise: dict[int, float] = field(default_factory=dict)
 
     def noise(self, position: int) -> float:
-        """How far the original's value moves when its inputs move by one unit in the last place: less than this says nothing.
+        """How far the original's value moves when its inputs move below what their format tells apart: less than this says nothing.
 
-        Infinite where it fails on such a neighbour.
+        The moves are by one unit in the last place and by eps squared of the domain's size, which numbers of that size do not hold.
+        Infinite where the original fails on such a neighbour.
         """
         if position not in self.known_noise:
             self.known_noise[position] = self._noise(self.points[position])
@@ -60,8 +62,9 @@ class Original:
     def _noise(self, p: Point) -> float:
         rng = np.random.default_rng(0)
         here, far = _number(p.run.loss), 0.0
-        for _ in range(PERTURBED):
-            run = self.execute({n: _nudged(self.domains[n], v, rng) for n, v in p.inputs.items()})
+        for k in range(PERTURBED):
+            moved = _nudged if k % 2 else lambda d, v, r: _moved(d, v, self.eps**2, r)
+            run = self.execute({n: moved(self.domains[n], v, rng) for n, v in p.inputs.items()})
             if not _all_finite(run):
                 return np.inf
             far = max(far, abs(_number(run.loss) - here))
@@ -75,7 +78,7 @@ class Difference:
     `failing` is a run in which it is not finite (None if there is none; with one, nothing else is looked at), `first_failing` its position
     among the points. `largest` is the largest relative difference of the loss where the original is well defined, on `compared` points, of
     which `mended` made the original fail. `changed` are the points where it is more than rounding (each with the new value), `away` those
-    among the points where the original fails at which the new value is not the true one (an edge counts as failing). `dead` are the
+    where the original fails (an edge counts as failing), or rounding alone moves it as much, at which the new value is not the true one. `dead` are the
     inputs whose gradient has become 0 where it was not.
     """
 
@@ -104,6 +107,9 @@ def original(
     rng = np.random.default_rng(seed)
     for inputs in [*witnesses, *_nearby(domains, witnesses, rng), *_ordinary(domains, rng)]:
         note(inputs)
+    for base in [inputs for inputs, run in seen if _all_finite(run)][-BASES:]:
+        for inputs in _sweeps(domains, base, rng):
+            note(inputs)
     search(note, domains, seed=seed, evaluations=TRIED)
     subnormal = _flushing(trace.graph)
     points = tuple(Point(inputs, run, _exact(trace.graph, inputs), _edge(subnormal, inputs, run)) for inputs, run in seen)
@@ -147,6 +153,17 @@ def _reach(domain: Domain) -> float:
 def _ordinary(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
     for _ in range(8):
         yield {n: sample.ordinary(d, rng) for n, d in domains.items()}
+
+
+def _sweeps(domains: Mapping[str, Domain], base: Inputs, rng: np.random.Generator) -> Iterator[Inputs]:
+    """From an input on which the original is finite: one element at a time across its domain, so that nothing else fails beside it."""
+    for name, domain in domains.items():
+        if not _moves(domain) or not base[name].size:
+            continue
+        for value in [*np.linspace(domain.low, domain.high, SWEPT), *sample.special_values(domain)[:SWEPT]]:
+            moved = base[name].astype(np.float64)
+            moved.flat[int(rng.integers(moved.size))] = value
+            yield {**base, name: sample.project(domain, moved)}
 
 
 def _exact(graph: Graph, inputs: Inputs) -> float | None:
@@ -207,13 +224,13 @@ def difference(before: Original, execute: Callable[[Inputs], Run]) -> Difference
         error = min(abs(new - true), abs(new - old)) if known else abs(new - true)
         differs = error > allowed
         noise = before.noise(position) if differs and not fails else 0.0
-        if differs and (fails or np.isinf(noise)):
+        if differs and (fails or error <= 2 * noise):
             away.append((p, new))
             continue
         compared += 1
         mended += fails
         largest = max(largest, abs(new - true) / max(abs(true), before.scale, 1e-300))
-        changed += [(p, new)] if differs and error > 2 * noise else []
+        changed += [(p, new)] if differs else []
     return Difference(None, -1, compared, largest, tuple(changed), tuple(away), mended, tuple(sorted(still)))
 
 
