@@ -154,12 +154,13 @@ def _nonnegative(case: Case, t: object) -> bool:
 
 
 def _everywhere(case: Case, row: Guard, whole: Term, done: Path) -> Term:
-    """The guard at all other operations of the kind that are in danger."""
-    for path in sorted((p for p, _ in walk(case.whole)), key=len, reverse=True):
-        if path == done or path[: len(done)] == done or done[: len(path)] == path:
+    """The guard at all other operations of the kind that are in danger: beside the failing one, then around it, innermost first."""
+    beside = [p for p, _ in walk(case.whole) if p[: len(done)] != done and done[: len(p)] != p]
+    around = [done[:end] for end in range(len(done))]
+    for path in [*sorted(beside, key=len, reverse=True), *reversed(around)]:
+        if not dangerous(sub_term(case.whole, path), case.ranges, case.fmt):
             continue
-        t = sub_term(case.whole, path)
-        new = _applied(case, row, t) if dangerous(t, case.ranges, case.fmt) else None
-        if new is not None and sub_term(whole, path) == t:
+        new = _applied(case, row, sub_term(whole, path))
+        if new is not None:
             whole = put(whole, path, new)
     return whole

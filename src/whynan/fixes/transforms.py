@@ -4,12 +4,14 @@ Each transform takes the whole term, the failing path and what is known, and yie
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from whynan.fixes._pattern import carrier
 from whynan.fixes._ranges import Ranges, interval
 from whynan.ir.dtype import Format
-from whynan.ir.term import Path, Term, at, is_number, name_of, number, put, term, value_of, walk
+from whynan.ir.term import Path, Term, at, is_number, leaf, name_of, number, put, term, value_of, walk
 
 _HALF = ("float16", "bfloat16")
 _SAFE = {"acos": 0.0, "asin": 0.0, "atanh": 0.0, "exp": 0.0, "acosh": 2.0, "tan": 0.0, "sinh": 0.0, "cosh": 0.0}
@@ -133,14 +135,26 @@ def finite_literals(case: Case) -> Iterator[Change]:
     for rank, words in enumerate(("the format's largest number", "the root of the format's largest number"), 1):
         new = case.whole
         for path, t in walk(case.whole):
-            like = _like(case.whole, path) if path and is_number(t) and abs(value_of(t)) >= case.fmt.max else None
-            if like is not None:
-                new = put(new, path, _mask(like, value_of(t) < 0, root=rank == 2))
+            value = _literal(t)
+            like = _like(case.whole, path) if path and value is not None and abs(value) >= case.fmt.max else None
+            if value is not None and like is not None:
+                new = put(new, path, _mask(like, value < 0, root=rank == 2))
         if new != case.whole:
             yield Change(
                 "finite-mask", new, f"mask with {words} instead of an infinity",
                 "Nothing changes but where everything is masked: there the weights become equal instead of NaN.", rank, exact=True,
             )  # fmt: skip
+
+
+_CONSTANT = re.compile(r"[\w.]+\((-?[\d.]+(?:e[+-]?\d+)?)(?:, [\w.=]+)?\)")
+
+
+def _literal(t: Term) -> float | None:
+    """A literal's value, also where a call gives it a format: `jnp.asarray(-1e10, jnp.float16)`."""
+    if t.op == "number":
+        return value_of(t)
+    found = _CONSTANT.fullmatch(name_of(t)) if t.op == "leaf" else None
+    return float(found[1]) if found else None
 
 
 def _mask(like: Term, negative: bool, *, root: bool) -> Term:
@@ -157,7 +171,7 @@ def _like(whole: Term, path: Path) -> Term | None:
         parent, child = at(whole, path[:end]), path[end]
         beside = [a for i, a in enumerate(parent.args) if i != child and not (parent.op == "where" and i == 0)]
         for candidate in beside:
-            found = next((s for _, s in walk(candidate) if s.op in ("leaf", "move", "opaque")), None)
+            found = next((s for _, s in walk(candidate) if s.op in ("leaf", "move", "opaque") and _literal(s) is None), None)
             if found is not None:
                 return _moved(found)
     return next((s for _, s in walk(whole) if s.op == "leaf"), None)
@@ -185,6 +199,23 @@ def own_epsilons(case: Case) -> Iterator[Change]:
             new = put(new, path, term("sub", term("finfo_eps", like), number(1)))
     if new != case.whole:
         yield Change("own-epsilon", new, "take the epsilon from the format", "The margin becomes the format's own eps.", 2)
+
+
+_SELECTED = re.compile(r"\{0\}\[([^\[\]:]*[A-Za-z_][^\[\]:]*)\]")
+
+
+def masked_mean(case: Case) -> Iterator[Change]:
+    """The mean of a selection as a quotient of sums: `x[m].mean()` becomes `where(m, x, 0).sum() / m.sum().clamp(min=1)`."""
+    for path, t in _around(case):
+        inner = t.args[0] if t.op in ("mean", "sum") and t.args else t
+        selected = _SELECTED.fullmatch(str(inner.attr("text"))) if inner.op == "move" and len(inner.args) == 1 else None
+        if selected is None or t.op != "mean" or t.attrs:
+            continue
+        x, chosen = inner.args[0], leaf(selected[1])
+        total = term("sum", term("where", chosen, x, term("zeros_like", x)))
+        count = term("clamp_min", term("sum", term("dtype_of", chosen, carrier(x) or x)), number(1))
+        says = "Nothing changes but for an empty selection, whose mean becomes 0."
+        yield Change("masked-mean-by-sums", put(case.whole, path, term("div", total, count)), "take the mean by sums", says, 0, exact=True)
 
 
 def input_limits(case: Case) -> Iterator[Change]:
@@ -222,4 +253,4 @@ def reaches(case: Case, t: Term, limit: float) -> bool:
     return bool((interval(t, case.ranges, case.fmt).hi >= limit).any())
 
 
-TRANSFORMS: tuple[Transform, ...] = (double_where, upcast, finite_literals, own_epsilons, exponent_limit, input_limits)
+TRANSFORMS: tuple[Transform, ...] = (double_where, upcast, finite_literals, own_epsilons, exponent_limit, masked_mean, input_limits)
