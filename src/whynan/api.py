@@ -137,10 +137,8 @@ def fixed(
     loss: Any, domains: Mapping[str, Any] | None, named: Mapping[str, Any], options: _Options, framework: str | None = None, name: str = ""
 ) -> tuple[Report, list[Fix]]:
     """The report of a check with the fixes of what it found; the findings hold them too."""
-    try:
-        from whynan.fixing import Job, fixes
-    except ImportError as error:
-        raise WhynanError(f"fixes need {error.name}, which is not installed.", "pip install 'whynan[fix]'") from error
+    from whynan.fixing import Job, fixes  # here, since a check needs none of it
+
     target = _target(loss, framework, name)
     stated = stated_domains(target) if isinstance(loss, str) else declared_by(target.callable)
     given = {**stated, **(domains or {}), **named}

@@ -79,5 +79,5 @@ def _filled(t: Term, args: Mapping[int, Term], attrs: Mapping[str, object]) -> T
         return args["abcdefgh".index(str(t.attr("name")))]
     axis = attrs.get("axis")
     kept = {k: (axis if v == "dim" else v) for k, v in t.attrs}
-    return term(t.op, *(_filled(s, args, attrs) for s in t.args), **kept)  # type: ignore[arg-type]
+    return term(t.op, *(_filled(s, args, attrs) for s in t.args), **kept)
 
