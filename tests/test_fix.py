@@ -113,6 +113,13 @@ def test_where_the_value_must_change_it_is_said_how_much(file: Path) -> None:
             assert not said or "only where the original fails" in said or "on none of" in said
 
 
+def test_probabilities_of_a_model_call_for_logits(file: Path) -> None:
+    file.write_text("import torch\n\n\ndef nll(p):\n    return -torch.log(p).mean()\n")
+    found = whynan.fix(f"{file}:nll", p=whynan.prob(4))
+    assert found[-1].applicability == "advice" and "logits" in found[-1].title and not found[-1].patch
+    assert found[0].applicability != "advice"
+
+
 def test_a_patched_source_is_never_unsafe(file: Path) -> None:
     for fix in fixes(file, "share"):
         file.write_text(LOSSES)

@@ -28,7 +28,8 @@ from whynan.ir.frontend import Program, Run, Trace
 from whynan.ir.graph import FORWARD
 from whynan.ir.term import size
 from whynan.ir.where import Site
-from whynan.patches.change import REVIEW, VERIFIED, Evidence, FileChange, Fix, PatchError, diff, read_file
+from whynan.patches.advice import advice
+from whynan.patches.change import ADVICE, REVIEW, VERIFIED, Evidence, FileChange, Fix, PatchError, diff, read_file
 from whynan.patches.load import Isolated
 from whynan.patches.read import Context, contexts
 from whynan.patches.source import Source
@@ -269,7 +270,20 @@ def fixes(job: Job, report: Report) -> list[Fix]:
             if not search.found:
                 raise  # else what was found until now is the answer
     ordered = sorted(search.found, key=lambda pair: pair[0])
-    return [fix for _, fix in ordered][:MOST_SHOWN]
+    return [*(fix for _, fix in ordered[:MOST_SHOWN]), *_advice(job, report)]
+
+
+def _advice(job: Job, report: Report) -> Iterator[Fix]:
+    """What to change outside the loss, if that is better than any change of it."""
+    place = next((f.site for f in report.findings if f.cause in _FROM_PROBABILITIES and f.site is not None), None)
+    text = _text(Path(place.file)) if place is not None else None
+    if place is None or text is None:
+        return
+    around = contexts(Source(text), job.program.framework, (place.line, place.column), (place.end_line, place.end_column))
+    given = [n for n, d in job.domains.items() if d.kind == "prob" and d.grad]
+    said = advice(around[0], given) if around else ""
+    if said:
+        yield Fix(said, ADVICE, "", Evidence("", 0, 0, None, "", "", None, ("the change is outside the loss",)))
 
 
 def _origin(job: Job, report: Report) -> tuple[Original, Trace]:
@@ -313,6 +327,7 @@ def _true(point: Any) -> float:
     return float(point.exact) if point.exact is not None and np.isfinite(point.exact) else float(np.sum(point.run.loss.astype(np.float64)))
 
 
+_FROM_PROBABILITIES = frozenset({"log-of-zero", "epsilon-rounds-away", "epsilon-removed-by-compiler"})
 _WRITTEN_OUT = "write the library's call out"
 _PLAIN = frozenset({"neg", "mean", "sum", "cast", "move", "opaque", "detach"})  # around a context, these offer no further change
 

@@ -76,10 +76,10 @@ class Difference:
     """What a changed program does on the same points.
 
     `failing` is a run in which it is not finite (None if there is none; with one, nothing else is looked at), `first_failing` its position
-    among the points. `largest` is the largest relative difference of the loss where the original is well defined, on `compared` points, of
-    which `mended` made the original fail. `changed` are the points where it is more than rounding (each with the new value), `away` those at
-    which the new value is not the true one where the original fails (at an edge too), or rounding alone moves it as much. `dead` are
-    the inputs whose gradient has become 0 where it was not.
+    among the points. `largest` is the largest relative difference of the loss where the original is well defined, on `compared` points,
+    of which `mended` made the original fail. `changed` are the points where it is more than rounding (each with the new value), `away`
+    those at which the new value is not the true one where the original fails (at an edge too), or rounding alone moves it as much.
+    `dead` are the inputs whose gradient has become 0 where it was not.
     """
 
     failing: Run | None = None

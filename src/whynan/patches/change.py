@@ -121,7 +121,7 @@ class Evidence:
         said = {
             "safe": "checked again on the same inputs: proven finite, gradients included",
             "undecided": "checked again on the same inputs: no failure was found, but finiteness is not proven",
-            "": "not checked: the loss cannot be loaded with this change",
+            "": "not checked",
         }
         found = [said.get(self.verdict, f"checked again: {self.verdict}")]
         if self.difference is not None and not self.changed:
