@@ -6,7 +6,7 @@ A pattern is a term's text. One capital letter is a variable: it matches any ter
 
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from whynan.ir.term import Term, parse
 
@@ -45,8 +45,8 @@ def rewrite(name: str, left: str, right: str, **facts: object) -> Rule:
 class Guard:
     """A change at a failing operation that keeps the value wherever `changes` does not say otherwise.
 
-    `causes` are those it is made for (empty: any). `exact` says that the value changes nowhere where the old one is finite, `alive`
-    that the gradient reaches the inputs there too. The lower `rank`, the earlier it is proposed.
+    `causes` are those it is made for (empty: any). `exact` says that the value changes nowhere where the old one is
+    finite, or by less than can be seen. The lower `rank`, the earlier it is proposed. `nonnegative` as in a `Rule`.
     """
 
     name: str
@@ -58,7 +58,6 @@ class Guard:
     exact: bool = False
     rank: int = 5
     nonnegative: str = ""
-    formats: tuple[str, ...] = field(default=())
 
 
 def guard(name: str, left: str, right: str, title: str, changes: str = "", causes: str = "", **facts: object) -> Guard:

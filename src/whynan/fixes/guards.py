@@ -33,7 +33,6 @@ _NORM = "norm-grad-at-zero sqrt-grad-at-zero div-by-zero zero-over-zero"
 _POW = "pow-grad-at-zero pow-domain masked-branch-gradient"
 _EDGE = "inverse-trig-domain inverse-trig-grad-at-edge rounding-out-of-domain epsilon-rounds-away masked-branch-gradient"
 _INF = "zero-times-inf masked-branch-gradient inf-minus-inf all-masked-softmax"
-_EXP = "exp-overflow masked-branch-gradient inf-over-inf zero-times-inf inf-minus-inf product-overflow sum-overflow"
 
 LOGARITHMS: tuple[Guard, ...] = tuple(
     row

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from whynan.fixes._pattern import carrier
-from whynan.fixes._ranges import Ranges, interval
+from whynan.fixes._ranges import Ranges
 from whynan.ir.dtype import Format
 from whynan.ir.term import Path, Term, at, is_number, leaf, name_of, number, put, term, value_of, walk
 
@@ -246,11 +246,6 @@ def _around(case: Case) -> Iterator[tuple[Path, Term]]:
     yield from walk(at(case.whole, case.path), case.path)
     for end in range(len(case.path) - 1, -1, -1):
         yield case.path[:end], at(case.whole, case.path[:end])
-
-
-def reaches(case: Case, t: Term, limit: float) -> bool:
-    """Whether a term may be as large as that."""
-    return bool((interval(t, case.ranges, case.fmt).hi >= limit).any())
 
 
 TRANSFORMS: tuple[Transform, ...] = (double_where, upcast, finite_literals, own_epsilons, exponent_limit, masked_mean, input_limits)
