@@ -101,6 +101,13 @@ def test_a_name_that_nothing_reads_any_more_goes() -> None:
     assert change(text, "torch.log(p)", "logsigmoid(x)") == "import torch\n\n\ndef f(x):\n    return torch.nn.functional.logsigmoid(x)\n"
 
 
+def test_a_function_of_the_same_name_is_left_alone() -> None:
+    other = "class B:\n    def f(self, x):\n        p = x + 1\n        return x\n"
+    text = f"import torch\n\n\nclass A:\n    def f(self, x):\n        p = torch.sigmoid(x)\n        return torch.log(p)\n\n\n{other}"
+    out = change(text, "torch.log(p)", "logsigmoid(x)")
+    assert out.endswith(other) and "torch.sigmoid" not in out
+
+
 def test_a_name_that_is_still_read_stays() -> None:
     text = "import torch\n\n\ndef f(x):\n    p = torch.sigmoid(x)\n    return torch.log(p) + p\n"
     out = change(text, "torch.log(p)", "logsigmoid(x)")

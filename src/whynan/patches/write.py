@@ -42,7 +42,7 @@ def rewritten(context: Context, new: Term) -> str:
         edits.append(_edit(source, node, own.spell(at(new, path))))
     text = _imported(_edited(source.text, edits), speller.missing)
     names = {w.named for w in context.written.values() if w.named}
-    text = _pruned(text, names, source.function(context.root))
+    text = _pruned(text, names, source, source.function(context.root))
     try:
         ast.parse(text)
     except SyntaxError as error:
@@ -210,13 +210,13 @@ def _imported(text: str, modules: set[str]) -> str:
     return text[:where] + "".join(f"import {m}{newline}" for m in sorted(modules)) + text[where:]
 
 
-def _pruned(text: str, names: set[str], function: Function) -> str:
-    """The text without the assignments to these names that nothing reads any more."""
-    name = getattr(function, "name", "")
-    for _ in range(len(names)):
+def _pruned(text: str, names: set[str], before: Source, function: Function) -> str:
+    """The text without the assignments to these names, in this function of the old source, that nothing reads any more."""
+    position = next((k for k, f in enumerate(_functions(before)) if f is function), -1)
+    for _ in range(len(names) if position >= 0 else 0):
         source = Source(text)
         try:
-            functions = [n for n in ast.walk(source.tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.name == name]
+            functions = _functions(source)[position : position + 1]
         except SyntaxError:
             return text
         found = [s for f in functions for s in _unread(source, f, names)]
@@ -227,6 +227,12 @@ def _pruned(text: str, names: set[str], function: Function) -> str:
         end = text.find("\n", end) + 1 or len(text)
         text = text[:start] + text[end:]
     return text
+
+
+def _functions(source: Source) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All functions, in the order in which they stand: a change inside one does not alter it."""
+    found = [n for n in ast.walk(source.tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return sorted(found, key=lambda f: (f.lineno, f.col_offset))
 
 
 def _unread(source: Source, function: ast.FunctionDef | ast.AsyncFunctionDef, names: set[str]) -> Iterator[ast.stmt]:
