@@ -147,6 +147,12 @@ def test_in_memory(file: Path) -> None:
     assert found[0].applicability == "verified" and str(file).lstrip("/") in found[0].patch.replace("a/losses.py", str(file).lstrip("/"))
 
 
+def test_a_clamp_that_acts_before_the_original_fails_is_not_verified(file: Path) -> None:
+    file.write_text("import torch\n\n\ndef growth(x):\n    return torch.exp(x).mean()\n")
+    for fix in whynan.fix(f"{file}:growth", x=whynan.real(4)):
+        assert "clamp" not in fix.patch or fix.applicability == "needs-review", str(fix)
+
+
 def test_a_planted_wrong_change_is_not_verified(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proposal that is finite but has another value, called equivalent by a wrong rule, is found out by the comparison."""
     from whynan import fixing

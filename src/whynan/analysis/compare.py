@@ -21,6 +21,7 @@ TRIED = 48  # inputs of the kind that a search tries
 STEPS = tuple(10.0**-k for k in range(1, 46, 3))  # distances from a witness, relative to the size of the domain
 PERTURBED = 6  # times that an input is moved a little, to see how much the original's value means
 BASES, SWEPT = 2, 9  # inputs from which one element is moved across its domain, and in how many steps
+HALVED = 16  # times that the way to a witness is halved, to find where the original begins to fail
 ULPS = 32  # so many units in the last place (of the loss's usual size) count as the same value
 
 
@@ -110,6 +111,9 @@ def original(
     for base in [inputs for inputs, run in seen if _all_finite(run)][-BASES:]:
         for inputs in _sweeps(domains, base, rng):
             note(inputs)
+        for witness in witnesses[:2]:
+            for inputs in _inside(domains, base, witness, execute):
+                note(inputs)
     search(note, domains, seed=seed, evaluations=TRIED)
     subnormal = _flushing(trace.graph)
     points = tuple(Point(inputs, run, _exact(trace.graph, inputs), _edge(subnormal, inputs, run)) for inputs, run in seen)
@@ -153,6 +157,28 @@ def _reach(domain: Domain) -> float:
 def _ordinary(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
     for _ in range(8):
         yield {n: sample.ordinary(d, rng) for n, d in domains.items()}
+
+
+def _inside(domains: Mapping[str, Domain], base: Inputs, witness: Inputs, execute: Callable[[Inputs], Run]) -> Iterator[Inputs]:
+    """Points just inside the region where the original is finite, on the way from a finite input to a witness: there guards act first."""
+
+    def between(share: float) -> Inputs:
+        return {n: _mixed(domains[n], base[n], w, share) for n, w in witness.items()}
+
+    low, high = 0.0, 1.0
+    if not _all_finite(execute(between(low))):
+        return
+    for _ in range(HALVED):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _all_finite(execute(between(middle))) else (low, middle)
+    for back in (0.0, 0.01, 0.03, 0.1, 0.2):
+        yield between(low * (1 - back))
+
+
+def _mixed(domain: Domain, one: Array, other: Array, share: float) -> Array:
+    if not _moves(domain):
+        return other
+    return sample.project(domain, (1 - share) * one.astype(np.float64) + share * other.astype(np.float64))
 
 
 def _sweeps(domains: Mapping[str, Domain], base: Inputs, rng: np.random.Generator) -> Iterator[Inputs]:
