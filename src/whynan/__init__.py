@@ -10,7 +10,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from whynan.analysis.finding import Finding, Witness
-    from whynan.api import check, explain
+    from whynan.api import check, explain, fix
     from whynan.audits.run import audit
     from whynan.domain.declare import domains
     from whynan.domain.spec import (
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
         unit,
     )
     from whynan.errors import DomainError, FrameworkMissing, OpError, SampleError, TargetError, WhynanError
+    from whynan.patches.change import Evidence, Fix, PatchError
     from whynan.result import Report
 
 _HOMES = {
     "whynan.analysis.finding": ("Finding", "Witness"),
-    "whynan.api": ("check", "explain"),
+    "whynan.api": ("check", "explain", "fix"),
     "whynan.audits.run": ("audit",),
     "whynan.domain.declare": ("domains",),
     "whynan.domain.spec": (
@@ -54,6 +55,7 @@ _HOMES = {
         "unit",
     ),
     "whynan.errors": ("DomainError", "FrameworkMissing", "OpError", "SampleError", "TargetError", "WhynanError"),
+    "whynan.patches.change": ("Evidence", "Fix", "PatchError"),
     "whynan.result": ("Report",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -61,9 +63,12 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Domain",
     "DomainError",
+    "Evidence",
     "Finding",
+    "Fix",
     "FrameworkMissing",
     "OpError",
+    "PatchError",
     "Report",
     "SampleError",
     "TargetError",
@@ -77,6 +82,7 @@ __all__ = [
     "const",
     "domains",
     "explain",
+    "fix",
     "integers",
     "logit",
     "mask",

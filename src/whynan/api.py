@@ -1,4 +1,4 @@
-"""The verbs: whynan.check and whynan.explain. Targets and domains are made ready here and handed to the analysis."""
+"""The verbs: whynan.check, whynan.fix and whynan.explain. Targets and domains are made ready here and handed to the analysis."""
 
 import inspect
 import itertools
@@ -20,6 +20,7 @@ from whynan.frontends.raised import site_of
 from whynan.ir.dtype import FLOATS, Array
 from whynan.ir.frontend import Program
 from whynan.models import Composition, compose, goes_with
+from whynan.patches.change import Fix
 from whynan.report.script import witness_script
 from whynan.result import Report
 from whynan.target import Target, arguments_of, framework_of, instance, load_target, names_used, uses
@@ -133,6 +134,54 @@ def _by_output(target: Target, whole: Target, both: Composition, known: Mapping[
         if fits and not program.run(_example({**given, **guessed}), (), mode).error:
             return guessed
     return {}
+
+
+def fix(
+    loss: Any,
+    /,
+    *,
+    domains: Mapping[str, Any] | None = None,
+    framework: str | None = None,
+    modes: Sequence[str] | str | None = None,
+    dtype: Any = None,
+    budget: float | None = None,
+    seed: int = 0,
+    name: str = "",
+    **named: Any,
+) -> list[Fix]:
+    """Which change of the source keeps this loss and its gradients finite, and what is proven about that change? Best first.
+
+    The loss is checked as by `check`, whose arguments these are; the list is empty if it has no failure. Nothing is changed on disk:
+    `fixes[0].apply()` does that. A fix whose `applicability` is "verified" is proven finite on the same domains and has the original's
+    value wherever that is finite. Raises as `check` does.
+    """
+    return fixed(loss, domains, named, (modes, dtype, budget, seed), framework, name)[1]
+
+
+def fixed(
+    loss: Any, domains: Mapping[str, Any] | None, named: Mapping[str, Any], options: _Options, framework: str | None = None, name: str = ""
+) -> tuple[Report, list[Fix]]:
+    """The report of a check with the fixes of what it found; the findings hold them too."""
+    from whynan.fixing import Job, fixes  # here, since a check needs none of it
+
+    target = _target(loss, framework, name)
+    stated = stated_domains(target) if isinstance(loss, str) else declared_by(target.callable)
+    given = {**stated, **(domains or {}), **named}
+    program = _program(target, options[-1])
+    settings = _settings(program.framework, *options)
+    _refuse_unusual(target, {**arguments_of(target.callable), **given})
+    ready = _with_parameters(program, _domains(program, target.callable, given, settings))
+
+    def checked(changed: Program) -> Report:
+        return Report.of(check_program(changed, ready, settings, _script_of(changed, target.callable, ready, settings.seed), site_of))
+
+    def remade(changed: Any) -> Program:
+        return load(changed, target.name, program.framework, settings.seed)
+
+    report = checked(program)
+    expression = target.name.rpartition(".py:")[2] if ".py:" in target.name else target.name.partition(":")[2]
+    found = fixes(Job(target.callable, expression, program, ready, settings, remade, checked), report)
+    return replace(report, findings=tuple(replace(f, fixes=tuple(found)) if f.kind == "non-finite" else f for f in report.findings)), found
 
 
 def explain(

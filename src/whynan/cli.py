@@ -80,27 +80,38 @@ def whynan_command() -> None:
 
 def _options(command: Command) -> Command:
     """The options that `check` and `explain` share."""
-    for option in reversed(_SHARED):
-        command = option(command)
-    return command
+    return _options_of()(command)
 
 
+def _options_of(*without: str) -> Callable[[Command], Command]:
+    """The shared options, less those that a verb has no use for."""
+
+    def decorate(command: Command) -> Command:
+        for name, option in reversed(_SHARED.items()):
+            command = command if name in without else option(command)
+        return command
+
+    return decorate
+
+
+_NUMBER: click.ParamType[Any] = click.IntRange(0)
+_FORMAT: click.ParamType[Any] = click.Choice(["text", "json"])
 _FILE: click.ParamType[Any] = click.Path(dir_okay=False, path_type=Path)
 _DOMAIN_HELP = 'What an input may be: -d "p=prob(8, 1)". Repeatable.'
 _MODE_HELP = "eager, compile, function, xla, jit, or all. Repeatable, or with commas."
-_SHARED = (
-    click.argument("target"),
-    click.option("-d", "--domain", "domains", multiple=True, metavar="NAME=DOMAIN", help=_DOMAIN_HELP),
-    click.option("--samples", type=click.Path(path_type=Path), metavar="FILE", help="Named arrays: .npz, .safetensors or .pt."),
-    click.option("--framework", type=click.Choice(FRAMEWORKS), help="Where it cannot be found from the target."),
-    click.option("--mode", "modes", multiple=True, metavar="MODE", help=_MODE_HELP),
-    click.option("--dtype", type=click.Choice(_DTYPES), help="Treat the floats of all domains as this dtype."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same report."),
-    click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of the report."),
-    click.option("--output", type=_FILE, metavar="FILE", help="Write the report there, not to stdout."),
-    click.option("--script", type=_FILE, metavar="FILE", help="Write a program that repeats the first failure."),
-    click.option("--traceback", is_flag=True, help="Show the whole traceback of an error."),
-)
+_SHARED = {
+    "target": click.argument("target"),
+    "domain": click.option("-d", "--domain", "domains", multiple=True, metavar="NAME=DOMAIN", help=_DOMAIN_HELP),
+    "samples": click.option("--samples", type=click.Path(path_type=Path), metavar="FILE", help="Named arrays: .npz, .safetensors or .pt."),
+    "framework": click.option("--framework", type=click.Choice(FRAMEWORKS), help="Where it cannot be found from the target."),
+    "mode": click.option("--mode", "modes", multiple=True, metavar="MODE", help=_MODE_HELP),
+    "dtype": click.option("--dtype", type=click.Choice(_DTYPES), help="Treat the floats of all domains as this dtype."),
+    "seed": click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same report."),
+    "format": click.option("--format", "form", type=_FORMAT, default="text", show_default=True, help="Of the report."),
+    "output": click.option("--output", type=_FILE, metavar="FILE", help="Write the report there, not to stdout."),
+    "script": click.option("--script", type=_FILE, metavar="FILE", help="Write a program that repeats the first failure."),
+    "traceback": click.option("--traceback", is_flag=True, help="Show the whole traceback of an error."),
+}
 
 
 @whynan_command.command()
@@ -134,6 +145,31 @@ def check(
         report = _api().check(loaded.callable, domains=given, **wanted, **passed)
     _deliver(report, **options)
     return exit_code(report, strict=strict)
+
+
+@whynan_command.command()
+@_options_of("script")
+@click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time for the search, per mode.")
+@click.option("--apply", is_flag=False, flag_value=0, type=_NUMBER, metavar="[N]", help="Write the best verified fix, or fix N.")
+def fix(target: str, apply: int | None, budget: float | None, **options: Any) -> int:
+    """Which change of the source keeps the loss TARGET and its gradients finite, and what is proven about it?
+
+    Shows unified diffs, best first, each with its evidence. Exit code 0 if there is nothing to fix or a fix was applied, else 1.
+    """
+    _writable(options)
+    loaded = _loaded(target)
+    with _progress(f"looking for fixes of {target}"), _silent():
+        passed = _passed(loaded, options)
+        chosen = (passed["modes"], passed["dtype"], budget, passed["seed"])
+        report, fixes = _api().fixed(loaded.callable, _domains(loaded, options), {}, chosen, passed["framework"], passed["name"])
+    _deliver_fixes(report, fixes, options["form"], options["output"])
+    if apply is None:
+        return exit_code(report)
+    if not exit_code(report):
+        return 0
+    _chosen(fixes, apply).apply()
+    click.echo(f"whynan: fix {apply or 1} is written.", err=True)
+    return 0
 
 
 @whynan_command.command()
@@ -284,7 +320,7 @@ def _constants(domains: Mapping[str, Any]) -> dict[str, Any]:
 
 def _writable(options: Mapping[str, Any]) -> None:
     """Refuse files that cannot be written before the work is done rather than after it."""
-    for file in (options["output"], options["script"]):
+    for file in (options["output"], options.get("script")):
         if file is None:
             continue
         if not file.parent.is_dir():
@@ -316,6 +352,36 @@ def _text(report: Any, form: str, stream: TextIO | None) -> str:
 
     shown = render(report, color=False) if stream is None or not stream.isatty() else render(report, Console(file=stream))
     return shown.rstrip("\n") + "\n"
+
+
+def _deliver_fixes(report: Any, fixes: Sequence[Any], form: str, output: Path | None) -> None:
+    """Write the fixes: as text, or as the report's JSON, whose findings hold them."""
+    if form == "json":
+        text = _text(report, form, None)
+    else:
+        from rich.console import Console
+
+        from whynan.report.fixes import render_fixes
+
+        on_screen = output is None and sys.stdout.isatty()
+        text = render_fixes(report, fixes, Console(file=sys.stdout)) if on_screen else render_fixes(report, fixes, color=False)
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _chosen(fixes: Sequence[Any], number: int) -> Any:
+    """The fix to apply: by number from 1, or the best verified one for 0."""
+    if number > len(fixes):
+        raise WhynanError(f"there is no fix {number}: {len(fixes)} found.", "Choose one of those shown.")
+    if number:
+        return fixes[number - 1]
+    verified = [f for f in fixes if f.applicability == "verified" and f.patch]
+    if not verified:
+        raise WhynanError("no verified fix was found, and nothing was written.", "Read the others and choose one with --apply N.")
+    return verified[0]
 
 
 def _write_script(report: Any, file: Path) -> None:

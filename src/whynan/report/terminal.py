@@ -35,7 +35,7 @@ _OPEN_SHOWN = 10
 
 def render(report: Report, console: Console | None = None, width: int | None = None, color: bool | None = None) -> str:
     """The report as text of at most `width` columns (the console's, or 100 where there is none), in colour if the console has it."""
-    page = _page(console, width, color)
+    page = new_page(console, width, color)
     _headline(page, report)
     for finding in _text.ordered(report):
         _finding(page, finding)
@@ -48,7 +48,7 @@ def render_findings(
     findings: Iterable[Finding], console: Console | None = None, width: int | None = None, color: bool | None = None
 ) -> str:
     """Findings alone, as `lint` has them, with a count at the end."""
-    page = _page(console, width, color)
+    page = new_page(console, width, color)
     findings = list(findings)
     for finding in findings:
         _finding(page, finding)
@@ -61,7 +61,7 @@ def render_findings(
 # ---------------------------------------------------------------- the page
 
 
-class _Page:
+class Page:
     """Lines under construction: a width, an encoding, and the console that turns styles into escape codes."""
 
     def __init__(self, width: int, color: bool, encoding: str) -> None:
@@ -117,14 +117,15 @@ class _Page:
             self.prose(text, style, indent=_LABEL + 2, first=head)
 
 
-def _page(console: Console | None, width: int | None, color: bool | None) -> _Page:
+def new_page(console: Console | None, width: int | None, color: bool | None) -> Page:
+    """An empty page of a console's width and colours, or of those given."""
     screen = console or Console(legacy_windows=False)
     if color is None:
         color = screen.is_terminal and screen.color_system is not None and not screen.no_color
     if width is None:
         known = console is not None or screen.is_terminal or os.environ.get("COLUMNS", "").isdigit()
         width = min(screen.width, _WIDEST) if known else _DEFAULT_WIDTH
-    return _Page(width, color, screen.encoding)
+    return Page(width, color, screen.encoding)
 
 
 def _wrapped(text: str, room: int) -> list[str]:
@@ -141,14 +142,14 @@ def _wrapped(text: str, room: int) -> list[str]:
 # ---------------------------------------------------------------- the parts of a report
 
 
-def _headline(page: _Page, report: Report) -> None:
+def _headline(page: Page, report: Report) -> None:
     word = report.verdict.upper()
     style = _VERDICT_STYLES.get(report.verdict, "bold")
     page.prose(_text.headline(report), "bold", indent=len(word) + 2, first=(word + "  ", style))
     page.prose(_text.context_text(report), "dim", indent=len(word) + 2 if page.width >= _NARROW else 2)
 
 
-def _finding(page: _Page, finding: Finding) -> None:
+def _finding(page: Page, finding: Finding) -> None:
     text = words(finding.cause)
     page.line()
     heading = f"{finding.severity}[{finding.cause}]"
@@ -175,7 +176,7 @@ def _chain(finding: Finding) -> list[str]:
     return [f"{place}: {b}{_text.step_text(step)}" for place, b, step in zip(places, backward, finding.chain, strict=True)]
 
 
-def _open_sites(page: _Page, sites: tuple[Open, ...]) -> None:
+def _open_sites(page: Page, sites: tuple[Open, ...]) -> None:
     if not sites:
         return
     page.line()
@@ -188,7 +189,7 @@ def _open_sites(page: _Page, sites: tuple[Open, ...]) -> None:
     page.field("to try", _text.to_try(sites))
 
 
-def _proof(page: _Page, report: Report) -> None:
+def _proof(page: Page, report: Report) -> None:
     page.line()
     page.prose(_text.proof_title(report), "bold")
     page.field("sites", [_text.counts_text(report)] if report.sites.get("total") else [])
@@ -205,7 +206,7 @@ def _proof(page: _Page, report: Report) -> None:
 # ---------------------------------------------------------------- source lines
 
 
-def _source(page: _Page, finding: Finding, site: Site) -> None:
+def _source(page: Page, finding: Finding, site: Site) -> None:
     lines = excerpt(site)
     digits = max(len(str(line.number or "")) for line in lines)
     side = " " * digits + " |"
@@ -222,7 +223,7 @@ def _source(page: _Page, finding: Finding, site: Site) -> None:
     page.line((side, "dim"))
 
 
-def _parts(page: _Page, line: Line) -> tuple[str, str, str]:
+def _parts(page: Page, line: Line) -> tuple[str, str, str]:
     """The text before the marked part, the marked part, and the text after it, safe to show."""
     before, marked, after = line.text[: line.start], line.text[line.start : line.end], line.text[line.end :]
     return page.clean(before), page.clean(marked), page.clean(after)
@@ -254,7 +255,7 @@ def _tail(text: str, room: int) -> str:
     return _head(text[::-1], room)[::-1]
 
 
-def _source_line(page: _Page, line: Line, parts: tuple[str, str, str], side: str) -> None:
+def _source_line(page: Page, line: Line, parts: tuple[str, str, str], side: str) -> None:
     before, marked, after = parts
     if line.number is None:
         page.line((f"{side} {before}{marked}{after}", "dim"))

@@ -1,0 +1,278 @@
+"""How a changed program differs from the original one: its values against a run of the original without rounding, its gradients.
+
+The inputs are those that a search would try, the witnesses of the failures, and points ever closer to the witnesses, where a guard acts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from whynan.analysis.evaluate import evaluate, finite
+from whynan.analysis.search import Inputs, search
+from whynan.domain import sample
+from whynan.domain.spec import Domain
+from whynan.errors import OpError
+from whynan.ir.dtype import Array, Float64, flushed, from_ordinal, ordinal
+from whynan.ir.frontend import Run, Trace
+from whynan.ir.graph import Graph
+
+TRIED = 48  # inputs of the kind that a search tries
+STEPS = tuple(10.0**-k for k in range(1, 46, 3))  # distances from a witness, relative to the size of the domain
+PERTURBED = 6  # times that an input is moved a little, to see how much the original's value means
+BASES, SWEPT = 2, 9  # inputs from which one element is moved across its domain, and in how many steps
+HALVED = 16  # times that the way to a witness is halved, to find where the original begins to fail
+ULPS = 32  # so many units in the last place (of the loss's usual size) count as the same value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """One input with what the original gives there.
+
+    `run` is by the real framework, `exact` the loss without rounding (None where that is not known). `edge`: an output is finite thanks to
+    subnormal numbers only, the remainder below the format's smallest normal one; on hardware that takes them for zero it is not.
+    """
+
+    inputs: Inputs
+    run: Run
+    exact: float | None
+    edge: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Original:
+    """The original on all points; `eps` is the spacing of its format at 1 and `scale` the usual size of its loss."""
+
+    points: tuple[Point, ...]
+    eps: float
+    scale: float
+    execute: Callable[[Inputs], Run]
+    domains: Mapping[str, Domain]
+    known_noise: dict[int, float] = field(default_factory=dict)
+
+    def noise(self, position: int) -> float:
+        """How far the original's value moves when its inputs move below what their format tells apart: less than this says nothing.
+
+        The moves are by one unit in the last place and by eps squared of the domain's size, which numbers of that size do not hold.
+        Infinite where the original fails on such a neighbour.
+        """
+        if position not in self.known_noise:
+            self.known_noise[position] = self._noise(self.points[position])
+        return self.known_noise[position]
+
+    def _noise(self, p: Point) -> float:
+        rng = np.random.default_rng(0)
+        here, far = _number(p.run.loss), 0.0
+        for k in range(PERTURBED):
+            moved = _nudged if k % 2 else lambda d, v, r: _moved(d, v, self.eps**2, r)
+            run = self.execute({n: moved(self.domains[n], v, rng) for n, v in p.inputs.items()})
+            if not _all_finite(run):
+                return np.inf
+            far = max(far, abs(_number(run.loss) - here))
+        return far
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Difference:
+    """What a changed program does on the same points.
+
+    `failing` is a run in which it is not finite (None if there is none; with one, nothing else is looked at), `first_failing` its position
+    among the points. `largest` is the largest relative difference of the loss where the original is well defined, on `compared` points,
+    of which `mended` made the original fail. `changed` are the points where it is more than rounding (each with the new value), `away`
+    those at which the new value is not the true one where the original fails (at an edge too), or rounding alone moves it as much.
+    `dead` are the inputs whose gradient has become 0 where it was not.
+    """
+
+    failing: Run | None = None
+    first_failing: int = -1
+    compared: int = 0
+    largest: float = 0.0
+    changed: tuple[tuple[Point, float], ...] = ()
+    away: tuple[tuple[Point, float], ...] = ()
+    mended: int = 0
+    dead: tuple[str, ...] = ()
+
+
+def original(
+    execute: Callable[[Inputs], Run], trace: Trace, domains: Mapping[str, Domain], witnesses: Sequence[Inputs], eps: float, seed: int
+) -> Original:
+    """Run the original on all points."""
+    seen: list[tuple[Inputs, Run]] = []
+
+    def note(inputs: Inputs) -> Run:
+        run = execute(inputs)
+        if not run.error:
+            seen.append((inputs, run))
+        return run
+
+    rng = np.random.default_rng(seed)
+    for inputs in [*witnesses, *_nearby(domains, witnesses, rng), *_ordinary(domains, rng)]:
+        note(inputs)
+    for base in [inputs for inputs, run in seen if _all_finite(run)][-BASES:]:
+        for inputs in _sweeps(domains, base, rng):
+            note(inputs)
+        for witness in witnesses[:2]:
+            for inputs in _inside(domains, base, witness, execute):
+                note(inputs)
+    search(note, domains, seed=seed, evaluations=TRIED)
+    subnormal = _flushing(trace.graph)
+    points = tuple(Point(inputs, run, _exact(trace.graph, inputs), _edge(subnormal, inputs, run)) for inputs, run in seen)
+    sizes = [abs(p.exact) for p in points if p.exact is not None and np.isfinite(p.exact)]
+    return Original(points, eps, float(np.median(sizes)) if sizes else 1.0, execute, domains)
+
+
+def _nudged(domain: Domain, value: Array, rng: np.random.Generator) -> Array:
+    """The value with each element moved to a neighbouring number of its format, or left."""
+    if not _moves(domain):
+        return value
+    steps = ordinal(domain.format, value.astype(np.float64)) + rng.integers(-1, 2, value.shape)
+    return sample.project(domain, from_ordinal(domain.format, steps))
+
+
+def _nearby(domains: Mapping[str, Domain], witnesses: Sequence[Inputs], rng: np.random.Generator) -> Iterator[Inputs]:
+    for witness in witnesses[:2]:
+        for step in STEPS:
+            moved = {
+                n: w.astype(np.float64) + step * _reach(domains[n]) * rng.normal(size=w.shape)
+                for n, w in witness.items()
+                if _moves(domains[n])
+            }
+            yield {n: sample.project(domains[n], moved[n]) if n in moved else w for n, w in witness.items()}
+
+
+def _moved(domain: Domain, value: Array, step: float, rng: np.random.Generator) -> Array:
+    if not _moves(domain):
+        return value
+    return sample.project(domain, value.astype(np.float64) + step * _reach(domain) * rng.normal(size=value.shape))
+
+
+def _moves(domain: Domain) -> bool:
+    return domain.format.is_float and domain.value is None and domain.kind not in ("binary", "onehot")
+
+
+def _reach(domain: Domain) -> float:
+    return float(min(abs(domain.high - domain.low), 1e3))
+
+
+def _ordinary(domains: Mapping[str, Domain], rng: np.random.Generator) -> Iterator[Inputs]:
+    for _ in range(8):
+        yield {n: sample.ordinary(d, rng) for n, d in domains.items()}
+
+
+def _inside(domains: Mapping[str, Domain], base: Inputs, witness: Inputs, execute: Callable[[Inputs], Run]) -> Iterator[Inputs]:
+    """Points just inside the region where the original is finite, on the way from a finite input to a witness: there guards act first."""
+
+    def between(share: float) -> Inputs:
+        return {n: _mixed(domains[n], base[n], w, share) for n, w in witness.items()}
+
+    low, high = 0.0, 1.0
+    if not _all_finite(execute(between(low))):
+        return
+    for _ in range(HALVED):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _all_finite(execute(between(middle))) else (low, middle)
+    for back in (0.0, 0.01, 0.03, 0.1, 0.2):
+        yield between(low * (1 - back))
+
+
+def _mixed(domain: Domain, one: Array, other: Array, share: float) -> Array:
+    if not _moves(domain):
+        return other
+    return sample.project(domain, (1 - share) * one.astype(np.float64) + share * other.astype(np.float64))
+
+
+def _sweeps(domains: Mapping[str, Domain], base: Inputs, rng: np.random.Generator) -> Iterator[Inputs]:
+    """From an input on which the original is finite: one element at a time across its domain, so that nothing else fails beside it."""
+    for name, domain in domains.items():
+        if not _moves(domain) or not base[name].size:
+            continue
+        for value in [*np.linspace(domain.low, domain.high, SWEPT), *sample.special_values(domain)[:SWEPT]]:
+            moved = base[name].astype(np.float64)
+            moved.flat[int(rng.integers(moved.size))] = value
+            yield {**base, name: sample.project(domain, moved)}
+
+
+def _exact(graph: Graph, inputs: Inputs) -> float | None:
+    """The loss without rounding; None where an operation has no record or Python code would have taken another path."""
+    values = _values(graph, inputs, wide=True)
+    loss = next((values[o.node] for o in graph.outputs if o.kind == "loss"), None) if values else None
+    return None if loss is None else float(np.sum(np.asarray(loss, np.float64)))
+
+
+def _values(graph: Graph, inputs: Inputs, *, wide: bool) -> list[Array | None]:
+    """All values of the graph; none if it does not hold for these inputs."""
+    try:
+        values = evaluate(graph, inputs, wide=wide)
+    except OpError:  # another number of elements than was recorded
+        return []
+    for look in graph.assumptions:
+        seen = values[look.node]
+        if seen is None or not bool(((seen >= look.low) & (seen <= look.high)).all()):
+            return []
+    return values
+
+
+def _flushing(graph: Graph) -> Graph:
+    """The same program on hardware that takes subnormals for zero."""
+    return replace(graph, nodes=tuple(replace(n, format=flushed(n.format)) for n in graph.nodes))
+
+
+def _edge(graph: Graph, inputs: Inputs, run: Run) -> bool:
+    if not _all_finite(run):
+        return False
+    values = _values(graph, inputs, wide=False)
+    outputs = [values[o.node] for o in graph.outputs] if values else []
+    return any(v is not None and not finite(v) for v in outputs)
+
+
+def _all_finite(run: Run) -> bool:
+    return not run.error and finite(run.loss) and all(finite(g) for g in run.gradients.values())
+
+
+def difference(before: Original, execute: Callable[[Inputs], Run]) -> Difference:
+    """Run a changed program on the points of the original."""
+    largest, compared, mended = 0.0, 0, 0
+    changed: list[tuple[Point, float]] = []
+    away: list[tuple[Point, float]] = []
+    still: set[str] = set()
+    for position, p in enumerate(before.points):
+        run = execute(p.inputs)
+        if not _all_finite(run):
+            return Difference(run, position)
+        new, old = _number(run.loss), _number(p.run.loss)
+        true = p.exact if p.exact is not None and np.isfinite(p.exact) else old
+        fails = p.edge or not _all_finite(p.run)
+        still |= _dead(p.run, run)
+        if not np.isfinite(true):
+            continue
+        known = bool(np.isfinite(old))
+        allowed = max(ULPS * before.eps * max(abs(true), before.scale), 3 * abs(old - true) if known else 0.0)
+        error = min(abs(new - true), abs(new - old)) if known else abs(new - true)
+        differs = error > allowed
+        noise = before.noise(position) if differs and not fails else 0.0
+        if differs and (fails or error <= 2 * noise):
+            away.append((p, new))
+            continue
+        compared += 1
+        mended += fails
+        largest = max(largest, abs(new - true) / max(abs(true), before.scale, 1e-300))
+        changed += [(p, new)] if differs else []
+    return Difference(None, -1, compared, largest, tuple(changed), tuple(away), mended, tuple(sorted(still)))
+
+
+def _number(x: Array) -> float:
+    return float(np.sum(x.astype(np.float64)))
+
+
+def _dead(old: Run, new: Run) -> set[str]:
+    """The inputs by which the gradient is 0 now where it was finite and not 0."""
+    found: set[str] = set()
+    for name, g in old.gradients.items():
+        if name not in new.gradients:
+            found.add(name)
+            continue
+        a: Float64 = g.astype(np.float64)
+        b: Float64 = new.gradients[name].astype(np.float64)
+        if bool((np.isfinite(a) & (a != 0) & (b == 0)).any()):
+            found.add(name)
+    return found
