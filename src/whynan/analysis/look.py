@@ -1,0 +1,75 @@
+"""Where branch and prune looks closer, and with how many boxes."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from whynan.analysis.branch import prune
+from whynan.analysis.cones import cones_of
+from whynan.analysis.left import what_is_left
+from whynan.analysis.state import BOXES, State, bounds_at, may_be_nonfinite
+from whynan.domain.interval import Bounds, meet
+from whynan.ir.graph import Node
+from whynan.ops._opdef import known
+
+# ops whose result can be finite although an input is not
+SELECTIVE = frozenset({"where", "minimum", "maximum", "clamp", "nan_to_num", "relu", "index", "gather", "pow", "xlogy"})
+
+PASS = 64  # boxes that a pass through a cone counts for, beside those that it evaluates: a long program has many places to look at
+MOST_A_LOOK, LEAST_A_LOOK = 4096, 256  # boxes for one look: most decide within a hundred boxes or never
+PATIENCE = MOST_A_LOOK  # boxes without a decision after which looks become short
+
+
+def worth_a_look(state: State, node: Node, is_output: bool) -> bool:
+    """Whether splitting may show finite what the plain run could not: a danger that starts here, or a choice between inputs."""
+    b = state.bounds[node.id]
+    if b is None or not node.inputs or not b.nonfinite.any() or state.charged >= state.budget or not known(node.op):
+        return False
+    if not state.view.elementwise(state.view.root(node.id)):
+        return False
+    fresh = all(not may_be_nonfinite(state, i) for i in node.inputs)
+    return fresh or is_output or node.op in SELECTIVE or _vanishes(state, node)
+
+
+def worth_deciding(state: State, node: Node) -> bool:
+    """Whether splitting may show that a condition that Python code looks at has one outcome only."""
+    b = bounds_at(state, node.id)
+    return bool((b.lo < b.hi).any()) and state.charged < state.budget and state.view.elementwise(state.view.root(node.id))
+
+
+def _vanishes(state: State, node: Node) -> bool:
+    """A product with something that may be zero, a quotient by something that may be infinite: a mask at work."""
+    if node.op not in ("mul", "div"):
+        return False
+    return any(bool(b.may_zero.any() or b.may_inf.any()) for b in (state.bounds[i] for i in node.inputs) if b is not None)
+
+
+def look_closer(state: State, node: Node, undecided: Callable[[Bounds], np.ndarray]) -> None:
+    """Narrow the node's bounds by branch and prune until no element is `undecided`, or keep the ranges that stay open."""
+    nonfinite = node.format.is_float
+    root = state.view.root(node.id)
+    inputs = set(state.view.graph.inputs.values())
+    for cone in cones_of(state.view, root):
+        found = prune(state.view, state.facts, cone, undecided, _allowance(state))
+        state.boxes += found.boxes
+        cost = found.boxes + PASS * found.passes
+        state.charged += cost
+        before = state.bounds[node.id]
+        assert before is not None
+        state.bounds[node.id] = meet(before, found.bounds, node.format)
+        if found.decided:
+            state.left.pop(node.id, None)
+            return
+        state.wasted += cost
+        if not nonfinite:  # no input fails because a condition has two outcomes
+            continue
+        state.left[node.id] = what_is_left(state.view, found)
+        hints = [{v[0]: r for v, r in box.items() if v[0] in inputs} for box in found.left]
+        state.hints += [h for h in hints if h]
+
+
+def _allowance(state: State) -> int:
+    """The boxes for one look: a larger budget buys longer ones; they become short where many have decided nothing."""
+    share = state.budget / BOXES
+    patient = min(MOST_A_LOOK * share, PATIENCE * share - state.wasted)
+    return int(min(max(patient, LEAST_A_LOOK), state.budget - state.charged))

@@ -1,0 +1,142 @@
+"""The bounds of one node, from those of its inputs and from what is known about pairs of values."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from whynan.analysis.conditions import chosen_by
+from whynan.analysis.contracted import contracted
+from whynan.analysis.guarded import guarded
+from whynan.analysis.relations import Slack
+from whynan.analysis.state import State
+from whynan.domain.interval import Bounds, entering, make, meet, of_array
+from whynan.ir.dtype import Format, nearest
+from whynan.ir.graph import Node
+from whynan.ops._opdef import bound
+
+
+def bounded(state: State, node: Node, domains: Mapping[int, Bounds]) -> Bounds:
+    """The bounds of a node, given those of its inputs; `domains` has those of the graph's inputs."""
+    if node.id in domains:
+        return entering(domains[node.id], node.format)
+    if node.op == "const":
+        return entering(of_array(node.attrs["value"]), node.format)
+    inputs = [state.bounds[i] for i in node.inputs]
+    result = bound(state.view.calls[node.id], [b for b in inputs if b is not None])
+    state.bounds[node.id] = result
+    return _tighten(state, node, result)
+
+
+def choose(state: State, node: Node) -> None:
+    """A `where` with a condition that is the same everywhere is its operand: `where(isfinite(m), m, 0)` hides no maximum."""
+    if node.op != "where":
+        return
+    condition = state.bounds[node.inputs[0]]
+    if condition is None or condition.may_nan.any():
+        return
+    for selected, end in ((node.inputs[1], 1.0), (node.inputs[2], 0.0)):
+        if bool((condition.lo == end).all() and (condition.hi == end).all()) and state.view.nodes[selected].format.name == node.format.name:
+            state.view.choose(node.id, selected)
+
+
+def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
+    """Narrow a result by what is known about pairs of values."""
+    result = _pair(state, node, result)
+    result = _contracted(state, node, result)
+    if node.op in ("masked_select", "index") and (chosen := chosen_by(state.view, state.bounds, node)) is not None:
+        result = meet(result, chosen, node.format)
+    if node.op == "where" and (difference := guarded(state.view, state.bounds, node)) is not None:
+        result = meet(result, difference, node.format)
+    if node.op == "sum":
+        result = _row_sum(state, node, result)
+    least = state.attained.learn(node, result)
+    return result if least is None else _raised(result, least, node)
+
+
+def _row_sum(state: State, node: Node, result: Bounds) -> Bounds:
+    """The sum along the rows of a simplex: 1, up to the rounding of the row's own elements and of the additions."""
+    found = state.view.reduced(state.view.root(node.id), -2) if state.simplexes else None
+    if found is None or found[0][0] not in state.simplexes:
+        return result
+    (source, axes), names = found
+    if len(names) != 1 or axes.count(names[0]) != 1 or axes[-1] != names[0]:
+        return result
+    fmt = node.format if node.format.eps > state.view.nodes[source].format.eps else state.view.nodes[source].format
+    slack = (4 + state.view.nodes[source].shape[-1]) * fmt.eps
+    return meet(result, make(np.full(result.shape, 1 - slack), np.full(result.shape, 1 + slack), fraction=True))
+
+
+def _contracted(state: State, node: Node, result: Bounds) -> Bounds:
+    """A sum that a compiler may contract: without the rounding of a product it differs from the plain sum by no more than that."""
+    found = contracted(state.view, state.bounds, node)
+    if found is None:
+        return result
+    plain, room = state.bounds[found[0]], found[1]
+    assert plain is not None
+    return meet(result, make(plain.lo - room, plain.hi + room), node.format)
+
+
+def _pair(state: State, node: Node, result: Bounds) -> Bounds:
+    if node.op not in ("sub", "div", "mul", "add") or len(node.inputs) != 2:
+        return result
+    a, b = state.view.inputs(state.view.root(node.id))
+    left, right = state.bounds[a[0]], state.bounds[b[0]]
+    if left is None or right is None or not node.format.is_float:
+        return result
+    if a == b:
+        return _same_operand(node, result, left)
+    if node.op == "sub":
+        return _difference(state, node, result, state.facts.at_most(a, b), state.facts.at_most(b, a))
+    if node.op == "div" and bool((right.lo >= 0).all()):
+        return _quotient(state, node, result, a, b, right)
+    return result
+
+
+def _same_operand(node: Node, result: Bounds, operand: Bounds) -> Bounds:
+    """x - x = 0 and x / x = 1 for finite (nonzero) x; x * x >= 0."""
+    if node.op == "mul":
+        return meet(result, make(0.0, np.inf, nan=True, neg_zero=False))
+    if node.op == "sub" and not operand.nonfinite.any():
+        return make(np.zeros(result.shape), np.zeros(result.shape), neg_zero=False, fraction=False)
+    if node.op == "div" and not operand.nonfinite.any() and not operand.may_zero.any():
+        return make(np.ones(result.shape), np.ones(result.shape), fraction=False)
+    return result
+
+
+def _difference(state: State, node: Node, result: Bounds, below: Slack | None, above: Slack | None) -> Bounds:
+    """a - b <= slack where a <= b (exactly 0 without slack), and the mirror image."""
+    b = state.bounds[node.inputs[1]]
+    a = state.bounds[node.inputs[0]]
+    assert a is not None and b is not None
+    hi = np.asarray(np.inf) if below is None else _room(below, float(b.magnitude.max(initial=0.0)), node.format)
+    lo = np.asarray(-np.inf) if above is None else -_room(above, float(a.magnitude.max(initial=0.0)), node.format)
+    return result if below is None and above is None else meet(result, make(lo, hi, nan=True), node.format)
+
+
+def _room(slack: Slack, magnitude: float, fmt: Format) -> np.ndarray:
+    if slack.relative == 0 and slack.absolute == 0:
+        return np.asarray(0.0)
+    return nearest(fmt, (slack.relative * magnitude + slack.absolute) * (1 + 1e-6))
+
+
+def _quotient(
+    state: State, node: Node, result: Bounds, a: tuple[int, tuple[int, ...]], b: tuple[int, tuple[int, ...]], divisor: Bounds
+) -> Bounds:
+    """a / b <= 1 where a <= b and b >= 0 (a slack adds to it); |a| / b likewise."""
+    least = float(divisor.lo.min(initial=np.inf))
+    magnitude = state.facts.magnitude_at_most(a, b)
+    plain = state.facts.at_most(a, b) if magnitude is None else magnitude
+    if plain is None:
+        return result
+    slack_at_least = plain.absolute / least if plain.absolute and least > 0 else (np.inf if plain.absolute else 0.0)
+    most = 1.0 + (plain.relative + slack_at_least) * (1 + 1e-6) if plain.relative or plain.absolute else 1.0
+    most = float(nearest(node.format, np.nextafter(most, np.inf))) if most > 1 else most
+    limit = make(-most if magnitude is not None else -np.inf, np.inf if divisor.may_zero.any() else most, nan=True)
+    if magnitude is not None and divisor.may_zero.any():
+        limit = make(-np.inf, np.inf, nan=True)
+    return meet(result, limit, node.format)
+
+
+def _raised(result: Bounds, least: float, node: Node) -> Bounds:
+    """The same with all elements at least `least`."""
+    return meet(result, make(least, np.inf, nan=True), node.format)
