@@ -1,13 +1,20 @@
 """Graphs for which bounds were once wrong, each by hand and in its smallest form."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 from tests.soundness.graphs import Case
 from tests.soundness.violations import violations
 
+from whynan.analysis.exact.atoms import TINY, Atoms, logarithm
+from whynan.analysis.exact.limits import Exact
+from whynan.analysis.exact.poly import constant, scaled, times
+from whynan.analysis.propagate import propagate
+from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, between, make, top
 from whynan.ir.dtype import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Array, Format, flushed
 from whynan.ir.graph import Builder, Graph, Output, Shape
@@ -224,3 +231,92 @@ def test_an_unbounded_integer_is_not_split() -> None:
     graph = Graph(tuple(b.nodes), {"n": n}, (Output("loss", "loss", out),))
     samples = {"n": np.array([[5, -3], [1, 2**40], [0, 7]], np.int64)}
     assert not list(violations(Case(graph, {"n": top(INT64, 1)}, samples)))
+
+
+def _exactly(fmt: Format, build: Build, *inputs: tuple[Bounds, Array]) -> str:
+    """What is wrong with what exact arithmetic says of a graph; empty if nothing is."""
+    b = Builder()
+    names = {f"x{k}": b.add("input", (), value.shape[1:], fmt) for k, (_, value) in enumerate(inputs)}
+    out = build(b, *names.values())
+    domains, samples = ({n: pair[k] for n, pair in zip(names, inputs, strict=True)} for k in (0, 1))
+    case = Case(Graph(tuple(b.nodes), names, (Output("loss", "loss", out),)), domains, samples)
+    return "\n".join(map(str, violations(case, ("exact",), others=4)))
+
+
+def test_two_terms_with_one_logarithm_are_two_terms() -> None:
+    """exp(x) exp(y) + exp(x + y) + exp(z) had the logarithm of exp(x + y) + exp(z)."""
+
+    def build(b: Builder, x: int, y: int, z: int) -> int:
+        powers = [b.add("exp", (v,), ROW, FLOAT64) for v in (x, y, b.add("add", (x, y), ROW, FLOAT64), z)]
+        whole = b.add("add", (powers[2], powers[3]), ROW, FLOAT64)
+        more = b.add("add", (b.add("mul", (powers[0], powers[1]), ROW, FLOAT64), whole), ROW, FLOAT64)
+        return b.add("sub", tuple(b.add("log", (v,), ROW, FLOAT64) for v in (more, whole)), ROW, FLOAT64)
+
+    assert not _exactly(FLOAT64, build, *(within(-1, 1, FLOAT64) for _ in "xyz"))
+
+
+def test_a_limit_that_is_flushed_is_zero_in_exact_arithmetic() -> None:
+    """max(x, 1e-38) times 1e38 was held to be at least 1."""
+
+    def build(b: Builder, x: int) -> int:
+        c = b.add("clamp", (x,), ROW, FLUSHED, low=1e-38, high=None)
+        return b.add("mul", (c, b.const(np.float32(1e38).reshape(()), FLUSHED)), ROW, FLUSHED)
+
+    assert not _exactly(FLUSHED, build, within(0, 1, FLUSHED))
+
+
+def test_an_exponent_that_is_computed_is_no_constant() -> None:
+    """(x + 1e3) - x is 1000 in exact arithmetic only, and with 998 less no square's exponent."""
+
+    def build(b: Builder, x: int) -> int:
+        large, less = (b.const(np.float32(c).reshape(()), FLOAT32) for c in (1e3, 998))
+        moved = b.add("sub", (b.add("add", (x, large), ROW, FLOAT32), x), ROW, FLOAT32)
+        exponent = b.add("sub", (moved, less), ROW, FLOAT32)
+        power = b.add("pow", (b.add("add", (x, large), ROW, FLOAT32), exponent), ROW, FLOAT32)
+        square = b.add("square", (b.add("add", (x, large), ROW, FLOAT32),), ROW, FLOAT32)
+        return b.add("sub", (power, square), ROW, FLOAT32)
+
+    assert not _exactly(FLOAT32, build, within(0, 1, FLOAT32))
+
+
+def test_products_in_another_order_lose_more() -> None:
+    """(1e30 1e-20) 1e-20 is 1e-10, and 1e30 (1e-20 1e-20) is 0 where subnormals are flushed."""
+    found = []
+    for order in ((0, 1, 2), (1, 2, 0)):
+        b = Builder()
+        ends = {"x": (0.5e30, 1e30), "y": (1e-21, 1e-20), "z": (1e-21, 1e-20)}
+        inputs = {name: b.add("input", (), (1,), FLUSHED) for name in ends}
+        whole = b.add("concat", tuple(list(inputs.values())[k] for k in order), ROW, FLUSHED, dim=-1)
+        out = b.add("prod", (whole,), (1,), FLUSHED, dims=(-1,))
+        graph = Graph(tuple(b.nodes), inputs, (Output("loss", "loss", out),))
+        domains = {name: between(*pair, FLUSHED, 1) for name, pair in ends.items()}
+        exact = Exact(View(graph), list(propagate(graph, domains, refine=False).bounds)).bounds(out)
+        found.append(-np.inf if exact is None else float(exact.lo.min()))
+    assert max(found) <= 0
+
+
+def test_a_rounded_constant_is_not_taken_for_exact() -> None:
+    """exp of a constant sum that is no float64 was taken for right to 48 bits."""
+    atoms = Atoms()
+    for c in (Fraction(1, 3) + 500, Fraction(0.1) + 555, Fraction(-2, 3) - 590):
+        found = atoms.exp(constant(c))
+        assert found is not None
+        with mpmath.workdps(60):
+            true, value = mpmath.exp(mpmath.mpf(c.numerator) / c.denominator), found.poly[()]
+            assert abs(mpmath.mpf(value.numerator) / value.denominator / true - 1) <= found.relative
+
+
+def test_logarithms_of_fractions_that_are_no_numbers() -> None:
+    for c in (Fraction(10) ** -400, Fraction(10) ** 400, 1 - Fraction(1, 10**20), Fraction(3, 7), Fraction(1)):
+        with mpmath.workdps(60):
+            true = mpmath.log(mpmath.mpf(c.numerator) / c.denominator)
+            assert abs(logarithm(c) - true) <= TINY * (1 + abs(true))
+
+
+def test_what_underflows_is_not_zero() -> None:
+    """1e-200 * 1e-200 * 1e300 is 1e-100: the product of the first two is no float64."""
+    atoms = Atoms()
+    x, y, z = (atoms.leaf(name, lo, hi) for name, lo, hi in (("x", 0.0, 1e-200), ("y", 0.0, 1e-200), ("z", 0.0, 1e300)))
+    low, high = atoms.range(times(times(x, y), z))
+    assert low <= 0 and high >= 1e-100
+    assert atoms.range(scaled(z, Fraction(10) ** -400))[1] >= 1e-100

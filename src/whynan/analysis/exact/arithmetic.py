@@ -4,7 +4,7 @@ Each rule takes the elements, the vertex and its node, and gives the value, or N
 """
 
 from fractions import Fraction
-from math import isfinite
+from math import isfinite, prod
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from whynan.analysis.exact.atoms import TINY
 from whynan.analysis.exact.elements import FIRST, MOST_SUMMED, Elements, Value, lost, negated
 from whynan.analysis.exact.poly import ONE, Poly, constant, plus, rational, rest, scaled, times, total
 from whynan.analysis.view import Vertex
+from whynan.ir.dtype import Format
 from whynan.ir.graph import Node
 
 MOST_CARRIED = 64  # terms of an error that is multiplied out
@@ -127,7 +128,7 @@ def of_pow(elements: Elements, vertex: Vertex, node: Node) -> Value | None:
     """A square or a cube written as a power."""
     parts = elements.inputs(vertex)
     exponent = None if parts is None else parts[1].poly.get(ONE)
-    if parts is None or exponent not in (2, 3) or rest(parts[1].poly)[0]:
+    if parts is None or exponent not in (2, 3) or rest(parts[1].poly)[0] or elements.error(parts[1]):
         return None
     unit = LIBRARY * node.format.eps
     square = multiply(elements, parts[0], parts[0], unit, lost(node.format))
@@ -180,9 +181,15 @@ def of_clamp(elements: Elements, vertex: Vertex, node: Node) -> Value | None:
         if limit is not None and poly is not None:
             if not isinstance(limit, int | float) or not isfinite(limit):
                 return None
-            found = elements.atoms.largest([scaled(poly, sign), constant(sign * float(np.asarray(limit, node.format.numpy)))])
+            found = elements.atoms.largest([scaled(poly, sign), constant(sign * _as_read(limit, node.format))])
             poly = None if found is None else scaled(found, sign)
     return None if poly is None else Value(poly, 0.0, constant(elements.error(parts[0])))
+
+
+def _as_read(limit: float, fmt: Format) -> float:
+    """A limit in its format; zero where it is a subnormal that is flushed."""
+    rounded = float(np.asarray(limit, fmt.numpy))
+    return 0.0 if fmt.flush and abs(rounded) < fmt.tiny else rounded
 
 
 def of_sum(elements: Elements, vertex: Vertex, node: Node) -> Value | None:
@@ -207,19 +214,23 @@ def of_prod(elements: Elements, vertex: Vertex, node: Node) -> Value | None:
     value = None if parts is None or len(parts) > 4 else parts[0]
     for p in parts[1:] if parts is not None else []:
         value = None if value is None else multiply(elements, value, p, unit_of(node), lost(node.format))
-    return value
+    if value is None or parts is None:
+        return None
+    # in another order, what underflows is multiplied by other factors
+    most = prod(max(1.0, elements.atoms.magnitude(p.poly) + elements.error(p)) for p in parts)
+    return Value(value.poly, value.relative, plus(value.absolute, constant(2 * len(parts) * lost(node.format) * most)))
 
 
 def of_cumsum(elements: Elements, vertex: Vertex, node: Node) -> Value | None:
     """The sum up to an index."""
     d = node.attrs["dim"] % len(node.shape)
     place = vertex[1][d]
-    if place < FIRST or set(node.attrs) - {"dim"}:
+    if place < FIRST or set(node.attrs) - {"dim"} or not node.format.is_float:
         return None
     parts = elements.row(vertex, node)
-    return (
-        None if parts is None else add_up(elements, parts[: place - FIRST + 1], len(parts) * unit_of(node), len(parts) * flushed_sum(node))
-    )
+    if parts is None:
+        return None
+    return add_up(elements, parts[: place - FIRST + 1], (len(parts) + 1) * unit_of(node), len(parts) * lost(node.format))
 
 
 def of_matmul(elements: Elements, vertex: Vertex, node: Node) -> Value | None:

@@ -8,7 +8,7 @@ logarithms and maxima are brought to one form first: log(sum(exp(x - m))) + m is
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import exp, inf, isfinite, log, prod, sqrt
+from math import copysign, exp, inf, isfinite, log, prod, sqrt
 from typing import NamedTuple
 
 from whynan.analysis.exact.poly import ONE, Key, Monomial, Poly, atom, common, constant, key, minus, only, plus, rest, scaled, times, total
@@ -16,6 +16,7 @@ from whynan.analysis.exact.poly import ONE, Key, Monomial, Poly, atom, common, c
 TINY = 2.0**-48  # relative error of a few operations in float64
 MOST_MEMBERS = 64
 LARGEST_EXPONENT = 600.0  # beyond it exp is not evaluated in float64
+VANISHING = 2.0**-1022  # numbers in float64 below it may have lost digits, or all
 
 
 class Approximate(NamedTuple):
@@ -71,11 +72,11 @@ class Atoms:
                     for q, w in zip(member.args, member.weights or (Fraction(1),) * len(member.args), strict=True):
                         # the atom is at least q + log w
                         below = self._plain_range(plus(plus(p, atom(mono[0]), -c), q, c))
-                        shift = float(c) * log(w)
+                        shift, slack = float(c) * logarithm(w), TINY * abs(float(c)) * (1 + abs(logarithm(w))) if w != 1 else 0.0
                         if c < 0:
-                            hi = min(hi, below[1] + shift + TINY * abs(shift))
+                            hi = min(hi, below[1] + shift + slack)
                         else:
-                            lo = max(lo, below[0] + shift - TINY * abs(shift))
+                            lo = max(lo, below[0] + shift - slack)
             self._ranges[k] = (lo, hi)
         return self._ranges[k]
 
@@ -89,9 +90,15 @@ class Atoms:
         for mono, c in p.items():
             a, b = self.monomial_range(mono)
             x = float(c)  # OverflowError where it is beyond float64
-            ends = (x * a, x * b)
+            if not (isfinite(a) and isfinite(b)):
+                return -inf, inf
+            if abs(x) < VANISHING:
+                x, a, b = copysign(VANISHING, c.numerator), min(a, 0.0), max(b, 0.0)
+            ends: tuple[float, ...] = (x * a, x * b)
+            if min(map(abs, ends)) < VANISHING:
+                ends = _outward(x, a) + _outward(x, b)
             lo, hi, size = lo + min(ends), hi + max(ends), size + max(map(abs, ends))
-        slack = size * TINY
+        slack = size * (TINY + len(p) * 2.0**-52)
         return (lo - slack, hi + slack) if isfinite(size) else (-inf, inf)
 
     def monomial_range(self, mono: Monomial) -> tuple[float, float]:
@@ -106,7 +113,9 @@ class Atoms:
             one, two = min(one, two), max(one, two)
             if power % 2 == 0 and a.lo < 0 < a.hi:
                 one = 0.0
-            ends = (lo * one, lo * two, hi * one, hi * two)
+            ends: tuple[float, ...] = (lo * one, lo * two, hi * one, hi * two)
+            if min(map(abs, ends)) < VANISHING:
+                ends = _outward(lo, one) + _outward(lo, two) + _outward(hi, one) + _outward(hi, two)
             lo, hi = min(ends), max(ends)
         return (lo, hi) if lo == lo and hi == hi else (-inf, inf)
 
@@ -160,14 +169,14 @@ class Atoms:
         y, c = rest(x)
         if abs(float(c)) > LARGEST_EXPONENT:
             return None
-        factor = Fraction(exp(float(c)))
+        factor, relative = Fraction(exp(float(c))), TINY * (1 + abs(float(c)))  # the constant term is rounded first
         if not y:
-            return Approximate({ONE: factor}, TINY)
+            return Approximate({ONE: factor}, relative)
         lo, hi = self.range(y)
         if hi > LARGEST_EXPONENT:
             return None
         low, high = exp(max(lo, -LARGEST_EXPONENT)) * (1 - TINY) if lo > -LARGEST_EXPONENT else 0.0, exp(max(hi, -700.0)) * (1 + TINY)
-        return Approximate(scaled(self.function("exp", y, low, high), factor), TINY)
+        return Approximate(scaled(self.function("exp", y, low, high), factor), relative)
 
     def _weighted(self, parts: list[Approximate], weights: tuple[Fraction, ...]) -> Approximate:
         poly = total(scaled(p.poly, w) for p, w in zip(parts, weights, strict=True))
@@ -193,7 +202,7 @@ class Atoms:
     def _log_of_product(self, mono: Monomial, c: Fraction) -> tuple[Poly, float] | None:
         if c <= 0:
             return None
-        value = log(c)
+        value = logarithm(c)
         parts = [constant(value)]
         for i in mono:
             a = self.all[i]
@@ -204,22 +213,25 @@ class Atoms:
             if one is None:
                 return None
             parts.append(scaled(one[0], -1 if a.kind == "inv" else 1))
-        return total(parts), TINY * abs(value)
+        return total(parts), 0.0 if c == 1 else TINY * (1 + abs(value))
 
     def _log_of_sum(self, members: list[Poly], weights: list[Fraction]) -> tuple[Poly, float] | None:
         """log(sum of w exp(x)) as a shared part plus an atom; the largest weight stands outside too."""
-        shared, most = common(members), max(weights)
-        parts = sorted(zip(members, weights, strict=True), key=lambda m: sorted(m[0].items()))
+        weight: dict[Key, Fraction] = {}  # terms may have the same logarithm: exp(x) exp(y) and exp(x + y)
+        for x, w in zip(members, weights, strict=True):
+            weight[key(x)] = weight.get(key(x), Fraction(0)) + w
+        shared, most = common(members), max(weight.values())
+        parts = sorted(((dict(k), w) for k, w in weight.items()), key=lambda m: sorted(m[0].items()))
         args, scale = tuple(minus(x, shared) for x, _ in parts), tuple(w / most for _, w in parts)
-        ranges = [(lo + log(w), hi + log(w)) for (lo, hi), w in zip((self.range(x) for x in args), scale, strict=True)]
+        ranges = [(lo + logarithm(w), hi + logarithm(w)) for (lo, hi), w in zip((self.range(x) for x in args), scale, strict=True)]
         top = max(hi for _, hi in ranges)
         if not isfinite(top):
             return None
         lo, hi = max(lo for lo, _ in ranges), top + log(sum(exp(max(hi - top, -700.0)) for _, hi in ranges))
-        slack = TINY * (1 + abs(lo) + abs(hi))
+        slack = 4 * TINY * (1 + abs(lo) + abs(hi))
         name = ("lse", frozenset((key(x), w) for x, w in zip(args, scale, strict=True)))
         new = Atom("lse", args, lo - slack, hi + slack, scale)
-        value = log(most)
+        value = logarithm(most)
         return total([atom(self._intern(name, new)), shared, constant(value)]), TINY * (1 + abs(value))
 
     def reciprocal(self, u: Poly) -> Approximate | None:
@@ -280,3 +292,15 @@ class Atoms:
                 left.remove(one[0][0])
                 return {tuple(left): 1 / one[1]}
         return None
+
+
+def logarithm(c: Fraction) -> float:
+    """log(c) of any positive fraction, up to TINY (1 + |log(c)|): also of those that are no float64."""
+    k = c.numerator.bit_length() - c.denominator.bit_length()
+    return log(c / Fraction(2) ** k) + k * log(2)
+
+
+def _outward(x: float, y: float) -> tuple[float, ...]:
+    """Between which numbers a product lies: one that underflows is above zero still."""
+    end = x * y
+    return (0.0, copysign(VANISHING, x) * copysign(1.0, y)) if abs(end) < VANISHING and x and y else (end,)

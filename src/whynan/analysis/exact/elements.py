@@ -87,7 +87,7 @@ class Elements:
         self.looked += 1
         self._depth += 1
         try:
-            rule = self.rules.get(self.view.op(vertex))
+            rule = self.rules.get(self.view.op(vertex)) if self.view.node(vertex).format.is_float else None  # whole numbers wrap
             found = None if rule is None else rule(self, vertex, self.view.node(vertex))
         except OverflowError:  # a number beyond float64
             found = None

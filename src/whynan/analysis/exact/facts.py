@@ -11,7 +11,7 @@ from math import exp, isfinite, log, sqrt
 
 import numpy as np
 
-from whynan.analysis.exact.atoms import TINY, Atoms
+from whynan.analysis.exact.atoms import TINY, Atoms, logarithm
 from whynan.analysis.exact.poly import ONE, Poly, atom, constant, key, minus, plus, rest, scaled, times, total
 
 MOST_FACTS = 240
@@ -86,9 +86,10 @@ def _lse(atoms: Atoms, i: int) -> Iterator[Poly]:
     a = atoms.all[i]
     n = len(a.args)
     for q, w in zip(a.args, a.weights, strict=True):
-        yield minus(atom(i), plus(q, constant(log(w) - TINY * (1 + abs(log(w))))))
-    middle = sum(log(w) for w in a.weights) / n + log(n)
-    yield minus(atom(i), plus(scaled(total(a.args), Fraction(1, n)), constant(middle - TINY * n * (1 + abs(middle)))))
+        yield minus(atom(i), plus(q, constant(logarithm(w) - TINY * (1 + abs(logarithm(w))))))
+    logs = [logarithm(w) for w in a.weights]
+    middle = sum(logs) / n + log(n) - TINY * n * (1 + sum(map(abs, logs)))
+    yield minus(atom(i), plus(scaled(total(a.args), Fraction(1, n)), constant(middle)))
 
 
 def _exp(atoms: Atoms, i: int) -> Iterator[Poly]:
@@ -103,7 +104,7 @@ def _exp(atoms: Atoms, i: int) -> Iterator[Poly]:
             )
         if lo > -40 and hi > lo:
             bottom, top = exp(lo) * (1 + TINY), exp(hi) * (1 + TINY)
-            slope = Fraction(top - bottom) / (Fraction(hi) - Fraction(lo))
+            slope = (Fraction(top) - Fraction(bottom)) / (Fraction(hi) - Fraction(lo))
             yield minus(plus(constant(top), minus(constant(hi), x), -slope), atom(i))
     for mono, c in x.items():
         if c == -1 and len(mono) == 1 and atoms.kind(mono[0]) == "lse":
@@ -119,7 +120,7 @@ def _row(atoms: Atoms, lse: int, x: Poly) -> Iterator[Poly]:
     powers = [atoms.exp(minus(q, atom(lse))) for q in a.args]
     if all(powers):
         row = total(scaled(p.poly, w) for p, w in zip(powers, a.weights, strict=True) if p)
-        slack = constant(4 * TINY * len(powers))
+        slack = constant(4 * TINY * len(powers) + 2 * sum(p.relative for p in powers if p))
         yield plus(minus(row, constant(1)), slack)
         yield plus(minus(constant(1), row), slack)
 

@@ -52,7 +52,8 @@ def _log_sum(elements: Elements, parts: list[Value], error: float) -> Value | No
     if not all(powers) or not isfinite(worst):
         return None
     found = elements.atoms.log(total(p.poly for p in powers if p))
-    return None if found is None else Value(found[0], 0.0, constant(worst + found[1] + 4 * TINY + error))
+    off = 2 * max(p.relative for p in powers if p)
+    return None if found is None else Value(found[0], 0.0, constant(worst + found[1] + off + 4 * TINY + error))
 
 
 def _kernel(node: Node, terms: int) -> float:
@@ -102,7 +103,7 @@ def of_softmax(elements: Elements, vertex: Vertex, node: Node) -> Value | None:
     if found is None or not worst < 0.5:
         return None
     logarithm = minus(own.poly, found[0])
-    error = constant(2 * worst + found[1] + 4 * TINY)
+    error = constant(2 * worst + found[1] + 2 * max(p.relative for p in powers if p) + 4 * TINY)
     if node.op == "log_softmax":
         kernel = plus(constant(_kernel(node, len(parts))), elements.majorant(logarithm), rational(SHIFTED * node.format.eps))
         return Value(logarithm, 0.0, plus(error, kernel))
@@ -133,7 +134,7 @@ def _root(elements: Elements, u: Value, relative: float, node: Node) -> Value | 
     found = elements.atoms.sqrt(u.poly)
     if found is None or not u.relative < 0.5:
         return None
-    lo = elements.atoms.range(u.poly)[0]
+    lo = elements.atoms.range(u.poly)[0] * (1 - u.relative)
     off = elements.absolute(u)
     moved = min(sqrt(off), off / (2 * sqrt(lo)) * 1.5 if lo > 2 * off else inf)
     return Value(found, u.relative + 2 * relative, constant(moved * (1 + relative) + lost(node.format)))

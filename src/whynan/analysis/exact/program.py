@@ -11,7 +11,7 @@ from whynan.analysis.exact.poly import ONE, Poly
 from whynan.ir.dtype import Float64
 
 PIVOTS = 400
-ROUNDING = 2.0**-44  # of one coefficient, in all that is computed with it
+ROUNDING = 2.0**-52  # of one operation
 
 
 def least(atoms: Atoms, p: Poly, facts: list[Poly]) -> float:
@@ -27,7 +27,9 @@ def least(atoms: Atoms, p: Poly, facts: list[Poly]) -> float:
     left = cost - y @ given
     # every coefficient may be off by some roundings, the constants too
     reach = np.maximum(np.abs(lo), np.abs(hi))
-    slack = ROUNDING * (float((np.abs(cost) + y @ np.abs(given)) @ reach) + abs(float(p.get(ONE, 0))) + float(y @ np.abs(known)))
+    operations = 64 + len(facts) + len(columns)
+    constants = abs(float(p.get(ONE, 0))) + float(y @ np.abs(known))
+    slack = ROUNDING * operations * (float((np.abs(cost) + y @ np.abs(given)) @ reach) + constants)
     return float(p.get(ONE, 0)) - float(y @ known) + float(np.minimum(left * lo, left * hi).sum()) - slack
 
 
