@@ -320,3 +320,15 @@ def test_what_underflows_is_not_zero() -> None:
     low, high = atoms.range(times(times(x, y), z))
     assert low <= 0 and high >= 1e-100
     assert atoms.range(scaled(z, Fraction(10) ** -400))[1] >= 1e-100
+
+
+def test_a_branch_that_is_never_taken_is_not_cut() -> None:
+    """What `where` would select is empty: there was nothing to put the boxes together from."""
+    b = Builder()
+    x = b.add("input", (), (3, 3), FLOAT64)
+    never = b.add("logical_not", (b.add("gt", (x, x), (3, 3), BOOL),), (3, 3), BOOL)
+    zero = b.add("cast", (b.add("sub", (x, x), (3, 3), FLOAT64),), (3, 3), FLOAT64)
+    chosen = b.add("where", (never, b.const(np.float64(0.5).reshape(()), FLOAT64), zero), (3, 3), FLOAT64)
+    out = b.add("rsqrt", (chosen,), (3, 3), FLOAT64)
+    domains = {"x": make(np.zeros((3, 3)), np.ones((3, 3)), neg_zero=True)}
+    assert not list(violations(Case(Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),)), domains, {"x": np.zeros((1, 3, 3))})))

@@ -56,6 +56,7 @@ def cut(box: Box, v: Vertex, points: list[float], fmt: Format) -> Box:
     pieces = [without_nan(p) for p in pieces if not p.empty.all()]
     if b.may_nan.any():  # NaN is a box of its own
         pieces.append(make(np.full(b.shape, np.inf), np.full(b.shape, -np.inf), nan=b.may_nan))
+    pieces = pieces or [b]  # no value at all: what cannot happen is not cut
     return _stack(box, v, Bounds(*(np.stack([getattr(p, field) for p in pieces]) for field in ("lo", "hi", "flags"))))
 
 
@@ -82,6 +83,7 @@ def split(box: Box, v: Vertex, fmt: Format, parts: int) -> Box:
     flags[1:] &= ~NAN  # NaN is a box of its own: only the first part keeps the flag
     pieces = narrow(Bounds(lo, hi, flags), lo, hi, fmt)
     kept = (~pieces.empty | pieces.may_nan).reshape(parts, -1).any(axis=1)
+    kept[0] |= not kept.any()
     return _stack(box, v, Bounds(pieces.lo[kept], pieces.hi[kept], pieces.flags[kept]))
 
 
