@@ -139,11 +139,14 @@ def explored(program: Program, domains: dict[str, Domain], mode: str) -> tuple[c
 def violations(problem: cases.Problem, covered: paths.Covered, tried: list[dict[str, Array]]) -> list[str]:
     """Inputs that take no recorded path, and values outside what was proven of their path."""
     interned: dict[object, int] = {}
-    known = {tuple(paths._looks(p.trace.graph, interned)): p for p in covered.paths}
+    known: dict[object, list[paths.Path]] = {}
+    for p in covered.paths:
+        known.setdefault(tuple(paths._looks(p.trace.graph, interned)), []).append(p)
     out = []
     for inputs in tried:
         trace = problem.capture(inputs)
-        path = known.get(tuple(paths._looks(trace.graph, interned)))
+        alike = known.get(tuple(paths._looks(trace.graph, interned)), [])
+        path = next((p for p in alike if _holds(p, inputs)), None)
         if path is None and len(covered.paths) > 1:
             out.append(f"no path for {inputs}")
         elif path is not None:
@@ -151,6 +154,11 @@ def violations(problem: cases.Problem, covered: paths.Covered, tried: list[dict[
                 if value is not None and not contains(b, value).all():
                     out.append(f"{node.op} of {inputs}")
     return out
+
+
+def _holds(path: paths.Path, inputs: dict[str, Array]) -> bool:
+    """Whether the inputs are among those that the path's proof is about: in one case some are constants."""
+    return all(bool(contains(path.proof.bounds[i], inputs[n]).all()) for n, i in path.trace.graph.inputs.items())
 
 
 def many(domains: dict[str, Domain], count: int) -> list[dict[str, Array]]:
@@ -389,3 +397,40 @@ def test_candidates_are_foreseen_by_the_graph_of_their_path() -> None:
     assert foresee is not None and len(covered.paths) == 2
     tried = [{"x": np.full(4, v, np.float32)} for v in (1.0, 9.5)] + [{"x": np.array([9.5, 9, 9.5, 9.5], np.float32)}]
     assert foresee(tried).fails.tolist() == [False, False, True]
+
+
+def test_whole_numbers_that_wrap_around_take_their_path() -> None:
+    """-1 is 255 as a byte, and the opposite of a byte is no smaller than it: what is known of the result says nothing of its source."""
+
+    def cast(x, k):
+        return torch.log(x * 0).sum() if (k.to(torch.uint8) > 100).all() else x.sum()
+
+    def opposite(x, k):
+        return torch.log(x * 0).sum() if (-k.to(torch.uint8) > 200).all() else x.sum()
+
+    def magnitude(x, k):
+        return torch.log(x * 0).sum() if (k.to(torch.int8).abs() < 0).all() else x.sum()
+
+    for loss, low in ((cast, -1), (opposite, 0), (magnitude, -128)):
+        _, covered = explored(load(loss, "loss"), {"x": whole(2), "k": whynan.integers(low, low + 2, 1)}, "eager")
+        assert not all(p.proof.finite for p in covered.paths) or covered.unproven, loss
+
+
+def test_allclose_is_a_look() -> None:
+    def loss(x):
+        return torch.log(x * 0).sum() if torch.allclose(x, torch.ones(3)) else x.sum()
+
+    assert whynan.check(loss, x=whole(3)).verdict != "safe"
+
+
+def test_a_single_whole_number_in_a_witness() -> None:
+    report = whynan.check(lambda x, k: torch.log(x * k).sum(), x=whole(2), k=whynan.integers(0, 1))
+    assert report.verdict == "unsafe"
+
+
+def test_a_limit_computed_out_of_sight_is_seen_to_vary() -> None:
+    """Two recordings are alike only if their attributes are, too: the limit of a clamp is one."""
+    limits = iter(range(1, 9))
+    program = load(lambda x: x.clamp(max=next(limits)).sum(), "loss")
+    _, covered = explored(program, {"x": whole(2)}, "eager")
+    assert any("computed outside the framework" in o.reason for o in covered.unproven)

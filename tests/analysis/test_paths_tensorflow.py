@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import whynan
@@ -84,3 +85,26 @@ def test_a_number_that_enters_the_loss_leaves_it_undecided() -> None:
 
     report = whynan.check(loss, framework="tensorflow", modes=EAGER, x=X)
     assert report.verdict == "undecided" and "float(tensor)" in reasons(report)
+
+
+@pytest.mark.parametrize("read", [np.max, lambda x: np.asarray(x).max(), lambda x: np.array([x[0], x[1]]).max(), lambda x: np.abs(x).max()])
+def test_what_numpy_reads_is_seen(read: Callable[..., Any]) -> None:
+    """NumPy would take the memory by the buffer protocol, which no Python code sees."""
+
+    def loss(x):
+        return tf.reduce_sum(tf.math.log(x * 0)) if read(x) > 9.999 else tf.reduce_sum(x)
+
+    report = whynan.check(loss, framework="tensorflow", modes=EAGER, x=whynan.real(3, low=-10, high=10))
+    assert report.verdict != "safe"
+    assert memoryview(tf.constant([1.0])).tolist() == [1.0]  # tensors have their buffers again
+
+
+@pytest.mark.slow
+def test_a_case_is_not_excluded_by_a_number_that_wraps_around() -> None:
+    def loss(x, k):
+        if tf.reduce_all(tf.cast(k, tf.uint8) > 100):
+            return tf.reduce_sum(tf.math.log(x * 0))
+        return tf.reduce_sum(x)
+
+    domains = {"x": whynan.real(3, low=-10, high=10), "k": whynan.integers(-1, 1, 1)}
+    assert whynan.check(loss, framework="tensorflow", modes=("function",), domains=domains).verdict == "unsafe"

@@ -177,8 +177,15 @@ class _Facts:
         elif source.is_float:
             if target.is_float and target.eps <= source.eps and target.max >= source.max and target.smallest <= source.smallest:
                 self.learn(x, b)
-        elif self.now(x).magnitude < (2 / target.eps if target.is_float else target.max):
+        elif self.now(x).magnitude < 2 / target.eps if target.is_float else self._fits(x, target):
             self.learn(x, Bounds(b.lo, b.hi, np.asarray(b.flags | ZERO if b.may_zero else b.flags, np.uint8)))
+
+    def _fits(self, i: int, fmt: Format, *, negated: bool = False) -> bool:
+        """Whether each element of the node, a whole number (or its opposite), is a value of the format, so that nothing wraps around."""
+        b = self.now(i)
+        lo, hi = (-b.hi, -b.lo) if negated else (b.lo, b.hi)
+        least = -fmt.max - 1 if fmt.numpy.kind == "i" else 0.0
+        return bool(least <= lo and hi <= fmt.max)
 
     def _decided(self, x: int, b: Bounds) -> None:
         if b.lo == 1:
@@ -216,6 +223,8 @@ class _Facts:
             self.learn(x, make(-limit, limit, nan=True))
 
     def _simple(self, node: Node, x: int, b: Bounds) -> None:
+        if node.op in ("neg", "abs") and not node.format.is_float and not self._fits(x, node.format, negated=True):
+            return
         if node.op == "neg":
             self.learn(x, make(-b.hi, -b.lo, nan=b.may_nan))
         elif node.op == "abs":

@@ -87,7 +87,7 @@ def _at(judge: _Judge, element: tuple[int, ...]) -> None:
 def _only(domain: Domain, array: Array, index: tuple[int, ...]) -> Array:
     """The plain array with the values of another at an index (counted from the last axes where the array has fewer), if it has that."""
     index = index[-array.ndim :] if array.ndim else ()
-    out = sample.plain(domain).copy()
+    out = np.array(sample.plain(domain))  # a single integer comes as a scalar
     if domain.value is not None or any(k >= n for k, n in zip(index, array.shape, strict=False)):
         return array
     out[index] = array[index]

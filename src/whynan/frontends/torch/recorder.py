@@ -345,6 +345,9 @@ class Recorder:
             same = self.builder.add("eq", (a, b), self.builder.shape(a), BOOL)
             everything = self.builder.add("all", (same,), (1,) * len(args[0].shape), BOOL, dims=_all_dims(args[0].ndim))
             self._assume(everything, float(result), float(result), "torch.equal")
+        elif base == "allclose":
+            for t in _tensors(args):
+                self._assume_elements(t, "torch.allclose")
         elif base == "masked_select":
             self._assume_count(call.get("mask").node, args[call.schema.positions.index("mask")], "masked_select")
         elif base == "nonzero":
