@@ -78,6 +78,7 @@ class _Search:
         self.revision.learn(self._constrain(self.start))
         self.points = {v: critical(view, cone, v) for v in cone.leaves}
         self.variables = [v for v in cone.leaves if view.op(v) != "const" and self._splits(v)]
+        self.fixed = {v for v in cone.leaves if v not in self.variables and view.op(v) == "const" and _single(self.start[v])}
         self.spent = self.passes = 0
         self.done: list[Bounds] = []
         self.last: Bounds | None = None
@@ -119,10 +120,11 @@ class _Search:
 
     def _hopeless(self, box: Box) -> bool:
         """Whether single points of the open boxes are undecided themselves: then no splitting of the leaves decides."""
-        few = {v: mapped(b, lambda a: a[:MOST_POINTS]) for v, b in box.items()}
+        few = {v: mapped(b, lambda a: a[:MOST_POINTS]) if b.lo.shape[0] > MOST_POINTS else b for v, b in box.items()}
         n, fmt = count(few), self.formats
-        ends = [{v: point(b, getattr(b, end), fmt[v]) if v in fmt else b for v, b in few.items()} for end in ("lo", "hi")]
-        both = {v: joined([mapped(e[v], lambda a: np.broadcast_to(a, (n, *a.shape[1:]))) for e in ends]) for v in few}
+        moving = {v: b for v, b in few.items() if v not in self.fixed or b is not self.start[v]} or few
+        ends = [{v: point(b, getattr(b, end), fmt[v]) if v in fmt else b for v, b in moving.items()} for end in ("lo", "hi")]
+        both = {**few, **{v: joined([mapped(e[v], lambda a: np.broadcast_to(a, (n, *a.shape[1:]))) for e in ends]) for v in moving}}
         found = self._evaluate(both, back=False)
         bad = self._open(found.root)
         for v in self.revision.decisions:  # the inaccuracy of a library may leave a condition undecided even there
@@ -157,10 +159,15 @@ class _Search:
             lowest = np.where(box[a].may_nan, -np.inf, least(box[a], slack, absolute))
             low = np.maximum(box[a].lo, -most) if absolute else box[a].lo
             box[a], box[b] = (
-                narrow(box[a], low, np.minimum(box[a].hi, most), self.formats[a]),
-                narrow(box[b], np.maximum(box[b].lo, lowest), box[b].hi, self.formats[b]),
+                self._narrowed(a, box[a], low, np.minimum(box[a].hi, most)),
+                self._narrowed(b, box[b], np.maximum(box[b].lo, lowest), box[b].hi),
             )
         return box
+
+    def _narrowed(self, v: Vertex, b: Bounds, lo: np.ndarray, hi: np.ndarray) -> Bounds:
+        """The bounds with these ends; the same object if they are the same, so that nothing is computed anew."""
+        same = lo.shape == hi.shape == b.lo.shape and bool((lo == b.lo).all()) and bool((hi == b.hi).all())
+        return b if same else narrow(b, lo, hi, self.formats[v])
 
     def _open(self, result: Bounds) -> np.ndarray:
         bad = self.undecided(result)
@@ -198,6 +205,11 @@ class _Search:
         else:  # no box is possible: the root is never computed
             hull = make(np.full(shape[1:], np.inf), np.full(shape[1:], -np.inf))
         return Pruned(hull, open_box is None, self.spent, self.passes, left, ranges)
+
+
+def _single(b: Bounds) -> bool:
+    """Whether the bounds hold one number and nothing else, in each element."""
+    return bool((b.lo == b.hi).all()) and not bool(b.may_nan.any())
 
 
 def _constraints(facts: Relations, leaves: Sequence[Vertex]) -> list[tuple[Vertex, Vertex, Slack, bool]]:

@@ -79,5 +79,5 @@ def critical(view: View, cone: Cone, leaf: Vertex) -> list[float]:
         for u in view.inputs(v):
             if view.op(u) == "const" and view.node(u).attrs["value"].size == 1:
                 points.add(float(view.node(u).attrs["value"].reshape(-1)[0]))
-    own = {float(nearest(fmt, p)) for p in points} if fmt.is_float else {p for p in points if p == np.floor(p)}
+    own = set(nearest(fmt, sorted(points)).tolist()) if fmt.is_float else {p for p in points if p == np.floor(p)}
     return sorted(p for p in own if np.isfinite(p))

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from whynan.ir.dtype import Array
-from whynan.ir.graph import Graph, call_of
-from whynan.ops._opdef import known, run
+from whynan.ir.graph import Graph, calls_of
+from whynan.ops._opdef import known, run, run_quietly
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Array], *, wide: bool = False) -> list[Array | None]:
@@ -20,7 +20,7 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array], *, wide: bool = False) -
 
 def fill(graph: Graph, values: Sequence[Array | None], *, wide: bool = False) -> list[Array | None]:
     """The values with the missing ones computed from the others where that is possible."""
-    out: list[Array | None] = list(values)
+    out, calls = list(values), calls_of(graph)
     for node in graph.nodes:
         if out[node.id] is not None:
             continue
@@ -29,7 +29,7 @@ def fill(graph: Graph, values: Sequence[Array | None], *, wide: bool = False) ->
             continue
         inputs = [v for i in node.inputs if (v := out[i]) is not None]
         if known(node.op) and node.op not in ("input", "random") and len(inputs) == len(node.inputs):
-            out[node.id] = run(call_of(graph, node), inputs, wide=wide)
+            out[node.id] = run(calls[node.id], inputs, wide=wide)
     return out
 
 
@@ -48,15 +48,16 @@ def evaluate_many(
     """
     count = len(next(iter(inputs.values())))
     named = {i: inputs[name] for name, i in graph.inputs.items() if name in inputs}
-    out: dict[int, Array] = dict(before or {})
-    for i in nodes:
-        node = graph.nodes[i]
-        if i in named:
-            out[i] = named[i]
-        elif node.op == "const":
-            out[i] = np.broadcast_to(node.attrs["value"], (count, *node.shape))
-        else:
-            out[i] = run(call_of(graph, node), [out[j] for j in node.inputs], wide=wide)
+    out, calls = dict(before or {}), calls_of(graph)
+    with np.errstate(all="ignore"):
+        for i in nodes:
+            node = graph.nodes[i]
+            if i in named:
+                out[i] = named[i]
+            elif node.op == "const":
+                out[i] = np.broadcast_to(node.attrs["value"], (count, *node.shape))
+            else:
+                out[i] = run_quietly(calls[i], [out[j] for j in node.inputs], wide)
     return out
 
 

@@ -5,6 +5,7 @@ goes back through the inverses on the ops' records (`ops._backward`), and across
 """
 
 from dataclasses import dataclass
+from operator import is_
 
 import numpy as np
 
@@ -42,6 +43,9 @@ class Revision:
         self.decisions = self._decisions()
         self.known: Box = {}
         self._all = known
+        self._bounded: dict[Vertex, tuple[list[Bounds], Bounds]] = {}  # what was computed last, and from what
+        self._met: dict[Vertex, tuple[Bounds, Bounds, Bounds | None]] = {}
+        self._entered: dict[Vertex, tuple[Bounds, Bounds]] = {}
 
     def learn(self, box: Box) -> None:
         """Find the inner values of which more is known beforehand than the widest boxes give."""
@@ -70,7 +74,7 @@ class Revision:
 
     def evaluate(self, box: Box, back: bool = True) -> Revised:
         """Values of all boxes, narrowed forward and (with `back`) backward until nothing changes, or a few rounds are done."""
-        values: Box = {v: entering(box[v], self.formats[v]) for v in self.cone.leaves}
+        values: Box = {v: self._entering(v, box[v]) for v in self.cone.leaves}
         given = {v: box[v] for v in self.cone.inner if v in box}
         required = {**self.known, **{v: b if v not in self.known else meet(self.known[v], b) for v, b in given.items()}}
         for _ in range(ROUNDS):
@@ -96,17 +100,37 @@ class Revision:
         values: Box = {v: leaves[v] for v in self.cone.leaves}
         pending, told = set(), set[Vertex]()
         for v in self.cone.inner:
-            values[v] = bound(self.view.calls[v[0]], [values[u] for u in self.view.inputs(v)])
-            if v in required:
-                met = meet(values[v], required[v], self.formats[v])
-                if changed(values[v], met):
-                    values[v] = met
-                    pending.add(v)
+            values[v] = self._bound(v, [values[u] for u in self.view.inputs(v)])
+            if v in required and (met := self._narrower(v, values[v], required[v])) is not None:
+                values[v] = met
+                pending.add(v)
         for pair in self.pairs:
             more = compared(self.view, pair, values)
             values.update(more)
             told |= more.keys()
         return values, pending | told, bool(told)
+
+    # Between passes most leaves stay as they are: what is computed from the same objects as last time is not computed again.
+
+    def _entering(self, v: Vertex, b: Bounds) -> Bounds:
+        last = self._entered.get(v)
+        if last is None or last[0] is not b:
+            last = self._entered[v] = b, entering(b, self.formats[v])
+        return last[1]
+
+    def _bound(self, v: Vertex, inputs: list[Bounds]) -> Bounds:
+        last = self._bounded.get(v)
+        if last is None or not all(map(is_, last[0], inputs)):
+            last = self._bounded[v] = inputs, bound(self.view.calls[v[0]], inputs)
+        return last[1]
+
+    def _narrower(self, v: Vertex, b: Bounds, required: Bounds) -> Bounds | None:
+        """What both allow; None if the first says all of it."""
+        last = self._met.get(v)
+        if last is None or last[0] is not b or last[1] is not required:
+            met = meet(b, required, self.formats[v])
+            last = self._met[v] = b, required, met if changed(b, met) else None
+        return last[2]
 
     def _back(self, values: Box, pending: set[Vertex]) -> bool:
         """Narrow inputs of what is pending, from the root backward, in place; whether any value has changed."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from whynan.domain.interval import Bounds
 from whynan.ir.dtype import Format
-from whynan.ir.graph import Call, Graph, Node, call_of
+from whynan.ir.graph import Call, Graph, Node, calls_of
 from whynan.ops._opdef import OPS
 
 TRANSPARENT = frozenset({"reshape", "permute", "expand", "cast"})
@@ -32,9 +32,9 @@ class View:
         self._inputs: dict[Vertex, tuple[Vertex, ...]] = {}
 
     @cached_property
-    def calls(self) -> list[Call]:
+    def calls(self) -> tuple[Call, ...]:
         """Each node as its op sees it."""
-        return [call_of(self.graph, node) for node in self.nodes]
+        return calls_of(self.graph)
 
     @cached_property
     def live(self) -> list[bool]:

@@ -7,6 +7,7 @@ dimensions (size 1) and axes are negative (-1 is the last), so that an operation
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class Addend:
 SMALL = 1e-3  # up to here a constant counts as an epsilon
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Graph:
     """A whole program: nodes in order, inputs by name, outputs, and what was assumed on the way.
 
@@ -117,6 +118,17 @@ def call_of(graph: Graph, node: Node) -> Call:
     """The node as its op sees it."""
     inputs = [graph.nodes[i] for i in node.inputs]
     return Call(node.op, node.attrs, tuple(n.shape for n in inputs), tuple(n.format for n in inputs), node.shape, node.format)
+
+
+_CALLS: WeakKeyDictionary[Graph, tuple[Call, ...]] = WeakKeyDictionary()
+
+
+def calls_of(graph: Graph) -> tuple[Call, ...]:
+    """All nodes as their ops see them; made once for a graph."""
+    found = _CALLS.get(graph)
+    if found is None:
+        found = _CALLS[graph] = tuple(call_of(graph, node) for node in graph.nodes)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

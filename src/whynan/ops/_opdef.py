@@ -184,6 +184,12 @@ def run(call: Call, arrays: Iterable[Array], *, wide: bool = False) -> Array:
 
     Raises OpError for an op without a record.
     """
+    with np.errstate(all="ignore"):
+        return run_quietly(call, arrays, wide)
+
+
+def run_quietly(call: Call, arrays: Iterable[Array], wide: bool) -> Array:
+    """The same for callers that have silenced NumPy's warnings: for many small runs that is what costs most."""
     op = _OPS.get(call.op)
     if op is None:
         raise OpError(f"the op {call.op!r} is unknown and cannot be run.")
@@ -194,10 +200,9 @@ def run(call: Call, arrays: Iterable[Array], *, wide: bool = False) -> Array:
         ready = [_flushed(a, f) for a, f in zip(ready, call.formats, strict=True)]
     if op.elementwise:
         ready = _aligned(ready, call)
-    with np.errstate(all="ignore"):
-        result = np.asarray(op.evaluate(call, *ready))
-        result = result.astype(np.float64 if wide and call.format.is_float else call.format.numpy, copy=False)
-        return result if wide else _flushed(result, call.format)
+    result = np.asarray(op.evaluate(call, *ready))
+    result = result.astype(np.float64 if wide and call.format.is_float else call.format.numpy, copy=False)
+    return result if wide else _flushed(result, call.format)
 
 
 def _flushed(a: Array, fmt: Format) -> Array:
@@ -217,6 +222,8 @@ def _prepared(a: Array, wide: bool) -> Array:
 def _aligned(arrays: list[Array], call: Call) -> list[Array]:
     """Insert unit dimensions so that batched inputs of different rank broadcast element for element."""
     rank = len(call.shape)
+    if all(len(shape) == rank for shape in call.shapes):
+        return arrays
     out = []
     for a, shape in zip(arrays, call.shapes, strict=True):
         batch = a.shape[: a.ndim - len(shape)]

@@ -10,7 +10,7 @@ from math import isfinite
 
 Monomial = tuple[int, ...]
 Poly = dict[Monomial, Fraction]
-Key = frozenset[tuple[Monomial, Fraction]]
+Key = frozenset[tuple[Monomial, int, int]]
 
 ONE: Monomial = ()
 
@@ -37,9 +37,12 @@ def plus(p: Poly, q: Poly, factor: Fraction | int = 1) -> Poly:
     """p + factor q."""
     out = dict(p)
     for mono, c in q.items():
-        total = out.get(mono, 0) + factor * c
-        if total:
-            out[mono] = Fraction(total)
+        more = c if factor == 1 else -c if factor == -1 else factor * c  # most factors are one of these, and fractions are slow
+        before = out.get(mono)
+        if before is not None:
+            more = before + more
+        if more:
+            out[mono] = more
         else:
             out.pop(mono, None)
     return out
@@ -70,14 +73,14 @@ def times(p: Poly, q: Poly) -> Poly:
     for a, x in p.items():
         for b, y in q.items():
             mono = tuple(sorted(a + b)) if a and b else a or b
-            c = out.get(mono, 0) + x * y
-            out[mono] = Fraction(c)
+            before = out.get(mono)
+            out[mono] = x * y if before is None else before + x * y
     return {mono: c for mono, c in out.items() if c}
 
 
 def key(p: Poly) -> Key:
-    """Something hashable that equals another polynomial's exactly where the two are equal."""
-    return frozenset(p.items())
+    """Something hashable that equals another polynomial's exactly where the two are equal. Pairs of integers hash faster than fractions."""
+    return frozenset((mono, *c.as_integer_ratio()) for mono, c in p.items())
 
 
 def only(p: Poly) -> tuple[Monomial, Fraction] | None:
