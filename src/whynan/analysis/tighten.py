@@ -8,6 +8,7 @@ from whynan.analysis.conditions import chosen_by
 from whynan.analysis.contracted import contracted
 from whynan.analysis.guarded import guarded
 from whynan.analysis.relations import Slack
+from whynan.analysis.rows import length_bound
 from whynan.analysis.state import State
 from whynan.domain.interval import Bounds, entering, make, meet, of_array
 from whynan.ir.dtype import Format, nearest
@@ -47,6 +48,8 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
         result = meet(result, chosen, node.format)
     if node.op == "where" and (difference := guarded(state.view, state.bounds, node)) is not None:
         result = meet(result, difference, node.format)
+    if node.op in ("matmul", "sum", "norm") and (product := length_bound(state.facts, node)) is not None:
+        result = meet(result, product, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
     least = state.attained.learn(node, result)
