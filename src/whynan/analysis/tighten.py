@@ -52,8 +52,8 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
         result = meet(result, product, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
-    least = state.attained.learn(node, result)
-    return result if least is None else _raised(result, least, node)
+    attained = state.attained.learn(node, result)
+    return result if attained is None else meet(result, attained, node.format)
 
 
 def _row_sum(state: State, node: Node, result: Bounds) -> Bounds:
@@ -139,7 +139,3 @@ def _quotient(
         limit = make(-np.inf, np.inf, nan=True)
     return meet(result, limit, node.format)
 
-
-def _raised(result: Bounds, least: float, node: Node) -> Bounds:
-    """The same with all elements at least `least`."""
-    return meet(result, make(least, np.inf, nan=True), node.format)
