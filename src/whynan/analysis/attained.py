@@ -1,18 +1,31 @@
-"""Facts about slices: along these axes at least one element is at least v, or all elements sum to about 1.
+"""Facts about slices: along these axes some element of each slice lies between these ends.
 
-`x - max(x)` attains 0, so `sum(exp(x - max(x)))` is at least 1, whatever x is. A softmax row sums to 1. These facts belong to a
-value and a set of its axes; monotone operations carry them on.
+`x - max(x)` attains 0, so `sum(exp(x - max(x)))` is at least 1, whatever x is. Where each row of a mask has a true element,
+`where(mask, x, -inf)` attains a finite value, and so its log-sum-exp is finite. A fact has an *origin*: values with facts of one origin
+lie between their ends at the same element. Elementwise operations carry facts on, with the other operands anywhere in their bounds.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from whynan.analysis.contracted import contracted
+from whynan.analysis.masks import Dims, met
 from whynan.analysis.view import View
-from whynan.domain.interval import Bounds, make
+from whynan.domain.interval import Bounds, collapse, make, meet
 from whynan.ir.graph import Node
 from whynan.ops._opdef import OPS, bound
 
-Dims = frozenset[int]  # negative axes of the value
+MOST_ORIGINS = 4  # facts that are kept of one value
+MOST_CONSTANTS = 4096  # elements of a constant whose rows are looked at
+
+
+class Origin(NamedTuple):
+    """Where a fact arose: a node, the axes along which its slices run, and which of its facts it is."""
+
+    node: int
+    dims: Dims
+    number: int
 
 
 class Attained:
@@ -20,43 +33,81 @@ class Attained:
 
     def __init__(self, view: View, bounds: list[Bounds | None]) -> None:
         self.view, self.bounds = view, bounds
-        self._least: dict[int, tuple[Dims, float]] = {}  # node -> axes along which some element is at least that
+        self._facts: dict[int, dict[Origin, Bounds]] = {}  # node -> what some element is, as one interval
 
     def copied(self, view: View, bounds: list[Bounds | None]) -> "Attained":
         """The same facts over other bounds of the same graph."""
         other = Attained(view, bounds)
-        other._least = dict(self._least)
+        other._facts = dict(self._facts)
         return other
 
-    def learn(self, node: Node, result: Bounds) -> float | None:
-        """Record what a node's slices attain; return a lower bound for all its elements if the facts of its inputs give one."""
-        found = self._attains(node, result)
-        if found is not None and not result.may_nan.any():
-            self._least[node.id] = found
-        if node.op in ("sum", "amax") and node.inputs:
-            return self._reduced(node)
-        return None
+    def learn(self, node: Node, result: Bounds) -> Bounds | None:
+        """Record what a node's slices attain; return bounds for all its elements if the facts of its inputs give some."""
+        said = self._reduced(node) if node.inputs and self._of(node.inputs[0]) else None
+        if 0 not in node.shape:
+            whole = collapse(result if said is None else meet(result, said), 0)
+            begun = {Origin(node.id, dims, k): _scalar(b) for k, (dims, b) in enumerate(self._begun(node, whole))}
+            facts = {o: b for o, b in {**begun, **self._carried(node)}.items() if not b.may_nan.any() and _says(b, whole)}
+            if facts:
+                self._facts[node.id] = dict(list(facts.items())[:MOST_ORIGINS])
+        return said
 
-    def _attains(self, node: Node, result: Bounds) -> tuple[Dims, float] | None:
-        rank = len(node.shape)
-        if node.op in ("sub", "eq"):
-            found = self._meets_maximum(node)
-            return None if found is None else (found, 0.0 if node.op == "sub" else 1.0)
+    def _of(self, i: int) -> dict[Origin, Bounds]:
+        """The facts of a node, or of the one that computes the same."""
+        return self._facts.get(self.view.representative[i], {})
+
+    def _begun(self, node: Node, whole: Bounds) -> list[tuple[Dims, Bounds]]:
+        """Facts that this node gives by itself; `whole` are the bounds of all its elements."""
         if node.op == "softmax":
             n = node.shape[node.attrs["dim"]]
-            return frozenset({node.attrs["dim"]}), (1.0 / n) * (1 - 64 * node.format.eps) if n else 0.0
-        if node.op in ("expand", "reshape") and node.inputs and self.view.nodes[node.inputs[0]].shape == node.shape:
-            return self._least.get(node.inputs[0])
-        if (sums := contracted(self.view, self.bounds, node)) is not None and sums[0] in self._least:
-            dims, value = self._least[sums[0]]
-            return dims, value - float(sums[1].max(initial=0.0))
+            sure = n and not whole.may_nan
+            return [(frozenset({node.attrs["dim"]}), make((1.0 / n) * (1 - 64 * node.format.eps), 1.0))] if sure else []
+        if node.op == "const":
+            return _of_constant(node.attrs["value"])
+        out = met(self.view, self.bounds, node)
+        if node.op in ("sub", "eq") and (dims := self._meets_maximum(node)) is not None:
+            out.append((dims, make(0.0, 0.0) if node.op == "sub" else make(1.0, 1.0, fraction=False)))
+        return out
+
+    def _carried(self, node: Node) -> dict[Origin, Bounds]:
+        """Facts of the inputs that hold for the result, too."""
+        if not any(self._of(i) for i in node.inputs):
+            return {}
+        first = self._of(node.inputs[0])
+        if node.op in ("expand", "reshape") and self.view.nodes[node.inputs[0]].shape == node.shape:
+            return dict(first)
+        if node.op in ("expand", "reshape", "permute"):
+            return {Origin(node.id, dims, k): b for k, (o, b) in enumerate(first.items()) if (dims := self._moved(node, o.dims))}
+        if (sums := contracted(self.view, self.bounds, node)) is not None:
+            room = float(sums[1].max(initial=0.0))
+            return {o: make(b.lo - room, b.hi + room) for o, b in self._of(sums[0]).items()}
         op = OPS.get(node.op)
-        if op is not None and op.elementwise and op.monotone == (1,) and rank and node.inputs[0] in self._least:
-            dims, value = self._least[node.inputs[0]]
-            point = make(np.full((1,) * rank, value), np.full((1,) * rank, value))
-            image = bound(self.view.calls[node.id], [point])
-            return None if image.may_nan.any() else (dims, float(image.lo.min()))
-        return None
+        if op is None or not op.elementwise:
+            return {}
+        origins = dict.fromkeys(o for i in node.inputs for o in self._of(i))
+        return {o: _scalar(bound(self.view.calls[node.id], [self._at(i, o) for i in node.inputs])) for o in list(origins)[:MOST_ORIGINS]}
+
+    def _at(self, i: int, origin: Origin) -> Bounds:
+        """What an input is at the element that a fact speaks of."""
+        b, rank = self.bounds[i], len(self.view.nodes[i].shape)
+        assert b is not None
+        fact = self._of(i).get(origin)
+        whole = collapse(b, rank)
+        return whole if fact is None else meet(whole, make(fact.lo.reshape((1,) * rank), fact.hi.reshape((1,) * rank)))
+
+    def _moved(self, node: Node, dims: Dims) -> Dims | None:
+        """The axes of slices after dimensions were permuted, added or dropped (those of size 1), or broadcast."""
+        shape, rank = self.view.nodes[node.inputs[0]].shape, len(node.shape)
+        old = {d % len(shape) for d in dims}
+        if node.op == "expand":
+            return dims
+        if node.op == "permute":
+            return frozenset(k - rank for k, a in enumerate(node.attrs["axes"]) if a % rank in old)
+        kept = [d for d, n in enumerate(shape) if n != 1]
+        new = [d for d, n in enumerate(node.shape) if n != 1]
+        if not old <= set(kept) or [shape[d] for d in kept] != [node.shape[d] for d in new]:
+            return None
+        return frozenset(new[kept.index(d)] - rank for d in old)
 
     def _meets_maximum(self, node: Node) -> Dims | None:
         """The axes of an extreme if a node compares x with its own maximum (or minimum): somewhere along them the two are equal."""
@@ -66,8 +117,8 @@ class Attained:
             a, b = b, a
         if view.op(b) != "amax" and (node.op == "sub" or view.op(b) != "amin"):
             return None
-        x = self.bounds[a[0]]
-        if x is None or x.nonfinite.any():
+        x, extreme = self.bounds[a[0]], self.bounds[b[0]]
+        if x is None or x.may_nan.any() or extreme is None or extreme.nonfinite.any():
             return None  # inf - inf is no zero, and NaN equals nothing
         found = view.reduced(b, base=min([-1, *a[1], *b[1]]) - 1)
         if found is None:
@@ -80,12 +131,57 @@ class Attained:
         along = [a[1][k] for k in dims]
         return None if any(x < 0 for x in along) else frozenset(x - rank for x in along)
 
-    def _reduced(self, node: Node) -> float | None:
-        """A maximum, or a sum of non-negative terms, over axes that hold an element of at least v is at least v."""
-        known = self._least.get(node.inputs[0])
-        inner = self.bounds[node.inputs[0]]
-        if known is None or inner is None or not known[0] <= set(node.attrs["dims"]) or 0 in self.view.nodes[node.inputs[0]].shape:
+    def _reduced(self, node: Node) -> Bounds | None:
+        """What a reduction is over axes that hold such an element."""
+        dims = {node.attrs["dim"]} if node.op in ("softmax", "log_softmax") else set(node.attrs.get("dims", ()))
+        shape, inner = self.view.nodes[node.inputs[0]].shape, self.bounds[node.inputs[0]]
+        if not dims or inner is None or 0 in shape:
             return None  # a sum over no slices at all is 0
-        if node.op == "sum" and (inner.may_nan.any() or bool((inner.lo < 0).any())):
-            return None
-        return known[1]
+        dims = {d % len(shape) - len(shape) for d in dims}
+        out: Bounds | None = None
+        for origin, b in self._of(node.inputs[0]).items():
+            said = _reduction(node, b, inner) if origin.dims <= dims else None
+            if said is not None:
+                out = said if out is None else meet(out, said)
+        return out
+
+
+def _reduction(node: Node, b: Bounds, inner: Bounds) -> Bounds | None:
+    """Bounds of a reduction of elements `inner` of which one lies in b."""
+    op, lo, hi = node.op, float(b.lo), float(b.hi)
+    if op in ("any", "all"):
+        zero = bool(b.may_zero)
+        return make(1.0, 1.0) if op == "any" and not zero else make(0.0, 0.0) if op == "all" and lo == hi == 0 else None
+    if op in ("softmax", "log_softmax"):
+        # no row is all -inf: the largest element is finite, and its exponential 1
+        sure = lo > -np.inf and not inner.may_nan.any() and bool((inner.hi < np.inf).all())
+        return None if not sure else make(0.0, 1.0) if op == "softmax" else make(-np.inf, 0.0)
+    if op == "amin":
+        return make(-np.inf, hi, nan=True)
+    if op == "count_nonzero":
+        return None if bool(b.may_zero) else make(1.0, np.inf)
+    if op in ("amax", "logsumexp"):
+        return make(lo, np.inf, nan=True)  # log(sum(exp(x - max))) + max with a sum of at least 1: rounding keeps it at or above max
+    if op == "sum" and not inner.may_nan.any() and bool((inner.lo >= 0).all()):
+        return make(lo, np.inf, nan=True)
+    return None
+
+
+def _says(b: Bounds, whole: Bounds) -> bool:
+    """Whether a fact says more than the bounds of all elements."""
+    return bool(b.lo <= b.hi and (b.lo > whole.lo or b.hi < whole.hi or whole.may_nan or (whole.may_zero & ~b.may_zero)))
+
+
+def _scalar(b: Bounds) -> Bounds:
+    return collapse(b, 0)
+
+
+def _of_constant(value: np.ndarray) -> list[tuple[Dims, Bounds]]:
+    """The axes along which a mask of zeros and ones has a one, or a zero, in each row."""
+    if not 1 < value.size <= MOST_CONSTANTS or value.dtype.kind == "c" or not bool(((value == 0) | (value == 1)).all()):
+        return []
+    out: list[tuple[Dims, Bounds]] = []
+    for d in range(-value.ndim, 0):
+        ends = [end for end in (1, 0) if bool((value == end).any(axis=d).all()) and not bool((value == end).all())]
+        out.extend((frozenset({d}), make(float(end), float(end), fraction=False)) for end in ends)
+    return out

@@ -8,6 +8,7 @@ from whynan.analysis.conditions import chosen_by
 from whynan.analysis.contracted import contracted
 from whynan.analysis.guarded import guarded
 from whynan.analysis.relations import Slack
+from whynan.analysis.rows import length_bound
 from whynan.analysis.state import State
 from whynan.domain.interval import Bounds, entering, make, meet, of_array
 from whynan.ir.dtype import Format, nearest
@@ -47,10 +48,12 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
         result = meet(result, chosen, node.format)
     if node.op == "where" and (difference := guarded(state.view, state.bounds, node)) is not None:
         result = meet(result, difference, node.format)
+    if node.op in ("matmul", "sum", "norm") and (product := length_bound(state.facts, node)) is not None:
+        result = meet(result, product, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
-    least = state.attained.learn(node, result)
-    return result if least is None else _raised(result, least, node)
+    attained = state.attained.learn(node, result)
+    return result if attained is None else meet(result, attained, node.format)
 
 
 def _row_sum(state: State, node: Node, result: Bounds) -> Bounds:
@@ -136,7 +139,3 @@ def _quotient(
         limit = make(-np.inf, np.inf, nan=True)
     return meet(result, limit, node.format)
 
-
-def _raised(result: Bounds, least: float, node: Node) -> Bounds:
-    """The same with all elements at least `least`."""
-    return meet(result, make(least, np.inf, nan=True), node.format)
