@@ -98,7 +98,8 @@ def _check(job: Mapping[str, Any], working: Callable[[], None]) -> dict[str, Any
 def _seed(seed: int) -> None:
     """Make the random weights that a loss is made with the same each time, in the frameworks that are loaded."""
     random.seed(seed)
-    for name, way in (("numpy", "random.seed"), ("torch", "manual_seed"), ("tensorflow", "random.set_seed"), ("keras", "utils.set_random_seed")):
+    ways = {"numpy": "random.seed", "torch": "manual_seed", "tensorflow": "random.set_seed", "keras": "utils.set_random_seed"}
+    for name, way in ways.items():
         if name in sys.modules:
             attrgetter(way)(sys.modules[name])(seed)
 
