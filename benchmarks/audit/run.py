@@ -7,6 +7,7 @@ beside this file are the summary. Packages that are not installed keep their row
 import argparse
 import importlib.util
 import json
+import subprocess
 import sys
 from importlib.metadata import version
 from importlib.resources import files
@@ -44,7 +45,16 @@ def audited(module: str, folder: Path, jobs: int, timeout: float, fresh: bool) -
     done = table.to_data(command.run(name, folder / module, overrides, jobs=jobs, timeout=timeout, fresh=fresh))
     losses = [{key: row[key] for key in _KEPT} for row in done["losses"]]
     known = {SEGMENTATION.partition(".")[0]: version(SEGMENTATION.partition(".")[0])} if module == SEGMENTATION else {}
-    return {"module": module, "versions": {**known, **done["versions"]}, "counts": done["counts"], "losses": losses}
+    return {"module": module, "versions": {**known, **done["versions"]}, "commit": commit(), "counts": done["counts"], "losses": losses}
+
+
+def commit() -> str:
+    """The commit of the code that is run; empty outside a repository."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
+    except OSError:
+        return ""
+    return found.stdout.strip()
 
 
 def page(results: list[dict[str, Any]]) -> str:
@@ -53,13 +63,14 @@ def page(results: list[dict[str, Any]]) -> str:
     asked = total["losses"] - total["excluded"]
     decided = total["safe"] + total["unsafe"]
     lines = [_INTRODUCTION.format(asked=asked, decided=decided, share=decided / asked, **total)]
-    lines += ["| module | version | losses | safe | unsafe | open | excluded | decided |", "|---|---|---|---|---|---|---|---|"]
+    lines += ["| module | version | commit | losses | safe | unsafe | open | excluded | decided |", "|---|---|---|---|---|---|---|---|---|"]
     for r in results:
         n = r["counts"]
         left = n["losses"] - n["safe"] - n["unsafe"] - n["excluded"]
         versions = ", ".join(f"{name} {v}" for name, v in r["versions"].items() if name != "losses")
         lines.append(
-            f"| {r['module']} | {versions} | {n['losses']} | {n['safe']} | {n['unsafe']} | {left} | {n['excluded']} | {n['decided']:.0%} |"
+            f"| {r['module']} | {versions} | {r.get('commit', '')} | {n['losses']} | {n['safe']} | {n['unsafe']} | {left} "
+            f"| {n['excluded']} | {n['decided']:.0%} |"
         )
     for r in results:
         lines += ["", f"## {r['module']}", "", "| loss | verdict | why | on |", "|---|---|---|---|"]
@@ -76,6 +87,7 @@ What `whynan audit MODULE` says of the losses of well-known packages: {decided} 
 `python benchmarks/audit/run.py` repeats it: pages, witness programs and tables land in `whynan-audit/`, the summary here. Inputs that
 inference cannot know are stated in `src/whynan/audits/overrides/`. A verdict is about the domains in the last column, float32, and the
 default modes (PyTorch eager, TensorFlow eager and function, JAX jit); a failure repeated by its program in a fresh process is "confirmed".
+The modules were audited at the commits in the table: a row with several joins answers that a later audit kept from an earlier one.
 `python -m tests.soundness.adversarial.attack --audit whynan-audit/MODULE` attacks each proof with 10,000 evaluations.
 
 """

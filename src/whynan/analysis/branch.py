@@ -8,6 +8,7 @@ Splitting also brings back what intervals forget when a value occurs twice (p an
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -24,6 +25,7 @@ MAX_ROUNDS = 40
 COUNTED = 2.0**53  # beyond it a float64 bound does not name each whole number
 MOST_POINTS = 64  # open boxes whose end points are looked at
 MAX_TRIED = 4  # leaves that compete for the next split
+FEW = 256  # elements of a box that cost no more than one: beyond that a box counts for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,15 @@ class OpenRange:
 class Pruned:
     """What splitting found: bounds of the root over all boxes, whether they are good, how many boxes in how many passes.
 
+    `work` is the number of boxes with those of many elements counted for more.
+
     `left` are the ranges of the leaves in a few boxes that are left open, `open` each leaf's range over all of them.
     """
 
     bounds: Bounds
     decided: bool
     boxes: int
+    work: int
     passes: int
     left: tuple[dict[Vertex, tuple[float, float]], ...]
     open: Mapping[Vertex, OpenRange]
@@ -79,6 +84,8 @@ class _Search:
         self.points = {v: critical(view, cone, v) for v in cone.leaves}
         self.variables = [v for v in cone.leaves if view.op(v) != "const" and self._splits(v)]
         self.fixed = {v for v in cone.leaves if v not in self.variables and view.op(v) == "const" and _single(self.start[v])}
+        elements = np.broadcast_shapes(*(b.lo.shape for b in self.start.values()))
+        self.weight = max(1, prod(elements) // FEW)  # of one box
         self.spent = self.passes = 0
         self.done: list[Bounds] = []
         self.last: Bounds | None = None
@@ -145,7 +152,7 @@ class _Search:
         return sorted(candidates, key=lambda v: (-width(v), v))[:MAX_TRIED]
 
     def _evaluate(self, box: Box, back: bool = True) -> Revised:
-        self.spent += count(box)
+        self.spent += count(box) * self.weight
         self.passes += 1
         return self.revision.evaluate(self._constrain(box), back)
 
@@ -204,7 +211,7 @@ class _Search:
             hull = Bounds(lo[0], hi[0], flags[0])
         else:  # no box is possible: the root is never computed
             hull = make(np.full(shape[1:], np.inf), np.full(shape[1:], -np.inf))
-        return Pruned(hull, open_box is None, self.spent, self.passes, left, ranges)
+        return Pruned(hull, open_box is None, self.spent // self.weight, self.spent, self.passes, left, ranges)
 
 
 def _single(b: Bounds) -> bool:

@@ -9,6 +9,7 @@ from whynan.analysis.cones import cones_of
 from whynan.analysis.left import what_is_left
 from whynan.analysis.state import BOXES, State, bounds_at, may_be_nonfinite
 from whynan.domain.interval import Bounds, meet
+from whynan.ir.dtype import BOOL
 from whynan.ir.graph import Node
 from whynan.ops._opdef import known
 
@@ -17,6 +18,10 @@ SELECTIVE = frozenset({"where", "minimum", "maximum", "clamp", "nan_to_num", "re
 
 PASS = 64  # boxes that a pass through a cone counts for, beside those that it evaluates: a long program has many places to look at
 MOST_A_LOOK, LEAST_A_LOOK = 4096, 256  # boxes for one look: most decide within a hundred boxes or never
+PIECES = 256  # boxes for a function that is given piece by piece, in each round
+ROUNDS = 4
+LARGE = 64.0  # magnitude from which on it is worth to know such a function better
+FINE = 64  # a piece may be so many times narrower than all that the function may be
 PATIENCE = MOST_A_LOOK  # boxes without a decision after which looks become short
 
 
@@ -52,7 +57,7 @@ def look_closer(state: State, node: Node, undecided: Callable[[Bounds], np.ndarr
     for cone in cones_of(state.view, root):
         found = prune(state.view, state.facts, cone, undecided, _allowance(state))
         state.boxes += found.boxes
-        cost = found.boxes + PASS * found.passes
+        cost = found.work + PASS * found.passes
         state.charged += cost
         before = state.bounds[node.id]
         assert before is not None
@@ -66,6 +71,37 @@ def look_closer(state: State, node: Node, undecided: Callable[[Bounds], np.ndarr
         state.left[node.id] = what_is_left(state.view, found)
         hints = [{v[0]: r for v, r in box.items() if v[0] in inputs} for box in found.left]
         state.hints += [h for h in hints if h]
+
+
+def in_pieces(state: State, node: Node) -> None:
+    """Narrow a function of one value that is given piece by piece: `where(x < 1, p(x), q(x))` reads p only where x < 1.
+
+    As long as nothing overflows no danger asks for it; but a spline whose pieces are large outside their own parts makes all that follows
+    too large.
+    """
+    b = bounds_at(state, node.id)
+    if node.op != "where" or not node.format.is_float or not b.finite or float(b.magnitude.max(initial=0.0)) < LARGE:
+        return
+    if state.charged >= state.budget:
+        return
+    for cone in cones_of(state.view, state.view.root(node.id)):
+        if sum(state.view.op(v) != "const" for v in cone.leaves) != 1 or not any(state.view.node(v).format is BOOL for v in cone.inner):
+            continue
+        for _ in range(ROUNDS):  # each knows better how narrow a piece must be
+            before = bounds_at(state, node.id)
+            wide = float((before.hi - before.lo).max(initial=0.0))
+            found = prune(state.view, state.facts, cone, _wider(wide / FINE), PIECES)
+            state.boxes += found.boxes
+            state.charged += found.work + PASS * found.passes
+            now = state.bounds[node.id] = meet(before, found.bounds, node.format)
+            if float((now.hi - now.lo).max(initial=0.0)) > wide / 2:
+                break
+        return
+
+
+def _wider(most: float) -> Callable[[Bounds], np.ndarray]:
+    """Which elements' intervals are wider."""
+    return lambda b: np.asarray(b.hi - b.lo > most)
 
 
 def _allowance(state: State) -> int:

@@ -11,7 +11,7 @@ from whynan.analysis.attained import Attained
 from whynan.analysis.both import of_both_worlds
 from whynan.analysis.conditions import deciding
 from whynan.analysis.exact.limits import Exact
-from whynan.analysis.look import look_closer, worth_a_look, worth_deciding
+from whynan.analysis.look import in_pieces, look_closer, worth_a_look, worth_deciding
 from whynan.analysis.relations import Relations
 from whynan.analysis.sharpen import in_danger, sharpen
 from whynan.analysis.state import BOXES, Ranges, State, bounds_at
@@ -96,6 +96,8 @@ def _passed(
             look_closer(state, node, lambda b: b.nonfinite)
         elif node.id in conditions and worth_deciding(state, node):
             look_closer(state, node, lambda b: b.lo < b.hi)
+        elif sharp:
+            in_pieces(state, node)
         if sharp and in_danger(state, node):
             sharpen(state, node, domains)
     return state

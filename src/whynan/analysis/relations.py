@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from whynan.analysis.view import Vertex, View
+from whynan.analysis.windows import square_of_mean
 from whynan.domain.interval import Bounds
 from whynan.ir.dtype import BFLOAT16, FLOAT32, Format
 
@@ -73,7 +74,7 @@ class Relations:
         return found
 
     def _search(self, a: Term, b: Vertex, depth: int) -> Slack | None:
-        for rule in (_same, _larger_right, _smaller_left, _pairwise, _reduction, _smallest, _roots, _in_order, _cauchy_schwarz):
+        for rule in (_same, _larger_right, _smaller_left, _pairwise, _reduction, _smallest, _roots, _in_order, _cauchy_schwarz, _windowed):
             found = rule(self, a, b, depth)
             if found is not None:
                 return found
@@ -338,6 +339,12 @@ def _cauchy_schwarz(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack |
     largest = max(max(abs(facts.low(x)), abs(facts.high(x))) for x in factors)
     lost = 4 * (terms * largest + 1) * float(np.sqrt(tiny))
     return Slack((4 * terms + 16) * eps, lost) if np.isfinite(largest) and terms * eps < 0.01 else None
+
+
+def _windowed(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
+    """E[x]^2 <= E[x^2] for weighted means: convolutions, pools, means."""
+    found = square_of_mean(facts.view, facts.bounds, a.vertex, b) if a.kind == "id" else None
+    return None if found is None or found.factor > 2 else Slack(max(found.factor - 1, 0.0), found.lost)
 
 
 def _way_to_sizes(facts: Relations, b: Vertex) -> list[Vertex]:

@@ -7,12 +7,14 @@ answer is lost.
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,7 @@ def _check(job: Mapping[str, Any], working: Callable[[], None]) -> dict[str, Any
     from whynan.target import arguments_of, load_module, load_target
 
     load_module(job["module"])
+    _seed(int(job.get("seed") or 0))
     working()
     target = load_target(job["target"])
     takes = arguments_of(target.callable)
@@ -90,6 +93,15 @@ def _check(job: Mapping[str, Any], working: Callable[[], None]) -> dict[str, Any
         confirmed.append(fails(script))
     domains = {name: str(domain) for name, domain in report.domain.items()}
     return {"status": "checked", "report": report.to_dict(), "page": page, "domains": domains, "confirmed": confirmed}
+
+
+def _seed(seed: int) -> None:
+    """Make the random weights that a loss is made with the same each time, in the frameworks that are loaded."""
+    random.seed(seed)
+    ways = {"numpy": "random.seed", "torch": "manual_seed", "tensorflow": "random.set_seed", "keras": "utils.set_random_seed"}
+    for name, way in ways.items():
+        if name in sys.modules:
+            attrgetter(way)(sys.modules[name])(seed)
 
 
 def fails(script: str) -> bool:

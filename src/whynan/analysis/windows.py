@@ -1,0 +1,126 @@
+"""The square of a weighted mean is at most the weighted mean of the squares: why a variance E[x^2] - E[x]^2 is not negative.
+
+By Cauchy and Schwarz (sum w x)^2 <= (sum w) (sum w x^2) for weights w >= 0. So it is for convolutions with a kernel that is not negative,
+pools and means, one after another (a separable kernel), with padding and other moves of elements in between. Along such a chain both
+values are followed as they are computed: m_i^2 <= c q_i + t at each element, with c near the product of the sums of the weights.
+"""
+
+from dataclasses import dataclass
+from math import inf, prod
+from typing import NamedTuple
+
+import numpy as np
+
+from whynan.analysis.view import Vertex, View
+from whynan.domain.interval import Bounds
+from whynan.ir.dtype import Format
+from whynan.ir.graph import Node
+from whynan.ops._opdef import OPS
+
+DEPTH = 24  # operations in one chain
+MOST_ERROR = 0.01  # relative, of one sum
+OUTWARD = 1 + 2.0**-40  # for the float64 arithmetic here
+MOVED_BY_VALUES = frozenset({"sort_values", "topk_values", "kth", "gather", "take_flat", "index", "masked_select"})
+
+
+class Below(NamedTuple):
+    """By how much a square can exceed what it is compared with: m^2 <= factor q + lost."""
+
+    factor: float
+    lost: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """A sum over a window: the most that its weights add up to, how many they are."""
+
+    total: float
+    count: int
+
+
+def square_of_mean(view: View, bounds: list[Bounds | None], square: Vertex, mean: Vertex) -> Below | None:
+    """How far the computed `square` (m * m) of a weighted mean m may exceed the `mean` of squares, with equal weights; None if unknown."""
+    if view.op(square) not in ("square", "mul") or "ulps" in view.node(square).attrs or not view.node(square).format.is_float:
+        return None
+    m, *others = view.inputs(square)
+    if any(u != m for u in others) or m[1] != mean[1] or not _finite(bounds, square[0]):
+        return None
+    found = _followed(view, bounds, mean[0], m[0], DEPTH)
+    if found is None:
+        return None
+    fmt = view.node(square).format
+    return Below(found.factor * (1 + fmt.eps) * OUTWARD, found.lost * (1 + fmt.eps) * OUTWARD + 2 * fmt.tiny)
+
+
+def _followed(view: View, bounds: list[Bounds | None], q: int, m: int, depth: int) -> Below | None:
+    """m^2 <= factor q + lost at each element of two nodes, as computed."""
+    q, m = view.representative[q], view.representative[m]
+    mean, value = view.nodes[q], view.nodes[m]
+    if depth == 0 or mean.shape != value.shape or mean.format is not value.format or not _finite(bounds, q) or not _finite(bounds, m):
+        return None
+    inputs = [view.representative[i] for i in mean.inputs]
+    if mean.op in ("square", "mul") and set(inputs) == {m} and "ulps" not in mean.attrs and mean.format.is_float:
+        return Below(OUTWARD / (1 - mean.format.eps), 4 * mean.format.tiny)
+    if not _same(mean, value) or not mean.inputs or inputs[1:] != [view.representative[i] for i in value.inputs[1:]]:
+        return None
+    before = _followed(view, bounds, mean.inputs[0], value.inputs[0], depth - 1)
+    if before is None or _moves(mean):
+        return before
+    weights = _weights(view, bounds, mean)
+    return None if weights is None else _summed(before, weights, mean.format, _magnitude(bounds, value.inputs[0]))
+
+
+def _same(a: Node, b: Node) -> bool:
+    """Whether two nodes do the same to their inputs."""
+    return a.op == b.op and a.attrs.keys() == b.attrs.keys() and all(np.array_equal(a.attrs[k], b.attrs[k]) for k in a.attrs)
+
+
+def _moves(node: Node) -> bool:
+    """Whether elements only move, or zeros come in between."""
+    if node.op == "pad":
+        return not np.any(node.attrs.get("value", 0))
+    op = OPS.get(node.op)
+    return node.op.startswith("pad_") or (op is not None and op.moves and node.op not in MOVED_BY_VALUES and len(node.inputs) == 1)
+
+
+def _weights(view: View, bounds: list[Bounds | None], node: Node) -> _Weights | None:
+    """The weights of a window sum; None if they may be negative or the node is none."""
+    shape = view.nodes[node.inputs[0]].shape
+    if node.op == "mean" and len(node.inputs) == 1:
+        return _Weights(1.0, prod(shape[d] for d in node.attrs["dims"]))
+    if node.op == "avg_pool":
+        return _Weights(1.0, prod(node.attrs["kernel"]))
+    if node.op != "conv" or node.attrs.get("transposed") or len(node.inputs) != 2:
+        return None
+    kernel = bounds[node.inputs[1]]
+    if kernel is None or kernel.may_nan.any() or not bool((kernel.lo >= 0).all()):
+        return None
+    full = view.nodes[node.inputs[1]].shape
+    total = float(np.broadcast_to(kernel.hi, full).sum(axis=tuple(range(1, len(full)))).max(initial=0.0))
+    return _Weights(total * OUTWARD, prod(full[1:])) if total < inf else None
+
+
+def _summed(before: Below, weights: _Weights, fmt: Format, largest: float) -> Below | None:
+    """What holds after a weighted sum, given what holds of its terms.
+
+    With A = sum w |m|: A^2 <= S sum w m^2 <= S (c sum w q + S t). The computed sums are off by at most e A + l and e (sum w q) + l, for
+    any order of the additions, and by way of a wider format or not.
+    """
+    error = (weights.count + 8) * fmt.eps
+    if not error < MOST_ERROR or not largest < inf:
+        return None
+    lost = (weights.count + 1) * 2 * fmt.tiny * (1 + weights.total)
+    total, size = weights.total, weights.total * largest * (1 + error) + lost
+    factor = (1 + error) ** 2 / (1 - error) * total * before.factor
+    rest = (1 + error) ** 2 * total**2 * before.lost + factor * lost + 2 * size * lost + lost**2
+    return Below(factor * OUTWARD, rest * OUTWARD)
+
+
+def _finite(bounds: list[Bounds | None], i: int) -> bool:
+    b = bounds[i]
+    return b is not None and b.finite
+
+
+def _magnitude(bounds: list[Bounds | None], i: int) -> float:
+    b = bounds[i]
+    return inf if b is None else float(b.magnitude.max(initial=0.0))
