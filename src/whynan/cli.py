@@ -168,8 +168,10 @@ def fix(target: str, apply: int | None, budget: float | None, **options: Any) ->
         return exit_code(report)
     if not exit_code(report):
         return 0
-    _chosen(fixes, apply).apply()
-    click.echo(f"whynan: fix {apply or 1} is written.", err=True)
+    chosen_fix = _chosen(fixes, apply)
+    chosen_fix.apply()
+    number = next(n for n, f in enumerate(fixes, 1) if f is chosen_fix)
+    click.echo(f"whynan: fix {number} is written.", err=True)
     return 0
 
 
