@@ -209,6 +209,14 @@ def test_json(folder, api, capsys):
     assert (told["schema"], told["verdict"]) == ("whynan.report/1", "unsafe")
 
 
+def test_html_and_sarif(folder, api, capsys):
+    api.report = report("unsafe", "error")
+    assert cli.main(["check", "losses.py:focal", "--format", "html"]) == 1
+    assert capsys.readouterr().out.startswith("<!DOCTYPE html>")
+    assert cli.main(["check", "losses.py:focal", "--format", "sarif", "--output", "r.sarif"]) == 1
+    assert json.loads(Path("r.sarif").read_text())["version"] == "2.1.0"
+
+
 def test_output_and_script_files(folder, api, capsys):
     api.report = report("unsafe", "error", script="print('again')\n")
     assert cli.main(["check", "losses.py:focal", "--output", "r.txt", "--script", "again.py"]) == 1

@@ -4,6 +4,7 @@
 loaded or run: one line on stderr · 130: interrupted.
 """
 
+import json
 import os
 import sys
 import threading
@@ -95,7 +96,7 @@ def _options_of(*without: str) -> Callable[[Command], Command]:
 
 
 _NUMBER: click.ParamType[Any] = click.IntRange(0)
-_FORMAT: click.ParamType[Any] = click.Choice(["text", "json"])
+_FORMAT: click.ParamType[Any] = click.Choice(["text", "json", "html", "sarif"])
 _FILE: click.ParamType[Any] = click.Path(dir_okay=False, path_type=Path)
 _DOMAIN_HELP = 'What an input may be: -d "p=prob(8, 1)". Repeatable.'
 _MODE_HELP = "eager, compile, function, xla, jit, or all. Repeatable, or with commas."
@@ -167,8 +168,10 @@ def fix(target: str, apply: int | None, budget: float | None, **options: Any) ->
         return exit_code(report)
     if not exit_code(report):
         return 0
-    _chosen(fixes, apply).apply()
-    click.echo(f"whynan: fix {apply or 1} is written.", err=True)
+    chosen_fix = _chosen(fixes, apply)
+    chosen_fix.apply()
+    number = next(n for n, f in enumerate(fixes, 1) if f is chosen_fix)
+    click.echo(f"whynan: fix {number} is written.", err=True)
     return 0
 
 
@@ -341,11 +344,19 @@ def _deliver(report: Any, form: str, output: Path | None, script: Path | None, *
 
 
 def _text(report: Any, form: str, stream: TextIO | None) -> str:
-    """The report for a stream, in colour and of a terminal's width if the stream is one; for a file if there is none."""
+    """The report in a format; as text for a stream, in colour and of a terminal's width if it is one, or for a file if there is none."""
     if form == "json":
         from whynan.report.json import dumps
 
         return dumps(report).rstrip("\n") + "\n"
+    if form == "html":
+        from whynan.report.html import to_html
+
+        return to_html(report)
+    if form == "sarif":
+        from whynan.report.sarif import to_sarif
+
+        return json.dumps(to_sarif(report), indent=2) + "\n"
     from rich.console import Console
 
     from whynan.report.terminal import render
@@ -355,8 +366,8 @@ def _text(report: Any, form: str, stream: TextIO | None) -> str:
 
 
 def _deliver_fixes(report: Any, fixes: Sequence[Any], form: str, output: Path | None) -> None:
-    """Write the fixes: as text, or as the report's JSON, whose findings hold them."""
-    if form == "json":
+    """Write the fixes: as text, or in one of the report's formats, whose findings hold them."""
+    if form != "text":
         text = _text(report, form, None)
     else:
         from rich.console import Console

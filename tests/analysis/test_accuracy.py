@@ -211,3 +211,13 @@ def test_a_wrong_reference_would_be_noticed():
     (finding,) = found(one_minus_cos, x=REAL)
     x = np.float64(finding.witness.inputs["x"])
     assert float((1 - np.cos(x)).mean()) != pytest.approx(finding.accuracy.exact, rel=1e-14, abs=0)
+
+
+def test_the_region_holds_the_witness() -> None:
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return torch.log(1 + torch.exp(x)).mean()
+
+    report = whynan.check(loss, x=whynan.real(4, low=-30, high=10), accuracy=True)
+    (found,) = [f for f in report.findings if f.kind == "inaccurate"]
+    x = float(found.witness.inputs["x"].astype("float64").mean())
+    assert any(low <= x <= high for low, high in found.accuracy.where["x"])

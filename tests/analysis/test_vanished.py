@@ -39,6 +39,11 @@ def bump(x):
     return (1 - torch.exp(-x * x / 2)).mean()
 
 
+def mixture(z, m, y):
+    lp = -0.5 * ((y[:, None] - m) / (F.softplus(z) + 0.1)) ** 2
+    return -torch.logsumexp(lp, -1).mean()
+
+
 VECTOR = {"x": whynan.logit(8), "t": whynan.binary(8)}
 DEAD: dict[str, tuple[Callable[..., Any], dict[str, Any], str, str, str]] = {
     "softmax": (log_of_softmax, {"x": LOGITS, "t": LABELS}, "saturated-activation", "softmax", "torch.softmax(x, -1)"),
@@ -51,7 +56,18 @@ DEAD: dict[str, tuple[Callable[..., Any], dict[str, Any], str, str, str]] = {
         "torch.tanh(x)",
     ),
     "spelt out": (sigmoid_spelt_out, VECTOR, "saturated-activation", "reciprocal", "1 / (1 + torch.exp(-x.clamp(-80, 80)))"),
-    "underflow": (bump, {"x": whynan.real(8, low=-50, high=50)}, "vanished-gradient", "div", "-x * x / 2"),
+    "a part's weight": (
+        mixture,
+        {
+            "z": whynan.real(4, 3, low=-5, high=5),
+            "m": whynan.const(np.array([[0.0, 9.0, 9.0]] * 4, "float32")),
+            "y": whynan.const(np.zeros(4, "float32")),
+        },
+        "vanished-gradient",
+        "logsumexp",
+        "torch.logsumexp(lp, -1)",
+    ),
+    "underflow": (bump, {"x": whynan.real(8, low=-50, high=50)}, "vanished-gradient", "exp", "torch.exp(-x * x / 2)"),
 }
 
 

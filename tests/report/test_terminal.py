@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from whynan.analysis.finding import Step, Witness
-from whynan.domain.spec import const
+from whynan.domain.spec import const, real
 from whynan.ir.where import Site
 from whynan.report.terminal import render, render_findings
 
@@ -194,3 +195,31 @@ def test_the_headline_names_the_first_step_if_it_is_about_numbers(make_report, m
     site = find_site("torch.log(1 - p)")
     found = make_finding(cause="div-by-zero", op="div", site=site, chain=(Step("div", site, "forward", inputs, "inf"),))
     assert says in headline(make_report(verdict="unsafe", findings=(found,)))
+
+
+def test_what_was_said_of_a_cause_is_not_said_again(make_report, make_finding):
+    step = Step("log", None, "forward", ("0.0",), "-inf")
+    links = [replace(step, output=f"{n} -inf") for n in range(9)]
+    first, second = (make_finding(id=i, chain=tuple(links)) for i in ("f1", "f2"))
+    shown = render(make_report(verdict="unsafe", findings=(first, second)), width=100)
+    assert shown.count("  why  ") == 1
+    assert shown.count("as above") == 1
+    assert shown.count("-> 4 -inf") == 1
+    assert shown.count("-> 8 -inf") == 2  # where it ends is told each time
+    assert "... 6 more" in shown
+
+
+def test_the_same_link_twice_in_a_row_is_one_line(make_report, make_finding):
+    step = Step("add", None, "forward", ("1.0", "inf"), "inf")
+    assert render(make_report(verdict="unsafe", findings=(make_finding(chain=(step, step)),)), width=100).count("add(1.0, inf) -> inf") == 1
+
+
+def test_where_only_a_gradient_fails_it_is_said_by_what_was_differentiated(make_report, make_finding):
+    def shown(loss, **domain):
+        values = {name: np.zeros((), np.float32) for name in domain}
+        witness = Witness(values, np.float32(loss), {name: np.float32(np.nan) for name in domain})
+        return render(make_report(verdict="unsafe", domain=domain, findings=(make_finding(witness=witness),)), width=200)
+
+    assert "by x, y; if one" in shown(1.0, x=real(), y=real())
+    assert "grad=False" not in shown(np.nan, x=real(), y=real())
+    assert "grad=False" not in shown(1.0, x=real())

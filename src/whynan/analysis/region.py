@@ -46,7 +46,7 @@ def region(m: Measure, domains: Mapping[str, Domain], witness: Inputs, seed: int
         if not _varies(d) or sample.huge(d):
             continue
         x = witness[name].astype(np.float64)
-        grid = _grid(d)[::step]
+        grid = np.unique(np.append(_grid(d)[::step], sample.project(replace(d, shape=()), x.mean()).astype(np.float64)))
         for differences in (np.zeros(()), x - x.mean()):
             tries = [{**witness, name: sample.project(d, differences + v)} for v in grid]
             bad = _bad(m, tries)

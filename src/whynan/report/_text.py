@@ -18,6 +18,7 @@ _TINY = 4  # elements: always shown in full
 _SMALL = 8  # elements: shown in full unless a plain value and its exceptions say it shorter
 _LONGEST_TEXT = 70  # characters
 _MOST_LINES = 10
+_OF_GRADIENTS = ("exploding-gradient", "dead-gradient")
 PATH = "path"  # the op of an open site where Python code looks at a value
 _EXCEPTIONS = 4  # elements named one by one besides the plain value
 
@@ -330,6 +331,23 @@ def fix_text(fix: Any) -> str:
 def some(lines: list[str]) -> list[str]:
     """The first lines of many, and how many were left out: a module may have hundreds of parameters."""
     return lines if len(lines) <= _MOST_LINES else [*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} more"]
+
+
+def shortened(lines: list[str], most: int) -> list[str]:
+    """At most so many lines, the last of them always, each only once in a row: what stands between is counted."""
+    once = [line for i, line in enumerate(lines) if i == 0 or line != lines[i - 1]]
+    left_out = len(once) - most
+    return once if left_out < 2 else [*once[: most - 1], f"... {left_out} more", once[-1]]
+
+
+def differentiated(report: Report) -> list[str]:
+    """By what the loss was differentiated, where the trouble is a gradient alone: perhaps it is one that nobody needs."""
+    names = [name for name, d in report.domain.items() if d.grad]
+    about = [f.witness for f in report.findings if f.witness is not None and (f.severity == ERROR or f.kind in _OF_GRADIENTS)]
+    losses = [np.asarray(w.loss).astype(np.float64) for w in about]
+    if len(names) < 2 or not any(loss.size and np.isfinite(loss).all() for loss in losses):
+        return []
+    return [f"by {', '.join(names)}; if one of them is data that nobody trains, say grad=False in its domain"]
 
 
 def count(n: int, what: str) -> str:

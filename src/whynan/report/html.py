@@ -145,7 +145,7 @@ def _open_sites(report: Report) -> str:
         return ""
     items = [f"<li><code>{_escape(_text.open_text(site))}</code>: {_escape(site.reason)}</li>" for site in report.undecided]
     return (
-        f'<section>\n<h2 class="undecided">Undecided: {_text.count(len(items), "site")}</h2>\n'
+        f'<section>\n<h2 class="undecided">Undecided: {_text.count(len(items), "place")}</h2>\n'
         f'<ul>{"".join(items)}</ul>\n<p class="note">{_escape(" ".join(_text.to_try(report.undecided)))}</p>\n</section>\n'
     )
 
@@ -158,6 +158,7 @@ def _proof(report: Report) -> str:
         ("assumed", _list(assumed, code=True) + f'<span class="note">{_escape(_text.ASSUMED)}</span>' if assumed else ""),
         ("fixed", _list(_text.constants(report), code=True)),
         ("scope", _escape(_text.scope_text(report))),
+        ("gradients", _escape(" ".join(_text.differentiated(report)))),
         ("finite", _list(envelope_text(report))),
         ("search", _escape(_text.search_text(report))),
         ("notes", _list(report.notes)),

@@ -31,14 +31,16 @@ _VERDICT_STYLES = {SAFE: "bold green", UNSAFE: "bold red", UNDECIDED: "bold yell
 _SEVERITY_STYLES = {ERROR: "bold red"}
 _WARNING_STYLE = "bold yellow"
 _OPEN_SHOWN = 10
+_LINKS_SHOWN, _LATER_LINKS_SHOWN = 10, 3  # of a chain: of the first finding's, and of any other's
 
 
 def render(report: Report, console: Console | None = None, width: int | None = None, color: bool | None = None) -> str:
     """The report as text of at most `width` columns (the console's, or 100 where there is none), in colour if the console has it."""
     page = new_page(console, width, color)
     _headline(page, report)
+    told: set[str] = set()
     for finding in _text.ordered(report):
-        _finding(page, finding)
+        _finding(page, finding, told, report.modes)
     _open_sites(page, report.undecided)
     _proof(page, report)
     return page.text()
@@ -50,8 +52,9 @@ def render_findings(
     """Findings alone, as `lint` has them, with a count at the end."""
     page = new_page(console, width, color)
     findings = list(findings)
+    told: set[str] = set()
     for finding in findings:
-        _finding(page, finding)
+        _finding(page, finding, told)
     page.line()
     bad = sum(f.severity == ERROR for f in findings)
     page.line((f"{_text.count(bad, 'error')}, {_text.count(len(findings) - bad, 'warning')}" if findings else "Nothing found.", ""))
@@ -149,8 +152,13 @@ def _headline(page: Page, report: Report) -> None:
     page.prose(_text.context_text(report), "dim", indent=len(word) + 2 if page.width >= _NARROW else 2)
 
 
-def _finding(page: Page, finding: Finding) -> None:
-    text = words(finding.cause)
+def _finding(page: Page, finding: Finding, told: set[str], modes: tuple[str, ...] = ()) -> None:
+    """One finding. `told` are the causes explained so far: what was said of one is not said again, and later chains are cut short.
+
+    `modes` are the report's: where there is only one, the headline has named it.
+    """
+    text, known, first = words(finding.cause), finding.cause in told, not told
+    told.add(finding.cause)
     page.line()
     heading = f"{finding.severity}[{finding.cause}]"
     style = _SEVERITY_STYLES.get(finding.severity, _WARNING_STYLE)
@@ -158,15 +166,15 @@ def _finding(page: Page, finding: Finding) -> None:
     if finding.site is not None:
         _source(page, finding, finding.site)
     page.field("what", [finding.message])
-    page.field("why", [text.why] if text.why not in finding.message else [])
+    page.field("why", [text.why] if not known and text.why not in finding.message else [])
     page.field("related", [", ".join(finding.related)] if finding.related else [])
     if finding.witness is not None:
         page.field("input", _text.inputs(finding.witness))
         page.field("gives", _text.gives(finding.witness))
         page.field("exact", _text.exact(finding.witness))
-    page.field("how", _chain(finding))
-    page.field("modes", [", ".join(finding.modes)] if finding.modes else [])
-    page.field("to do", [text.hint])
+    page.field("how", _text.shortened(_chain(finding), _LINKS_SHOWN if first else _LATER_LINKS_SHOWN))
+    page.field("modes", [", ".join(finding.modes)] if finding.modes and len(modes) != 1 else [])
+    page.field("to do", ["as above"] if known else [text.hint])
     page.field("fix", [_text.fix_text(fix) for fix in finding.fixes])
 
 
@@ -180,7 +188,7 @@ def _open_sites(page: Page, sites: tuple[Open, ...]) -> None:
     if not sites:
         return
     page.line()
-    page.prose(f"Undecided: {_text.count(len(sites), 'site')}", "bold yellow")
+    page.prose(f"Undecided: {_text.count(len(sites), 'place')}", "bold yellow")
     for site in sites[:_OPEN_SHOWN]:
         page.prose(_text.open_text(site), indent=4, first=("  - ", ""))
         page.prose(site.reason, indent=4)
@@ -198,6 +206,7 @@ def _proof(page: Page, report: Report) -> None:
     page.field("assumed", [*assumed, _text.ASSUMED] if assumed else [])
     page.field("fixed", _text.constants(report))
     page.field("scope", [_text.scope_text(report)])
+    page.field("gradients", _text.differentiated(report))
     page.field("finite", envelope_text(report))
     page.field("search", [text] if (text := _text.search_text(report)) else [])
     page.field("notes", list(report.notes))

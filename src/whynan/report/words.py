@@ -50,14 +50,14 @@ _say(
 _say(
     "div-by-zero",
     "division by zero",
-    "A number other than zero divided by zero is infinite.",
+    "The divisor can be exactly zero on this domain.",
     "Bound the divisor away from zero, or replace it by 1 where it is zero and select the result afterwards; "
     "do not select only after dividing: the gradient still divides by zero.",
 )
 _say(
     "zero-over-zero",
     "zero divided by zero",
-    "0 / 0 has no value: the quotient's limit depends on how both reach zero.",
+    "The quotient's limit depends on how both reach zero.",
     "Replace the divisor by 1 where it is zero (where(d == 0, 1, d)) before dividing, or bound it from below.",
 )
 _say(
@@ -272,7 +272,8 @@ _say(
     "saturated-activation",
     "a saturated activation stops the gradient",
     "So far out, sigmoid, tanh or softmax rounds to its limit and its derivative to exactly zero, where the true one is not zero.",
-    "Use the loss that takes logits (cross entropy or binary cross entropy 'with logits'): there the saturated factor cancels.",
+    "Use the loss that takes logits where there is one (cross entropy or binary cross entropy 'with logits'): there the saturated factor "
+    "cancels. Where there is none, keep what goes into the activation small: scale or penalise it.",
 )
 _say(
     "vanished-gradient",

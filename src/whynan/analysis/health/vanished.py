@@ -5,7 +5,7 @@ element alone is moved, the gradient comes back on the way there with the sign t
 gradient in float64 has the same sign and about the same size. So it was lost to rounding, not to the loss's own shape.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from whynan.analysis.view import View
 from whynan.domain import sample
 from whynan.domain.spec import CONTINUOUS, ROWS, Domain
 from whynan.ir.frontend import Run, Trace
-from whynan.ir.graph import FORWARD, Graph, Node
+from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node
 
 DRAWN = 32  # inputs drawn evenly, and as many with elements of all sizes
 LOOKED_AT = 12  # elements with a zero gradient that are looked at
@@ -174,7 +174,8 @@ def _share(lab: Lab, name: str, domain: Domain, evenly: Sequence[Inputs], rng: n
 
 
 def _told(patient: Patient, lab: Lab, dead: _Dead, run: Run, domain: Domain, share: float) -> Finding | None:
-    culprit = _forward(lab.graph, _culprit(lab, dead.edge))
+    small = _where_small(lab, dead.edge, _culprit(lab, dead.edge))
+    culprit = _forward(lab.graph, small)
     op = written(culprit)
     shape = op if op in ACTIVATIONS else _spelt_out(lab.graph, culprit)
     simple, run = _simpler(patient, lab, dead, run, domain)
@@ -186,7 +187,8 @@ def _told(patient: Patient, lab: Lab, dead: _Dead, run: Run, domain: Domain, sha
     far = far if slope(patient.execute, simple.spot.moved(domain, far)) == 0 else simple.spot.value
     low, high = min(zero, far), max(zero, far)
     called, better = simple.spot.text, "larger" if alive > zero else "smaller"
-    lost = f"the {shape} is saturated there, and" if shape else f"{op} rounds to 0 there, and"
+    where = f"the derivative of {op}" if small.phase == BACKWARD else op
+    lost = f"the {shape} is saturated there, and" if shape else f"{where} rounds to 0 there, and"
     message = (
         f"the gradient by {called} is exactly 0 for {called} in [{low:.4g}, {high:.4g}] (all else as in this input), although a {better} "
         f"{called} would make the loss smaller: {lost} the true slope is lost to rounding. So it is with {share:.0%} of evenly drawn "
@@ -218,6 +220,36 @@ def _culprit(lab: Lab, edge: Spot) -> Node:
         if forced is not None and forced[edge.index] == 0:
             return graph.nodes[i]
     return graph.nodes[target]
+
+
+def _where_small(lab: Lab, edge: Spot, node: Node) -> Node:
+    """Where the number became so small that the operation loses: the operation itself unless it was given one that hardly exists.
+
+    A softplus with slope 1/2 is not saturated; what reaches it from a mixture's weight of 1e-44 is gone all the same, and the weight is
+    to blame.
+    """
+    wide = values_of(lab.graph, set(lab.order), edge.inputs)
+    lost = _lost(lab.graph, edge, node, wide)
+    while lost is not None and lost.any():
+        small = [(size, n) for n, size in _given(lab.graph, node, wide, lost) if 0 < size < n.format.tiny / n.format.eps]
+        if not small:
+            break
+        node = min(small, key=lambda pair: pair[0])[1]
+    return node
+
+
+def _lost(graph: Graph, edge: Spot, node: Node, wide: Mapping[int, np.ndarray]) -> np.ndarray | None:
+    """The elements of a backward operation's result that rounding made zero."""
+    real = evaluate(graph, edge.inputs)[node.id] if node.phase == BACKWARD else None
+    return None if real is None else (real.astype(np.float64) == 0) & (wide[node.id] != 0)
+
+
+def _given(graph: Graph, node: Node, wide: Mapping[int, np.ndarray], lost: np.ndarray) -> Iterator[tuple[Node, float]]:
+    """The operands that the backward pass computed, each with its largest magnitude among the lost elements."""
+    for j in node.inputs:
+        operand = graph.nodes[j]
+        if operand.phase == BACKWARD and operand.inputs and operand.format.is_float and operand.shape == lost.shape:
+            yield operand, float(np.abs(wide[j][lost]).max(initial=0.0))
 
 
 def _rounded_away(node: Node, real: np.ndarray | None, wide: np.ndarray | None) -> bool:
