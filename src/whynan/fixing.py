@@ -157,11 +157,12 @@ class _Search:
         proposals = (*state.proposals, candidate.proposal)
         titles = (*state.titles, candidate.proposal.title)
         evidence = _evidence(report, compared, proposals, self._cost(program))
-        same = not compared.changed
+        same = not compared.changed and not compared.bent
         applicability = VERIFIED if report.verdict == SAFE and same else REVIEW
         changes = tuple(self._change(path, text) for path, text in candidate.texts.items())
         fix = Fix("; then ".join(dict.fromkeys(titles)), applicability, "".join(diff(c) for c in changes), evidence, changes)
-        rank = (applicability != VERIFIED, len(compared.changed), bool(compared.away), len(compared.dead), len(titles), candidate.rank)
+        moved, dead = len(compared.changed) + len(compared.bent), len(compared.dead) + len(compared.lost)
+        rank = (applicability != VERIFIED, moved, bool(compared.away), dead, len(titles), candidate.rank)
         self.found.append((rank, fix))
 
     def _change(self, path: Path, text: str) -> FileChange:
@@ -307,6 +308,12 @@ def _evidence(report: Report, compared: Difference, proposals: Sequence[Proposal
             f"the value changes on {len(compared.changed)} of {compared.compared} inputs, at most from {_true(point):.6g} to {new:.6g}"
             + "".join(f"; {p.changes}" for p in proposals if p.changes)
         )
+    elif compared.missed:
+        point, new = max(compared.missed, key=lambda pair: abs(pair[1] - _true(pair[0])))
+        changed = (
+            f"where the original fails the value is another one than in real arithmetic on {len(compared.missed)} inputs "
+            f"(there to {new:.6g}, the true value is {_true(point):.6g})"
+        )
     elif compared.away:
         point, new = max(compared.away, key=lambda pair: abs(pair[1] - _true(pair[0])))
         changed = (
@@ -317,10 +324,20 @@ def _evidence(report: Report, compared: Difference, proposals: Sequence[Proposal
         changed = f"the value changes on none of {compared.compared} inputs on which the original is finite; by design, " + "; ".join(
             p.changes for p in proposals if p.changes
         )
-    gradient = (
-        f"the gradient by {', '.join(compared.dead)} becomes 0 on some inputs where it was not" if compared.dead else "gradient alive"
-    )
-    return Evidence(report.verdict, compared.compared, compared.mended, compared.largest, changed, gradient, round(cost, 2))
+    return Evidence(report.verdict, compared.compared, compared.mended, compared.largest, changed, _gradient(compared), round(cost, 2))
+
+
+def _gradient(compared: Difference) -> str:
+    """What happens to the gradients, in words."""
+    said = []
+    if compared.bent:
+        names = ", ".join(sorted({name for _, name in compared.bent}))
+        said.append(f"the gradient by {names} changes on {len({id(p) for p, _ in compared.bent})} inputs where the original's is right")
+    if compared.dead:
+        said.append(f"the gradient by {', '.join(compared.dead)} becomes 0 on some inputs where it was not")
+    if compared.lost:
+        said.append(f"the gradient by {', '.join(compared.lost)} is 0 on some inputs where the original fails and the true one is not 0")
+    return "; ".join(said) or "gradient alive"
 
 
 def _true(point: Any) -> float:
