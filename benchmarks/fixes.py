@@ -15,15 +15,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import whynan
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+from fixes_table import GALLERY, fixes, framework, losses
 
-GALLERY = Path(__file__).resolve().parents[1] / "examples" / "gallery"
 LIMIT = 300.0  # seconds for one check in a fresh process
 
 
@@ -54,21 +54,10 @@ def main(arguments: Sequence[str] = ()) -> None:
         sys.exit(1)
 
 
-def losses(names: Sequence[str] = ()) -> Iterator[tuple[Path, ModuleType]]:
-    """The gallery's files whose `loss` is unsafe in float32; only those named, or in the folders named, if any are."""
-    sys.path.insert(0, str(GALLERY))
-    import summary
-
-    for path in summary.files(names):
-        module = summary.load(path)
-        if module.EXPECTED.get("loss", {}).get("float32", ("", ""))[0] == "unsafe":
-            yield path, module
-
-
 def outcome(path: Path, module: ModuleType, most: int | None = None) -> Outcome:
     """Fix one loss and check the first `most` changed copies (all without a limit)."""
     start = time.process_time()
-    found = whynan.fix(f"{path}:loss", domains=module.DOMAINS, modes=getattr(module, "MODES", None), framework=framework(path))
+    found = fixes(path, module)
     spent = time.process_time() - start
     changes = [f for f in found if f.changes][:most]
     return Outcome(
@@ -77,11 +66,6 @@ def outcome(path: Path, module: ModuleType, most: int | None = None) -> Outcome:
         tuple(checked_again(path, module, f) for f in changes),
         spent,
     )
-
-
-def framework(path: Path) -> str:
-    """The framework of a gallery file, by its folder."""
-    return {"tensorflow_losses": "tensorflow", "keras_losses": "tensorflow", "jax_losses": "jax"}.get(path.parent.name, "torch")
 
 
 def checked_again(path: Path, module: ModuleType, fix: Any) -> str:

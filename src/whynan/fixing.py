@@ -26,7 +26,7 @@ from whynan.frontends.source import USER, kind_of
 from whynan.ir.dtype import FORMATS, Format
 from whynan.ir.frontend import Program, Run, Trace
 from whynan.ir.graph import FORWARD
-from whynan.ir.term import size
+from whynan.ir.term import Term, size
 from whynan.ir.where import Site
 from whynan.patches.advice import advice
 from whynan.patches.change import ADVICE, REVIEW, VERIFIED, Evidence, FileChange, Fix, PatchError, diff, read_file
@@ -157,7 +157,7 @@ class _Search:
         proposals = (*state.proposals, candidate.proposal)
         titles = (*state.titles, candidate.proposal.title)
         evidence = _evidence(report, compared, proposals, self._cost(program))
-        same = not compared.changed and not compared.bent
+        same = not compared.changed and not compared.bent and not compared.missed
         applicability = VERIFIED if report.verdict == SAFE and same else REVIEW
         changes = tuple(self._change(path, text) for path, text in candidate.texts.items())
         fix = Fix("; then ".join(dict.fromkeys(titles)), applicability, "".join(diff(c) for c in changes), evidence, changes)
@@ -205,7 +205,7 @@ class _Search:
                 made = [Proposal(context.expanded, _WRITTEN_OUT, EQUIVALENT), *made]
                 made += propose(context.expanded, context.at, finding.cause, ranges, fmt, mode)
             for i, proposal in enumerate(made):
-                new = _written(context, proposal)
+                new = _without_signs(around, context, proposal) or _written(context, proposal)
                 if new is not None and new != text:
                     yield Candidate({**state.texts, path: new}, proposal, _rank(proposal, i, k, len(new)))
 
@@ -346,6 +346,7 @@ def _true(point: Any) -> float:
 
 _FROM_PROBABILITIES = frozenset({"log-of-zero", "epsilon-rounds-away", "epsilon-removed-by-compiler"})
 _WRITTEN_OUT = "write the library's call out"
+_LINEAR = frozenset({"mean", "sum", "cast", "move"})
 _PLAIN = frozenset({"neg", "mean", "sum", "cast", "move", "opaque", "detach"})  # around a context, these offer no further change
 
 
@@ -383,6 +384,28 @@ def _written(context: Context, proposal: Proposal) -> str | None:
         return rewritten(context, proposal.term)
     except Unwritable:
         return None
+
+
+def _without_signs(around: Sequence[Context], inner: Context, proposal: Proposal) -> str | None:
+    """A change to -y whose place is negated once more, as in -(…).mean(), with both signs left out: y.mean(). Signs round nothing."""
+    if proposal.term.op != "neg" or proposal.kind != EQUIVALENT:
+        return None
+    for outer in around:
+        if outer.term.op == "neg" and outer.source is inner.source:
+            whole = _inside(outer.term.args[0], inner.term, proposal.term.args[0])
+            if whole is not None:
+                return _written(outer, replace(proposal, term=whole))
+    return None
+
+
+def _inside(whole: Term, old: Term, new: Term) -> Term | None:
+    """The term with another one in place of `old`, if only sums, means and moves stand between."""
+    if whole == old:
+        return new
+    if whole.op not in _LINEAR or len(whole.args) != 1:
+        return None
+    below = _inside(whole.args[0], old, new)
+    return None if below is None else replace(whole, args=(below,))
 
 
 def _text(path: Path) -> str | None:
