@@ -34,6 +34,7 @@ from whynan.patches.load import Isolated
 from whynan.patches.read import Context, contexts
 from whynan.patches.source import Source
 from whynan.patches.spell import Unwritable
+from whynan.patches.wrapper import wrappers
 from whynan.patches.write import rewritten
 
 ENOUGH = 2  # verified fixes, after which the search ends
@@ -270,8 +271,30 @@ def fixes(job: Job, report: Report) -> list[Fix]:
         except KeyboardInterrupt:
             if not search.found:
                 raise  # else what was found until now is the answer
+        around = [] if search.found else list(_around(search))
     ordered = sorted(search.found, key=lambda pair: pair[0])
-    return [*(fix for _, fix in ordered[:MOST_SHOWN]), *_advice(job, report)]
+    return [*(fix for _, fix in ordered[:MOST_SHOWN]), *around, *_advice(job, report)]
+
+
+def _around(search: _Search) -> Iterator[Fix]:
+    """Functions around a loss whose own source could not be mended, checked and compared like a change of it; they are advice."""
+    job = search.job
+    if job.program.parameters:
+        return
+    for made in wrappers(job.program.framework, job.expression or getattr(job.target, "__name__", ""), job.domains):
+        space: dict[str, Any] = {made.inner: job.target}
+        try:
+            exec(compile(made.text, "<whynan wrapper>", "exec", dont_inherit=True), space)
+            program = job.remake(space[made.name])
+        except (ImportError, TargetError, FrameworkMissing):
+            return
+        compared = difference(search.origin, lambda inputs, p=program: search._run(p, inputs))  # type: ignore[misc]
+        report = search._check(program) if compared.failing is None else None
+        if report is None or report.verdict == UNSAFE:
+            continue
+        evidence = _evidence(report, compared, (), search._cost(program))
+        note = "the source is left as it is: put this function beside your own code and call it instead"
+        yield Fix(made.title, ADVICE, made.text, replace(evidence, notes=(note,)))
 
 
 def _advice(job: Job, report: Report) -> Iterator[Fix]:
