@@ -1,49 +1,58 @@
-"""The gallery's naive PyTorch losses with the best fix that whynan finds: a Markdown table of before, after and evidence.
+"""The gallery's naive losses with the best fix that whynan finds: a Markdown table of before, after and evidence.
 
-    python examples/fixes_table.py [NAME…]          # print the rows
+    python examples/fixes_table.py [NAME…]          # print the rows of all, or of those files and folders
 """
 
-import importlib.util
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import whynan
 
-GALLERY = Path(__file__).parent / "gallery"
+GALLERY = Path(__file__).parent.resolve() / "gallery"
+BEFORE, AFTER = "checked again on the same inputs: ", ", gradients included"  # what each row would say
 MOST = 110  # characters of a line of source in the table
 
 
-def main(names: list[str]) -> None:
+def main(names: Sequence[str]) -> None:
     """Print a row per loss that is expected to fail in float32."""
     print("| loss | before | after | | evidence |\n|---|---|---|---|---|")
-    for path in sorted(GALLERY.glob("*.py")):
-        if path.stem == "summary" or (names and path.stem not in names):
-            continue
-        module = loaded(path)
+    for path, module in losses(names):
+        print(row(path, module), flush=True)
+
+
+def losses(names: Sequence[str] = ()) -> Iterator[tuple[Path, ModuleType]]:
+    """The gallery's files whose `loss` is unsafe in float32; only those named, or in the folders named, if any are."""
+    sys.path.insert(0, str(GALLERY))
+    import summary
+
+    for path in summary.files(names):
+        module = summary.load(path)
         if module.EXPECTED.get("loss", {}).get("float32", ("", ""))[0] == "unsafe":
-            print(row(path, module), flush=True)
+            yield path, module
 
 
-def loaded(path: Path) -> ModuleType:
-    """A gallery file as a module."""
-    spec = importlib.util.spec_from_file_location(f"gallery_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def framework(path: Path) -> str:
+    """The framework of a gallery file, by its folder."""
+    return {"tensorflow_losses": "tensorflow", "keras_losses": "tensorflow", "jax_losses": "jax"}.get(path.parent.name, "torch")
+
+
+def fixes(path: Path, module: ModuleType) -> list[whynan.Fix]:
+    """The fixes of a gallery file's `loss`, in the modes that the file is about."""
+    return whynan.fix(f"{path}:loss", domains=module.DOMAINS, modes=getattr(module, "MODES", None), framework=framework(path))
 
 
 def row(path: Path, module: ModuleType) -> str:
     """The table's row of one file."""
-    found = whynan.fix(f"{path}:loss", domains=module.DOMAINS)
+    name, found = path.relative_to(GALLERY).with_suffix("").as_posix(), fixes(path, module)
     if not found or not found[0].patch:
-        return f"| {path.stem} | | none found | | |"
+        return f"| {name} | | none found | | {found[0].title if found else ''} |"
     best = found[0]
     lines = [line for line in best.patch.splitlines() if not line.startswith(("---", "+++", "@@"))]
     before, after = ("<br>".join(code(line[1:]) for line in lines if line[:1] == sign) for sign in "-+")
-    said = [*best.evidence.lines()[:2]]
-    return f"| {path.stem} | {before} | {after} | {best.applicability} | {'; '.join(said)} |"
+    said = [line.removeprefix(BEFORE).removesuffix(AFTER) for line in best.evidence.lines()[:2]]
+    return f"| {name} | {before} | {after} | {best.applicability} | {'; '.join(said)} |"
 
 
 def code(line: str) -> str:

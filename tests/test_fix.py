@@ -213,3 +213,21 @@ def test_without_the_package_it_says_what_to_install(file: Path, monkeypatch: py
 def test_what_cannot_be_checked_cannot_be_fixed() -> None:
     with pytest.raises(TargetError):
         whynan.fix(3)
+
+
+def test_a_sign_on_both_sides_goes_and_the_mean_becomes_the_built_ins_own(file: Path) -> None:
+    text = "import torch\nimport torch.nn.functional as F\n\n\ndef loss(x, t):\n    p = torch.sigmoid(x)\n"
+    file.write_text(text + "    return -(t * torch.log(p) + (1 - t) * torch.log(1 - p)).mean()\n")
+    best = whynan.fix(f"{file}:loss", x=whynan.logit(4), t=whynan.binary(4))[0]
+    assert best.applicability == "verified"
+    assert "+    return F.binary_cross_entropy_with_logits(x, t)\n" in best.patch
+
+
+def test_without_egglog_one_line_says_what_to_install(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "egglog", None)
+    monkeypatch.setitem(sys.modules, "egglog.bindings", None)
+    code = main(["fix", f"{file}:distance", "-d", "a=real(3, 2)", "-d", "b=real(3, 2)"])
+    said = capsys.readouterr().err.strip()
+    assert code == 2 and "pip install whynan[fix]" in said and "\n" not in said and "Traceback" not in said

@@ -26,7 +26,7 @@ from whynan.frontends.source import USER, kind_of
 from whynan.ir.dtype import FORMATS, Format
 from whynan.ir.frontend import Program, Run, Trace
 from whynan.ir.graph import FORWARD
-from whynan.ir.term import size
+from whynan.ir.term import Term, size
 from whynan.ir.where import Site
 from whynan.patches.advice import advice
 from whynan.patches.change import ADVICE, REVIEW, VERIFIED, Evidence, FileChange, Fix, PatchError, diff, read_file
@@ -34,6 +34,7 @@ from whynan.patches.load import Isolated
 from whynan.patches.read import Context, contexts
 from whynan.patches.source import Source
 from whynan.patches.spell import Unwritable
+from whynan.patches.wrapper import wrappers
 from whynan.patches.write import rewritten
 
 ENOUGH = 2  # verified fixes, after which the search ends
@@ -157,11 +158,12 @@ class _Search:
         proposals = (*state.proposals, candidate.proposal)
         titles = (*state.titles, candidate.proposal.title)
         evidence = _evidence(report, compared, proposals, self._cost(program))
-        same = not compared.changed
+        same = not compared.changed and not compared.bent and not compared.missed
         applicability = VERIFIED if report.verdict == SAFE and same else REVIEW
         changes = tuple(self._change(path, text) for path, text in candidate.texts.items())
         fix = Fix("; then ".join(dict.fromkeys(titles)), applicability, "".join(diff(c) for c in changes), evidence, changes)
-        rank = (applicability != VERIFIED, len(compared.changed), bool(compared.away), len(compared.dead), len(titles), candidate.rank)
+        moved, dead = len(compared.changed) + len(compared.bent), len(compared.dead) + len(compared.lost)
+        rank = (applicability != VERIFIED, moved, bool(compared.away), dead, len(titles), candidate.rank)
         self.found.append((rank, fix))
 
     def _change(self, path: Path, text: str) -> FileChange:
@@ -204,7 +206,7 @@ class _Search:
                 made = [Proposal(context.expanded, _WRITTEN_OUT, EQUIVALENT), *made]
                 made += propose(context.expanded, context.at, finding.cause, ranges, fmt, mode)
             for i, proposal in enumerate(made):
-                new = _written(context, proposal)
+                new = _without_signs(around, context, proposal) or _written(context, proposal)
                 if new is not None and new != text:
                     yield Candidate({**state.texts, path: new}, proposal, _rank(proposal, i, k, len(new)))
 
@@ -269,8 +271,30 @@ def fixes(job: Job, report: Report) -> list[Fix]:
         except KeyboardInterrupt:
             if not search.found:
                 raise  # else what was found until now is the answer
+        around = [] if search.found else list(_around(search))
     ordered = sorted(search.found, key=lambda pair: pair[0])
-    return [*(fix for _, fix in ordered[:MOST_SHOWN]), *_advice(job, report)]
+    return [*(fix for _, fix in ordered[:MOST_SHOWN]), *around, *_advice(job, report)]
+
+
+def _around(search: _Search) -> Iterator[Fix]:
+    """Functions around a loss whose own source could not be mended, checked and compared like a change of it; they are advice."""
+    job = search.job
+    if job.program.parameters:
+        return
+    for made in wrappers(job.program.framework, job.expression or getattr(job.target, "__name__", ""), job.domains):
+        space: dict[str, Any] = {made.inner: job.target}
+        try:
+            exec(compile(made.text, "<whynan wrapper>", "exec", dont_inherit=True), space)
+            program = job.remake(space[made.name])
+        except (ImportError, TargetError, FrameworkMissing):
+            return
+        compared = difference(search.origin, lambda inputs, p=program: search._run(p, inputs))  # type: ignore[misc]
+        report = search._check(program) if compared.failing is None else None
+        if report is None or report.verdict == UNSAFE:
+            continue
+        evidence = _evidence(report, compared, (), search._cost(program))
+        note = "the source is left as it is: put this function beside your own code and call it instead"
+        yield Fix(made.title, ADVICE, made.text, replace(evidence, notes=(note,)))
 
 
 def _advice(job: Job, report: Report) -> Iterator[Fix]:
@@ -307,6 +331,12 @@ def _evidence(report: Report, compared: Difference, proposals: Sequence[Proposal
             f"the value changes on {len(compared.changed)} of {compared.compared} inputs, at most from {_true(point):.6g} to {new:.6g}"
             + "".join(f"; {p.changes}" for p in proposals if p.changes)
         )
+    elif compared.missed:
+        point, new = max(compared.missed, key=lambda pair: abs(pair[1] - _true(pair[0])))
+        changed = (
+            f"where the original fails the value is another one than in real arithmetic on {len(compared.missed)} inputs "
+            f"(there to {new:.6g}, the true value is {_true(point):.6g})"
+        )
     elif compared.away:
         point, new = max(compared.away, key=lambda pair: abs(pair[1] - _true(pair[0])))
         changed = (
@@ -317,10 +347,20 @@ def _evidence(report: Report, compared: Difference, proposals: Sequence[Proposal
         changed = f"the value changes on none of {compared.compared} inputs on which the original is finite; by design, " + "; ".join(
             p.changes for p in proposals if p.changes
         )
-    gradient = (
-        f"the gradient by {', '.join(compared.dead)} becomes 0 on some inputs where it was not" if compared.dead else "gradient alive"
-    )
-    return Evidence(report.verdict, compared.compared, compared.mended, compared.largest, changed, gradient, round(cost, 2))
+    return Evidence(report.verdict, compared.compared, compared.mended, compared.largest, changed, _gradient(compared), round(cost, 2))
+
+
+def _gradient(compared: Difference) -> str:
+    """What happens to the gradients, in words."""
+    said = []
+    if compared.bent:
+        names = ", ".join(sorted({name for _, name in compared.bent}))
+        said.append(f"the gradient by {names} changes on {len({id(p) for p, _ in compared.bent})} inputs where the original's is right")
+    if compared.dead:
+        said.append(f"the gradient by {', '.join(compared.dead)} becomes 0 on some inputs where it was not")
+    if compared.lost:
+        said.append(f"the gradient by {', '.join(compared.lost)} is 0 on some inputs where the original fails and the true one is not 0")
+    return "; ".join(said) or "gradient alive"
 
 
 def _true(point: Any) -> float:
@@ -329,6 +369,7 @@ def _true(point: Any) -> float:
 
 _FROM_PROBABILITIES = frozenset({"log-of-zero", "epsilon-rounds-away", "epsilon-removed-by-compiler"})
 _WRITTEN_OUT = "write the library's call out"
+_LINEAR = frozenset({"mean", "sum", "cast", "move"})
 _PLAIN = frozenset({"neg", "mean", "sum", "cast", "move", "opaque", "detach"})  # around a context, these offer no further change
 
 
@@ -366,6 +407,28 @@ def _written(context: Context, proposal: Proposal) -> str | None:
         return rewritten(context, proposal.term)
     except Unwritable:
         return None
+
+
+def _without_signs(around: Sequence[Context], inner: Context, proposal: Proposal) -> str | None:
+    """A change to -y whose place is negated once more, as in -(…).mean(), with both signs left out: y.mean(). Signs round nothing."""
+    if proposal.term.op != "neg" or proposal.kind != EQUIVALENT:
+        return None
+    for outer in around:
+        if outer.term.op == "neg" and outer.source is inner.source:
+            whole = _inside(outer.term.args[0], inner.term, proposal.term.args[0])
+            if whole is not None:
+                return _written(outer, replace(proposal, term=whole))
+    return None
+
+
+def _inside(whole: Term, old: Term, new: Term) -> Term | None:
+    """The term with another one in place of `old`, if only sums, means and moves stand between."""
+    if whole == old:
+        return new
+    if whole.op not in _LINEAR or len(whole.args) != 1:
+        return None
+    below = _inside(whole.args[0], old, new)
+    return None if below is None else replace(whole, args=(below,))
 
 
 def _text(path: Path) -> str | None:

@@ -95,7 +95,7 @@ def test_evidence_says_what_is_known() -> None:
     same = Evidence("safe", 40, 3, 1e-7, "", "gradient alive", 1.2).lines()
     assert same == (
         "checked again on the same inputs: proven finite, gradients included",
-        "same value as the original in float64 on 40 inputs, 3 of which make the original fail, at most 1.0e-07 off",
+        "same value as the original without rounding on 40 inputs, 3 of which make the original fail, at most 1.0e-07 off",
         "gradient alive",
         "cost: 1.2x the time of the original",
     )

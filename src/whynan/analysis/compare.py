@@ -1,4 +1,4 @@
-"""How a changed program differs from the original one: its values against a run of the original without rounding, its gradients.
+"""How a changed program differs from the original one: its values and gradients against the original's without rounding.
 
 The inputs are those that a search would try, the witnesses of the failures, and points ever closer to the witnesses, where a guard acts.
 """
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whynan.analysis.evaluate import evaluate, finite
+from whynan.analysis.evaluate import finite
+from whynan.analysis.reference import Referee, Reference, evaluated
 from whynan.analysis.search import Inputs, search
 from whynan.domain import sample
 from whynan.domain.spec import Domain
-from whynan.errors import OpError
 from whynan.ir.dtype import Array, Float64, flushed, from_ordinal, ordinal
 from whynan.ir.frontend import Run, Trace
 from whynan.ir.graph import Graph
@@ -21,6 +21,8 @@ TRIED = 48  # inputs of the kind that a search tries
 STEPS = tuple(10.0**-k for k in range(1, 46, 3))  # distances from a witness, relative to the size of the domain
 PERTURBED = 6  # times that an input is moved a little, to see how much the original's value means
 BASES, SWEPT = 2, 9  # inputs from which one element is moved across its domain, and in how many steps
+FAR = 0.05  # so far from a true value, relative to it or to the loss's usual size, a value where the original fails is another one
+STEEP = 0.01  # a gradient that is closer to the true one, relative to its largest element, is taken for right
 HALVED = 16  # times that the way to a witness is halved, to find where the original begins to fail
 ULPS = 32  # so many units in the last place (of the loss's usual size) count as the same value
 
@@ -29,14 +31,24 @@ ULPS = 32  # so many units in the last place (of the loss's usual size) count as
 class Point:
     """One input with what the original gives there.
 
-    `run` is by the real framework, `exact` the loss without rounding (None where that is not known). `edge`: an output is finite thanks to
+    `run` is by the real framework, `reference` what it would be without rounding. `edge`: an output is finite thanks to
     subnormal numbers only, the remainder below the format's smallest normal one; on hardware that takes them for zero it is not.
     """
 
     inputs: Inputs
     run: Run
-    exact: float | None
+    reference: Reference
     edge: bool
+
+    @property
+    def exact(self) -> float | None:
+        """The loss without rounding; None where that is not known."""
+        return self.reference.loss
+
+    @property
+    def fails(self) -> bool:
+        """Whether the original fails here, or would on hardware that takes subnormal numbers for zero."""
+        return self.edge or not _all_finite(self.run)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,10 +60,21 @@ class Original:
     scale: float
     execute: Callable[[Inputs], Run]
     domains: Mapping[str, Domain]
-    known_noise: dict[int, float] = field(default_factory=dict)
+    referee: Referee
+    sharpened: dict[int, Point] = field(default_factory=dict)
+    known_noise: dict[int, tuple[float, Mapping[str, float]]] = field(default_factory=dict)
 
-    def noise(self, position: int) -> float:
-        """How far the original's value moves when its inputs move below what their format tells apart: less than this says nothing.
+    def sharper(self, position: int) -> Point:
+        """A point whose reference is in doubt, with that of real arithmetic if it can be had."""
+        if position not in self.sharpened:
+            p = self.points[position]
+            self.sharpened[position] = replace(p, reference=self.referee.sharper(p.inputs, p.reference))
+        return self.sharpened[position]
+
+    def noise(self, position: int) -> tuple[float, Mapping[str, float]]:
+        """How far the original's value and its gradients move when its inputs move below what their format tells apart.
+
+        Less than this says nothing.
 
         The moves are by one unit in the last place and by eps squared of the domain's size, which numbers of that size do not hold.
         Infinite where the original fails on such a neighbour.
@@ -60,16 +83,17 @@ class Original:
             self.known_noise[position] = self._noise(self.points[position])
         return self.known_noise[position]
 
-    def _noise(self, p: Point) -> float:
+    def _noise(self, p: Point) -> tuple[float, Mapping[str, float]]:
         rng = np.random.default_rng(0)
-        here, far = _number(p.run.loss), 0.0
+        here, far, turned = _number(p.run.loss), 0.0, dict.fromkeys(p.run.gradients, 0.0)
         for k in range(PERTURBED):
             moved = _nudged if k % 2 else lambda d, v, r: _moved(d, v, self.eps**2, r)
             run = self.execute({n: moved(self.domains[n], v, rng) for n, v in p.inputs.items()})
             if not _all_finite(run):
-                return np.inf
+                return np.inf, dict.fromkeys(p.run.gradients, np.inf)
             far = max(far, abs(_number(run.loss) - here))
-        return far
+            turned = {n: max(far_, _apart(run.gradients.get(n), p.run.gradients[n])) for n, far_ in turned.items()}
+        return far, turned
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +104,11 @@ class Difference:
     among the points. `largest` is the largest relative difference of the loss where the original is well defined, on `compared` points,
     of which `mended` made the original fail. `changed` are the points where it is more than rounding (each with the new value), `away`
     those at which the new value is not the true one where the original fails (at an edge too), or rounding alone moves it as much.
-    `dead` are the inputs whose gradient has become 0 where it was not.
+    `missed` are those of the latter at which the original fails in any case, though its value in real arithmetic is a finite number of
+    ordinary size, and the new value is far from that. `bent` are the points where the original's gradient is right and the new one is
+    not, each with the input's name. `dead` are the inputs whose gradient has become 0 where it was not, `lost` those whose gradient is
+    0 where the original fails and the true one is not 0.
+    `real` is the number of points whose reference comes from real arithmetic.
     """
 
     failing: Run | None = None
@@ -90,7 +118,11 @@ class Difference:
     changed: tuple[tuple[Point, float], ...] = ()
     away: tuple[tuple[Point, float], ...] = ()
     mended: int = 0
+    missed: tuple[tuple[Point, float], ...] = ()
+    bent: tuple[tuple[Point, str], ...] = ()
     dead: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    real: int = 0
 
 
 def original(
@@ -115,10 +147,10 @@ def original(
             for inputs in _inside(domains, base, witness, execute):
                 note(inputs)
     search(note, domains, seed=seed, evaluations=TRIED)
-    subnormal = _flushing(trace.graph)
-    points = tuple(Point(inputs, run, _exact(trace.graph, inputs), _edge(subnormal, inputs, run)) for inputs, run in seen)
+    subnormal, referee = _flushing(trace.graph), Referee(trace.graph, eps)
+    points = tuple(Point(inputs, run, referee.at(inputs, run), _edge(subnormal, inputs, run)) for inputs, run in seen)
     sizes = [abs(p.exact) for p in points if p.exact is not None and np.isfinite(p.exact)]
-    return Original(points, eps, float(np.median(sizes)) if sizes else 1.0, execute, domains)
+    return Original(points, eps, float(np.median(sizes)) if sizes else 1.0, execute, domains, referee)
 
 
 def _nudged(domain: Domain, value: Array, rng: np.random.Generator) -> Array:
@@ -192,26 +224,6 @@ def _sweeps(domains: Mapping[str, Domain], base: Inputs, rng: np.random.Generato
             yield {**base, name: sample.project(domain, moved)}
 
 
-def _exact(graph: Graph, inputs: Inputs) -> float | None:
-    """The loss without rounding; None where an operation has no record or Python code would have taken another path."""
-    values = _values(graph, inputs, wide=True)
-    loss = next((values[o.node] for o in graph.outputs if o.kind == "loss"), None) if values else None
-    return None if loss is None else float(np.sum(np.asarray(loss, np.float64)))
-
-
-def _values(graph: Graph, inputs: Inputs, *, wide: bool) -> list[Array | None]:
-    """All values of the graph; none if it does not hold for these inputs."""
-    try:
-        values = evaluate(graph, inputs, wide=wide)
-    except OpError:  # another number of elements than was recorded
-        return []
-    for look in graph.assumptions:
-        seen = values[look.node]
-        if seen is None or not bool(((seen >= look.low) & (seen <= look.high)).all()):
-            return []
-    return values
-
-
 def _flushing(graph: Graph) -> Graph:
     """The same program on hardware that takes subnormals for zero."""
     return replace(graph, nodes=tuple(replace(n, format=flushed(n.format)) for n in graph.nodes))
@@ -220,7 +232,7 @@ def _flushing(graph: Graph) -> Graph:
 def _edge(graph: Graph, inputs: Inputs, run: Run) -> bool:
     if not _all_finite(run):
         return False
-    values = _values(graph, inputs, wide=False)
+    values = evaluated(graph, inputs, wide=False)
     outputs = [values[o.node] for o in graph.outputs] if values else []
     return any(v is not None and not finite(v) for v in outputs)
 
@@ -231,33 +243,92 @@ def _all_finite(run: Run) -> bool:
 
 def difference(before: Original, execute: Callable[[Inputs], Run]) -> Difference:
     """Run a changed program on the points of the original."""
-    largest, compared, mended = 0.0, 0, 0
+    largest, compared, mended, real = 0.0, 0, 0, 0
     changed: list[tuple[Point, float]] = []
     away: list[tuple[Point, float]] = []
-    still: set[str] = set()
+    bent: list[tuple[Point, str]] = []
+    dead: set[str] = set()
+    lost: set[str] = set()
     for position, p in enumerate(before.points):
         run = execute(p.inputs)
         if not _all_finite(run):
             return Difference(run, position)
-        new, old = _number(run.loss), _number(p.run.loss)
-        true = p.exact if p.exact is not None and np.isfinite(p.exact) else old
-        fails = p.edge or not _all_finite(p.run)
-        still |= _dead(p.run, run)
+        if _differs(before, p, _number(run.loss)) or _turned(before, p, run):
+            p = before.sharper(position)
+        dead |= _dead(p.run, run)
+        lost |= _lost(p, run)
+        bent += [(p, name) for name in _bent(before, position, p, run)]
+        new, true = _number(run.loss), _true(p)
         if not np.isfinite(true):
             continue
-        known = bool(np.isfinite(old))
-        allowed = max(ULPS * before.eps * max(abs(true), before.scale), 3 * abs(old - true) if known else 0.0)
-        error = min(abs(new - true), abs(new - old)) if known else abs(new - true)
-        differs = error > allowed
-        noise = before.noise(position) if differs and not fails else 0.0
-        if differs and (fails or error <= 2 * noise):
+        differs, known = _differs(before, p, new), np.isfinite(_number(p.run.loss))
+        noise = before.noise(position)[0] if differs and known and not p.fails else 0.0
+        if differs and (p.fails or min(abs(new - true), abs(new - _number(p.run.loss))) <= 2 * noise):
             away.append((p, new))
             continue
         compared += 1
-        mended += fails
+        real += p.reference.real
+        mended += p.fails
         largest = max(largest, abs(new - true) / max(abs(true), before.scale, 1e-300))
         changed += [(p, new)] if differs else []
-    return Difference(None, -1, compared, largest, tuple(changed), tuple(away), mended, tuple(sorted(still)))
+    names = (tuple(sorted(dead)), tuple(sorted(lost - dead)))
+    missed = tuple((p, new) for p, new in away if _missed(before, p, new))
+    return Difference(None, -1, compared, largest, tuple(changed), tuple(away), mended, missed, tuple(bent), *names, real)
+
+
+def _missed(before: Original, p: Point, new: float) -> bool:
+    true = p.exact
+    if p.edge or _all_finite(p.run) or not p.reference.real or true is None or not np.isfinite(true):
+        return False
+    return abs(true) < 1 / before.eps and abs(new - true) > FAR * max(abs(true), before.scale)
+
+
+def _true(p: Point) -> float:
+    return p.exact if p.exact is not None and np.isfinite(p.exact) else _number(p.run.loss)
+
+
+def _differs(before: Original, p: Point, new: float) -> bool:
+    """Whether a value is neither the true one nor the original's, within what rounding explains."""
+    true, old = _true(p), _number(p.run.loss)
+    allowed = ULPS * before.eps * max(abs(true), before.scale)
+    if not np.isfinite(old):
+        return abs(new - true) > allowed
+    return min(abs(new - true), abs(new - old)) > max(allowed, 3 * abs(old - true))
+
+
+def _bent(before: Original, position: int, p: Point, run: Run) -> list[str]:
+    """The inputs by which the gradient is bent; kinks and noise are not held against it."""
+    names = _turned(before, p, run)
+    return [n for n in names if _apart(run.gradients.get(n), p.run.gradients[n]) > 2 * before.noise(position)[1][n]]
+
+
+def _turned(before: Original, p: Point, run: Run) -> list[str]:
+    """The inputs by which the original's gradient is right and the new one is another."""
+    if p.fails:
+        return []
+    close, names = max(STEEP, 2 * ULPS * before.eps), []
+    for name, true in p.reference.gradients.items():
+        old, new = p.run.gradients.get(name), run.gradients.get(name)
+        size = float(np.abs(true).max(initial=0.0))
+        if old is None or not np.isfinite(size) or _apart(old, true) > close * size:
+            continue
+        if min(_apart(new, true), _apart(new, old)) > max(close * size, float(np.finfo(np.float32).tiny)):
+            names.append(name)
+    return names
+
+
+def _lost(p: Point, run: Run) -> set[str]:
+    """The inputs by which the new gradient is 0 throughout where the original fails and the true gradient is neither 0 nor unknown."""
+    if not p.fails or not p.reference.real:
+        return set()
+    at = {n: (g, run.gradients[n]) for n, g in p.reference.gradients.items() if n in run.gradients}
+    return {n for n, (g, new) in at.items() if bool((np.isfinite(g) & (np.abs(g) > 1e-3) & (new.astype(np.float64) == 0)).any())}
+
+
+def _apart(one: Array | None, other: Array) -> float:
+    if one is None or one.shape != other.shape:
+        return float("inf")
+    return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max(initial=0.0))
 
 
 def _number(x: Array) -> float:

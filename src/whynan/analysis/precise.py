@@ -91,7 +91,7 @@ def rounded(value: Array) -> Float64:
     """Numbers of any kind as float64."""
     if value.dtype != object:
         return value.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # NumPy warns of a NaN that a Python function returns
+    with np.errstate(invalid="ignore", over="ignore"):  # NumPy warns of what a Python function returns
         return np.asarray(np.frompyfunc(_as_float, 1, 1)(value), dtype=np.float64)
 
 

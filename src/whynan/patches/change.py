@@ -126,7 +126,8 @@ class Evidence:
         found = [said.get(self.verdict, f"checked again: {self.verdict}")]
         if self.difference is not None and not self.changed:
             failed = f", {self.mended} of which make the original fail" if self.mended else ""
-            found.append(f"same value as the original in float64 on {self.compared} inputs{failed}, at most {self.difference:.1e} off")
+            where = f"{self.compared} inputs{failed}"
+            found.append(f"same value as the original without rounding on {where}, at most {self.difference:.1e} off")
         found += [line for line in (self.changed, self.gradient) if line]
         if self.cost is not None:
             found.append(f"cost: {self.cost:.1f}x the time of the original")

@@ -14,6 +14,8 @@ from whynan.patches.source import Source, plain
 ATOM, POWER, UNARY, PRODUCT, SUM, AND, XOR, OR, COMPARE, NOT, LOOSE = 18, 14, 13, 12, 11, 9, 8, 7, 6, 5, 0
 
 _PRECEDENCE = {"pow": POWER, "mul": PRODUCT, "div": PRODUCT, "matmul": PRODUCT, "add": SUM, "sub": SUM}
+_LOSSES = ("bce_with_logits", "binary_cross_entropy")
+_UNREDUCED = ", reduction='none')"  # as torch's functional losses are spelled for each element
 _OPERATORS = {**{op: sign for op, (sign, _) in INFIX.items()}, "logical_and": "&", "logical_or": "|"}
 _LEVELS = {**{op: _PRECEDENCE.get(op, COMPARE) for op in INFIX}, "logical_and": AND, "logical_or": OR}
 
@@ -110,7 +112,19 @@ class Speller:
         node = self.context.written[self.context.at].node
         return self.source.dotted(getattr(node, "func", node))
 
+    def _reduced(self, t: Term) -> Text | None:
+        """The mean or sum of a built-in loss as that loss's own argument: F.bce(…) for F.bce(…, reduction='none').mean()."""
+        if t.op not in ("mean", "sum") or t.attrs or t.args[0].op not in _LOSSES or t.args[0] in self.names or t.args[0] in self.known:
+            return None
+        inner = self.spell(t.args[0]).text
+        if not inner.endswith(_UNREDUCED):
+            return None
+        return Text(inner.removesuffix(_UNREDUCED) + (")" if t.op == "mean" else ", reduction='sum')"))
+
     def _call(self, t: Term) -> Text:
+        reduced = self._reduced(t)
+        if reduced is not None:
+            return reduced
         for table in self._tables():
             found = [s for s in table.by_op.get(t.op, ()) if self._fits(s, t)]
             if found:

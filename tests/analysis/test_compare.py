@@ -1,0 +1,74 @@
+"""Changed programs against the original: wrong values and wrong gradients are seen, by a reference in real arithmetic."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import whynan  # noqa: E402
+from whynan.analysis.compare import Difference, Original, difference, original  # noqa: E402
+from whynan.analysis.reference import Referee  # noqa: E402
+from whynan.frontends import load  # noqa: E402
+
+Loss = Callable[..., Any]
+DOMAIN = whynan.real(3, low=-200.0, high=200.0)
+DOMAIN64 = whynan.real(3, low=-2000.0, high=2000.0, dtype="float64")
+
+
+def program(loss: Loss) -> Any:
+    return load(loss, "loss", "torch", 0)
+
+
+def before(loss: Loss, domain: Any, witness: np.ndarray) -> Original:
+    made = program(loss)
+    run = lambda inputs: made.run(inputs, ("x",), "eager")  # noqa: E731
+    trace = made.capture({"x": witness}, ("x",), "eager")
+    return original(run, trace, {"x": domain}, [{"x": witness}], domain.format.eps, 0)
+
+
+def compared(loss: Loss, changed: Loss, domain: Any = DOMAIN, at: float = 150.0) -> Difference:
+    witness = np.full(3, at, domain.dtype)
+    made = program(changed)
+    return difference(before(loss, domain, witness), lambda inputs: made.run(inputs, ("x",), "eager"))
+
+
+def naive(x: Any) -> Any:
+    return torch.log(1 + torch.exp(x)).mean()
+
+
+def test_the_stable_form_is_the_same_where_the_original_fails_in_float64_too() -> None:
+    found = compared(naive, lambda x: torch.nn.functional.softplus(x).mean(), DOMAIN64, 1500.0)
+    assert found.failing is None and not found.changed and not found.away and not found.bent
+    assert found.mended > 5 and found.real >= found.mended  # log(1 + exp(1500)) is inf in float64
+
+
+def test_another_value_is_seen_where_the_original_fails() -> None:
+    found = compared(naive, lambda x: torch.nn.functional.softplus(x.clamp(max=88.722)).mean())
+    assert found.away and not found.changed
+    assert "x" in found.dead + found.lost  # the true gradient is 1/3 there
+
+
+def test_a_changed_gradient_is_seen_though_the_value_is_the_same() -> None:
+    def half(x: Any) -> Any:
+        y = torch.nn.functional.softplus(x).mean()
+        return 0.5 * y + 0.5 * y.detach()
+
+    found = compared(naive, half)
+    assert not found.changed and {name for _, name in found.bent} == {"x"}
+
+
+def test_the_choice_at_a_kink_is_no_change() -> None:
+    found = compared(lambda x: (torch.exp(x) - torch.exp(x) + x.abs()).mean(), lambda x: torch.maximum(x, -x).mean())
+    assert not found.bent
+
+
+def test_real_arithmetic_has_a_budget() -> None:
+    made = program(naive)
+    inputs = {"x": np.float32([100.0, 0.0, 1.0])}
+    trace, run = made.capture(inputs, ("x",), "eager"), made.run(inputs, ("x",), "eager")
+    assert Referee(trace.graph, 1e-7).at(inputs, run).real
+    assert not Referee(trace.graph, 1e-7, left=3).at(inputs, run).real
+    assert Referee(trace.graph, 1e-7).at(inputs, run).loss == pytest.approx((100 + np.log(2) + np.log(1 + np.e)) / 3)
