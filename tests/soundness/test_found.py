@@ -332,3 +332,15 @@ def test_a_branch_that_is_never_taken_is_not_cut() -> None:
     out = b.add("rsqrt", (chosen,), (3, 3), FLOAT64)
     domains = {"x": make(np.zeros((3, 3)), np.ones((3, 3)), neg_zero=True)}
     assert not list(violations(Case(Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),)), domains, {"x": np.zeros((1, 3, 3))})))
+
+
+def test_products_that_underflow_alone_are_not_lost_together() -> None:
+    """Each rounded product is 0; added before they are rounded, three halves of the smallest number are more."""
+    b = Builder()
+    x = b.add("input", (), ROW, FLOAT16)
+    m = b.add("mul", (x, b.const(np.float16(0.25).reshape(()), FLOAT16)), ROW, FLOAT16)
+    out = _total(b, m, FLOAT16, contracted=True)
+    graph = Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),))
+    domains = {"x": between(0, FLOAT16.smallest, FLOAT16, 1)}
+    samples = {"x": np.full((1, 3), FLOAT16.smallest, np.float16)}
+    assert not list(violations(Case(graph, domains, samples), others=12))

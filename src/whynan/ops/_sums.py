@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.domain.interval import Bounds, make
+from whynan.domain.interval import FRACTION, Bounds, make
 from whynan.ir.dtype import FLOAT32, Array, Float64, Format, nearest, next_down, next_up
 from whynan.ops._groups import blank
 
@@ -149,11 +149,18 @@ def _infinities(b: Bounds, fold: Fold) -> Array:
 
 
 def unrounded(fmt: Format, b: Bounds) -> Bounds:
-    """Bounds of exact products from those of their roundings: half a unit further out. Whole numbers and zeros need no rounding."""
+    """Bounds of exact products from those of their roundings: half a unit further out. Whole numbers need no rounding.
+
+    A zero may be what is left of a product that underflows; where subnormals are flushed, a sum that begins with it is flushed too.
+    """
     below, above = next_down(fmt, b.lo), next_up(fmt, b.hi)
     lo = np.where(b.integral | (b.lo == 0) | np.isinf(below), b.lo, b.lo / 2 + below / 2)
     hi = np.where(b.integral | (b.hi == 0) | np.isinf(above), b.hi, b.hi / 2 + above / 2)
-    return Bounds(lo, hi, b.flags)
+    if fmt.flush or not fmt.is_float:
+        return Bounds(lo, hi, b.flags)
+    under, over = (b.lo == 0) & b.may_neg_zero, (b.hi == 0) & b.may_pos_zero
+    lo, hi = np.where(under, -fmt.smallest, lo), np.where(over, fmt.smallest, hi)
+    return Bounds(lo, hi, b.flags | (under | over) * FRACTION)
 
 
 def fitted(fmt: Format, b: Bounds) -> Bounds:
