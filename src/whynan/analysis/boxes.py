@@ -82,7 +82,7 @@ def split(box: Box, v: Vertex, fmt: Format, parts: int) -> Box:
     flags = np.broadcast_to(b.flags, lo.shape).copy()
     flags[1:] &= ~NAN  # NaN is a box of its own: only the first part keeps the flag
     pieces = narrow(Bounds(lo, hi, flags), lo, hi, fmt)
-    kept = (~pieces.empty | pieces.may_nan).reshape(parts, -1).any(axis=1)
+    kept = np.asarray((~pieces.empty | pieces.may_nan).reshape(parts, -1).any(axis=1))
     kept[0] |= not kept.any()
     return _stack(box, v, Bounds(pieces.lo[kept], pieces.hi[kept], pieces.flags[kept]))
 
