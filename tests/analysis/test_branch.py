@@ -8,11 +8,14 @@ from tests.analysis.small import Small, ends, interval
 
 from whynan.analysis.branch import Pruned, prune
 from whynan.analysis.cones import MAX_LEAVES, cones_of
+from whynan.analysis.order import changed
 from whynan.analysis.propagate import propagate
 from whynan.analysis.relations import Relations
-from whynan.analysis.view import View
-from whynan.domain.interval import Bounds
+from whynan.analysis.revise import Revision
+from whynan.analysis.view import Vertex, View
+from whynan.domain.interval import Bounds, entering, meet
 from whynan.ir.dtype import FLOAT16, FLOAT32, INT64, from_ordinal, ordinal
+from whynan.ops._opdef import bound
 
 
 def split(
@@ -229,3 +232,23 @@ def test_neighbouring_floats_are_told_apart_wherever_they_stand() -> None:
         low = float(from_ordinal(FLOAT32, ordinal(FLOAT32, 1.0) + k))
         found = split(s, root, x=interval(low, float(np.nextafter(np.float32(low), np.float32(2)))), edge=interval(low, low, 0))
         assert found.decided and found.boxes <= 8
+
+
+def test_what_is_kept_between_passes_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    s = Small()
+    x, y = s.input("x", 4), s.input("y", 4)
+    difference = s.op("sub", x, s.op("mul", y, y))
+    root = s.op("log", s.op("add", s.op("abs", difference), s.op("relu", y)))
+    inputs = {"x": interval(-2, 2), "y": interval(-1, 3)}
+    kept = split(s, root, budget=600, **inputs)
+    monkeypatch.setattr(Revision, "_bound", lambda self, v, given: bound(self.view.calls[v[0]], given))
+    monkeypatch.setattr(Revision, "_narrower", _narrower_anew)
+    monkeypatch.setattr(Revision, "_entering", lambda self, v, b: entering(b, self.formats[v]))
+    anew = split(s, root, budget=600, **inputs)
+    assert (kept.decided, kept.boxes, kept.passes, kept.left, kept.open) == (anew.decided, anew.boxes, anew.passes, anew.left, anew.open)
+    assert not changed(kept.bounds, anew.bounds) and kept.passes > 2
+
+
+def _narrower_anew(self: Revision, v: Vertex, b: Bounds, required: Bounds) -> Bounds | None:
+    met = meet(b, required, self.formats[v])
+    return met if changed(b, met) else None

@@ -133,14 +133,17 @@ def normalised(lo: npt.ArrayLike, hi: npt.ArrayLike, flags: Any, fmt: Format | N
 def _checked(lo: Any, hi: Any, flags: Any, fmt: Format | None) -> Bounds:
     if lo.shape != hi.shape or lo.shape != flags.shape:
         lo, hi, flags = np.broadcast_arrays(lo, hi, flags)
-    if not _all(lo <= hi):
+    proper = _all(lo <= hi)
+    if not proper:
         undefined = np.isnan(lo) | np.isnan(hi)
         lo, hi = np.where(undefined, -np.inf, lo), np.where(undefined, np.inf, hi)
         flags = np.where(undefined, ALL, flags)
     if fmt is not None:
+        before = lo, hi
         lo, hi = _without_excluded_zeros(lo, hi, flags, fmt)
-    empty = lo > hi
-    if _any(empty):
+        proper = proper and lo is before[0] and hi is before[1]
+    if not proper:
+        empty = lo > hi
         lo, hi = np.where(empty, np.inf, lo), np.where(empty, -np.inf, hi)
         flags = np.where(empty, flags & NAN, flags)
     no_zero = (lo > 0) | (hi < 0)

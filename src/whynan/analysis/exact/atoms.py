@@ -221,7 +221,8 @@ class Atoms:
         for x, w in zip(members, weights, strict=True):
             weight[key(x)] = weight.get(key(x), Fraction(0)) + w
         shared, most = common(members), max(weight.values())
-        parts = sorted(((dict(k), w) for k, w in weight.items()), key=lambda m: sorted(m[0].items()))
+        exponents = {key(x): x for x in members}
+        parts = sorted(((exponents[k], w) for k, w in weight.items()), key=lambda m: sorted(m[0].items()))
         args, scale = tuple(minus(x, shared) for x, _ in parts), tuple(w / most for _, w in parts)
         ranges = [(lo + logarithm(w), hi + logarithm(w)) for (lo, hi), w in zip((self.range(x) for x in args), scale, strict=True)]
         top = max(hi for _, hi in ranges)
