@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from whynan.frontends.written import numbers_behind
-from whynan.ir.dtype import FLOAT64, Array
+from whynan.ir.dtype import BOOL, FLOAT64, Array
 from whynan.ir.frontend import Trace
 from whynan.ir.graph import Addend, Assumption, Builder, Graph, Node, Output, Place, Shape
 from whynan.ir.where import Site
@@ -55,6 +55,18 @@ def one_number(parts: Sequence[Array]) -> Array:
     if len(parts) == 1 and parts[0].size == 1:
         return parts[0].reshape(())
     return np.asarray(sum(float(p.astype(np.float64).sum()) for p in parts))
+
+
+def unchanged(builder: Builder, node: int, value: Array) -> tuple[int, float, float]:
+    """A node with its least and largest value that together say: each element of the given node keeps the (non-empty) value seen.
+
+    It is the node itself where all elements are equal, else a comparison with them.
+    """
+    first = float(value.flat[0])
+    if (value == value.flat[0]).all():
+        return node, first, first
+    seen = builder.const(value, builder.format(node))
+    return builder.add("eq", (node, seen), value.shape, BOOL), 1.0, 1.0
 
 
 def loss_node(recording: Recording, nodes: Sequence[int]) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from whynan.frontends.names import names_of
 from whynan.ir.dtype import Array
 
 
@@ -73,22 +74,9 @@ def _holders(target: Any) -> Iterator[tuple[str, Any]]:
         target = getattr(target, "__func__", target)
     elif not inspect.isroutine(target):
         yield "", target
-    for name, value in _names(inspect.unwrap(target) if inspect.isfunction(target) else target):
+    for name, value in names_of(inspect.unwrap(target) if inspect.isfunction(target) else target):
         if _unwrapped(value) is not None or _is_tracked(value) or inspect.ismethod(value) or _is_of_keras(value):
             yield f"{name}.", getattr(value, "__self__", value) if inspect.ismethod(value) else value
-
-
-def _names(function: Any) -> Iterator[tuple[str, Any]]:
-    """What a Python function's free and global names stand for."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # a name that is not bound yet
-            continue
-    yield from ((name, function.__globals__[name]) for name in code.co_names if name in function.__globals__)
 
 
 def _variables(value: Any, prefix: str, depth: int = 3) -> Iterator[tuple[str, tf.Variable]]:

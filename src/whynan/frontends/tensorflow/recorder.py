@@ -13,7 +13,7 @@ from whynan.frontends.tensorflow.containers import Held, on_container
 from whynan.frontends.tensorflow.lower import STRUCTURAL, TfOp, lower
 from whynan.frontends.tensorflow.places import Spot
 from whynan.frontends.tensorflow.tensors import FORMATS, format_of, to_array
-from whynan.frontends.trace import Recording
+from whynan.frontends.trace import Recording, unchanged
 from whynan.frontends.written import written_number
 from whynan.ir.dtype import BOOL, INT64, Array, Format, next_down, next_up
 from whynan.ir.graph import Assumption, Place, Shape
@@ -299,12 +299,7 @@ class Recorder:
         value = self.value(node)
         if value is None or not value.size or not self.varies(node):
             return
-        first = float(value.flat[0])
-        if (value == value.flat[0]).all():
-            self.assume(node, first, first, what)
-        else:
-            const = self.builder.const(value, self.builder.format(node))
-            self.assume(self.builder.add("eq", (node, const), value.shape, BOOL), 1.0, 1.0, what)
+        self.assume(*unchanged(self.builder, node, value), what)
 
     def _assume_count(self, node: int) -> None:
         """The result of `tf.where(mask)` has as many rows as the mask has elements that are not zero."""

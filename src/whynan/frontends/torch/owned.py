@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from whynan.frontends.names import names_of
 from whynan.frontends.torch.tensors import to_tensor
 from whynan.ir.dtype import Array
 
@@ -87,24 +88,11 @@ def _holders(target: Target) -> Iterator[tuple[str, Any]]:
         target = getattr(target, "__func__", target)
     elif not inspect.isroutine(target):
         yield "", target
-    for name, value in _names(inspect.unwrap(target) if inspect.isfunction(target) else target):
+    for name, value in names_of(inspect.unwrap(target) if inspect.isfunction(target) else target):
         if isinstance(value, torch.Tensor):
             yield name, value
         elif isinstance(value, torch.nn.Module) or inspect.ismethod(value):
             yield f"{name}.", getattr(value, "__self__", value)
-
-
-def _names(function: Any) -> Iterator[tuple[str, Any]]:
-    """What a Python function's free and global names stand for."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # a name that is not bound yet
-            continue
-    yield from ((name, function.__globals__[name]) for name in code.co_names if name in function.__globals__)
 
 
 def _parameters(value: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:

@@ -19,7 +19,7 @@ from whynan.frontends.torch.lower import Aten, Ref, lower
 from whynan.frontends.torch.places import Places
 from whynan.frontends.torch.storage import Memory, format_of, key_of, supported
 from whynan.frontends.torch.tensors import to_array
-from whynan.frontends.trace import Recording
+from whynan.frontends.trace import Recording, unchanged
 from whynan.ir.dtype import BOOL, INT64, Array, Format, next_down, next_up
 from whynan.ir.graph import Assumption, Place, Shape
 
@@ -408,12 +408,7 @@ class Recorder:
         node, value = self._memory.find(t), to_array(t)
         if value is None or not value.size or not self.varies(node):
             return
-        first = float(value.flat[0])
-        if (value == value.flat[0]).all():
-            self._assume(node, first, first, what)
-        else:
-            const = self.builder.const(value, self.builder.format(node))
-            self._assume(self.builder.add("eq", (node, const), value.shape, BOOL), 1.0, 1.0, what)
+        self._assume(*unchanged(self.builder, node, value), what)
 
     def _assume(self, node: int, low: float, high: float, what: str) -> None:
         if self.varies(node):
