@@ -136,7 +136,8 @@ def test_a_loss_without_a_file_gets_no_patch() -> None:
 
     names: dict[str, object] = {"torch": torch}
     exec("def loss(x):\n    return torch.log(x).mean()\n", names)
-    assert whynan.fix(names["loss"], x=whynan.prob(3)) == []
+    found = whynan.fix(names["loss"], x=whynan.prob(3))
+    assert [f.applicability for f in found] == ["advice"] and not found[0].changes and found[0].patch.startswith("import torch\n")
 
 
 def test_in_memory(file: Path) -> None:

@@ -72,3 +72,12 @@ def test_real_arithmetic_has_a_budget() -> None:
     assert Referee(trace.graph, 1e-7).at(inputs, run).real
     assert not Referee(trace.graph, 1e-7, left=3).at(inputs, run).real
     assert Referee(trace.graph, 1e-7).at(inputs, run).loss == pytest.approx((100 + np.log(2) + np.log(1 + np.e)) / 3)
+
+
+def test_a_far_value_counts_where_the_true_one_is_steady_only() -> None:
+    steady = compared(naive, lambda x: torch.nn.functional.softplus(x.clamp(max=88.722)).mean())
+    assert steady.missed  # the true value at 150 is 150, and moves as little as x
+    domain = whynan.prob(3)
+    floor = float(np.finfo(np.float32).tiny)
+    at_edge = compared(lambda x: -torch.log(x).sum(), lambda x: -torch.log(x.clamp(min=floor)).sum(), domain, 1e-42)
+    assert at_edge.away and not at_edge.missed  # the logarithm of 1e-42 moves by 70 when x does by 1e-14

@@ -64,6 +64,15 @@ class Original:
     sharpened: dict[int, Point] = field(default_factory=dict)
     known_noise: dict[int, tuple[float, Mapping[str, float]]] = field(default_factory=dict)
 
+    def unsteady(self, p: Point) -> float:
+        """How far the true value moves under moves by eps squared of the domain's size; infinite where it is not finite there."""
+        rng, true, far = np.random.default_rng(0), p.reference.loss, 0.0
+        for _ in range(2):
+            moved = {n: _moved(self.domains[n], v, self.eps**2, rng) for n, v in p.inputs.items()}
+            there = self.referee.at(moved, p.run).loss
+            far = max(far, np.inf if there is None or true is None or not np.isfinite(there) else abs(there - true))
+        return far
+
     def sharper(self, position: int) -> Point:
         """A point whose reference is in doubt, with that of real arithmetic if it can be had."""
         if position not in self.sharpened:
@@ -280,7 +289,8 @@ def _missed(before: Original, p: Point, new: float) -> bool:
     true = p.exact
     if p.edge or _all_finite(p.run) or not p.reference.real or true is None or not np.isfinite(true):
         return False
-    return abs(true) < 1 / before.eps and abs(new - true) > FAR * max(abs(true), before.scale)
+    off = abs(new - true)
+    return abs(true) < 1 / before.eps and off > FAR * max(abs(true), before.scale) and off > 2 * before.unsteady(p)
 
 
 def _true(p: Point) -> float:
