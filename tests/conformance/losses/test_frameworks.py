@@ -22,8 +22,8 @@ NOT_HERE = {
     "divergence": "several training steps",
 }
 OF_OTHER_KINDS = {
-    *("steep-gradient", "clamp-kills-gradient", "saturated-activation", "cancellation", "logits-as-probabilities", "double-softmax"),
-    *("target-out-of-range", "nan-hidden-after-the-fact", "gradient-detached", "numpy-in-graph", "no-such-function"),
+    *("steep-gradient", "clamp-kills-gradient", "saturated-activation", "vanished-gradient", "cancellation", "logits-as-probabilities"),
+    *("double-softmax", "target-out-of-range", "nan-hidden-after-the-fact", "gradient-detached", "numpy-in-graph", "no-such-function"),
 }
 
 
