@@ -273,8 +273,10 @@ def _sums(facts: Relations, a: Vertex, b: Vertex, depth: int) -> Slack | None:
     left, right = facts.view.reduced(a, base), facts.view.reduced(b, base)
     if left is None or right is None or left[1] != right[1] or facts.low(left[0]) < 0 or facts.high(a) == np.inf:
         return None  # where only one of two sums overflows, the terms say nothing
+    if facts.view.spans(a) != facts.view.spans(b):
+        return None  # a number that is repeated looks the same however often
     below = facts._prove(Term("id", left[0]), right[0], depth - 1)
-    terms = int(np.prod([facts.view.length(right[0], name) for name in right[1]], initial=1))
+    terms = facts.view.terms(b)
     error = terms * max(facts.view.node(v).format.eps for v in (a, b))
     return None if below is None or error > 0.25 else below + Slack(2 * error)
 
@@ -328,12 +330,12 @@ def _cauchy_schwarz(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack |
         return None
     factors = view.inputs(found[0]) * (1 if view.op(found[0]) == "mul" else 2)
     way = _way_to_sizes(facts, b)
-    squares = [_squared(view, size, view.op(v), base, found[1]) for size in way[-2:]]
+    squares = [_squared(view, size, view.op(v), base, found[1], view.spans(v)) for size in way[-2:]]
     if sorted(factor for square in squares if square for factor in square[:1]) != sorted(factors):
         return None
     if max(abs(facts.low(v)), abs(facts.high(v))) == np.inf:
         return None  # where the sum overflows and the root does not, the exact values say nothing
-    terms = int(np.prod([view.length(found[0], name) for name in found[1]], initial=1))
+    terms = view.terms(v)
     formats = [view.node(x).format for x in (v, b, found[0], *way, *(square[1] for square in squares if square))]
     eps, tiny = max(f.eps for f in formats), max(f.tiny for f in formats)
     largest = max(max(abs(facts.low(x)), abs(facts.high(x))) for x in factors)
@@ -372,10 +374,12 @@ def _radicand(view: View, v: Vertex) -> Vertex | None:
     return None if inner is None or view.op(inner) == "norm" else inner
 
 
-def _squared(view: View, size: Vertex, reduction: str, base: int, names: tuple[int, ...]) -> tuple[Vertex, Vertex] | None:
-    """The value whose squares are summed (or whose norm is taken) along the named axes, and its square (the norm)."""
+def _squared(
+    view: View, size: Vertex, reduction: str, base: int, names: tuple[int, ...], spans: tuple[int, ...]
+) -> tuple[Vertex, Vertex] | None:
+    """The value whose squares are summed (or whose norm is taken) along the named axes of those lengths, and its square (the norm)."""
     found = view.reduced(size, base)
-    if found is None or found[1] != names:
+    if found is None or found[1] != names or view.spans(size) != spans:
         return None
     if view.op(size) == "norm":
         return (found[0], size) if view.node(size).attrs["ord"] == 2 and reduction == "sum" else None

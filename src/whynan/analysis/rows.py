@@ -61,7 +61,7 @@ def _factors(facts: Relations, node: Node) -> tuple[tuple[Vertex, Vertex], _Row,
     if found is None or len(found[1]) != 1:
         return None
     inner, (name,) = found
-    row = _Row(name, view.length(inner, name))
+    row = _Row(name, view.terms(view.root(node.id)))
     if node.op == "norm":
         return ((inner, inner), row, ()) if node.attrs["ord"] == 2 else None
     if view.op(inner) not in ("mul", "square") or "ulps" in view.node(inner).attrs:
@@ -194,6 +194,8 @@ def _sum_of_squares(facts: Relations, x: Vertex, t: Vertex, row: _Row, squared: 
     found = view.reduced(t, min([-1, *x[1], *t[1]]) - 1)
     if found is None or len(found[1]) != 1:
         return None
+    if view.terms(t) != row.length:
+        return None  # a number that is repeated looks the same along rows of any length
     (node, axes), (name,) = found
     inner = node, tuple(row.name if a == name else a for a in axes)
     if view.op(t) == "norm":

@@ -7,6 +7,7 @@ drop dimensions of size 1, transpositions and broadcasts disappear in this view,
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -123,6 +124,16 @@ class View:
         dims = {d % len(shape) for d in node.attrs["dims"]}
         named = tuple(base - d if d in dims and shape[d] > 1 else axes[d] for d in range(len(shape)))
         return self.resolve(node.inputs[0], named), tuple(base - d for d in sorted(dims) if shape[d] > 1)
+
+    def spans(self, vertex: Vertex) -> tuple[int, ...]:
+        """How many elements a reduction brings together along each axis that `reduced` names: also where they are one number, repeated."""
+        node = self.nodes[vertex[0]]
+        shape = self.nodes[node.inputs[0]].shape
+        return tuple(shape[d] for d in sorted({d % len(shape) for d in node.attrs["dims"]}) if shape[d] > 1)
+
+    def terms(self, vertex: Vertex) -> int:
+        """How many elements a reduction brings together in one of its own."""
+        return prod(self.spans(vertex))
 
     def length(self, vertex: Vertex, axis: int) -> int:
         """How many elements the vertex has along an axis name (1 if none)."""
