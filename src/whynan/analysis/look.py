@@ -22,7 +22,7 @@ PIECES = 256  # boxes for a function that is given piece by piece, in each round
 ROUNDS = 4
 LARGE = 64.0  # magnitude from which on it is worth to know such a function better
 FINE = 64  # a piece may be so many times narrower than all that the function may be
-PATIENCE = MOST_A_LOOK  # boxes without a decision after which looks become short
+PATIENCE = 3 * MOST_A_LOOK  # boxes without a decision after which looks become short
 
 
 def worth_a_look(state: State, node: Node, is_output: bool) -> bool:
