@@ -7,6 +7,7 @@ Several defects are mended one after the other. Limits are counts, so that the s
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class _Search:
             if program is None:
                 continue
             self.tried += 1
-            compared = difference(self.origin, lambda inputs, p=program: self._run(p, inputs))  # type: ignore[misc]
+            compared = difference(self.origin, partial(self._run, program))
             if compared.failing is not None:
                 left += [(candidate, program)] if self._other(state, compared) else []
             else:
@@ -288,7 +289,7 @@ def _around(search: _Search) -> Iterator[Fix]:
             program = job.remake(space[made.name])
         except (ImportError, TargetError, FrameworkMissing):
             return
-        compared = difference(search.origin, lambda inputs, p=program: search._run(p, inputs))  # type: ignore[misc]
+        compared = difference(search.origin, partial(search._run, program))
         report = search._check(program) if compared.failing is None else None
         if report is None or report.verdict == UNSAFE:
             continue

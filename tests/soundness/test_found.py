@@ -344,3 +344,45 @@ def test_products_that_underflow_alone_are_not_lost_together() -> None:
     domains = {"x": between(0, FLOAT16.smallest, FLOAT16, 1)}
     samples = {"x": np.full((1, 3), FLOAT16.smallest, np.float16)}
     assert not list(violations(Case(graph, domains, samples), others=12))
+
+
+def _repeated(b: Builder, x: int, times: int) -> int:
+    return b.add("expand", (x,), (1, times), FLOAT32)
+
+
+def _norm(b: Builder, x: int) -> int:
+    return b.add("norm", (x,), (1, 1), FLOAT32, dims=(-1,), ord=2.0)
+
+
+def _sum(b: Builder, x: int) -> int:
+    return b.add("sum", (x,), (1, 1), FLOAT32, dims=(-1,))
+
+
+def _norm_of_repeated(b: Builder, x: int) -> int:
+    return _norm(b, _repeated(b, x, 3))
+
+
+def _divided_by_the_norm_of_fewer(b: Builder, x: int) -> int:
+    unit = b.add("div", (_repeated(b, x, 5), _norm(b, _repeated(b, x, 2))), (1, 5), FLOAT32)
+    return _sum(b, b.add("mul", (unit, unit), (1, 5), FLOAT32))
+
+
+def _more_over_fewer(b: Builder, x: int) -> int:
+    return b.add("div", (_sum(b, _repeated(b, x, 5)), _sum(b, _repeated(b, x, 2))), (1, 1), FLOAT32)
+
+
+def _products_over_fewer_squares(b: Builder, x: int) -> int:
+    squares = [b.add("mul", (_repeated(b, x, n),) * 2, (1, n), FLOAT32) for n in (5, 2)]
+    many, few = (_sum(b, s) for s in squares)
+    return b.add("div", (many, b.add("sqrt", (b.add("mul", (few, few), (1, 1), FLOAT32),), (1, 1), FLOAT32)), (1, 1), FLOAT32)
+
+
+@pytest.mark.parametrize("build", [_norm_of_repeated, _divided_by_the_norm_of_fewer, _more_over_fewer, _products_over_fewer_squares])
+def test_a_number_that_is_repeated_looks_the_same_however_often(build: Build) -> None:
+    """Seen element by element, a repeated number has no axis of its own: rows of two and of five were taken for one another."""
+    b = Builder()
+    x = b.add("input", (), (1, 1), FLOAT32)
+    out = build(b, x)
+    bounds, samples = within(0.5, 4.0, FLOAT32, (1, 1))
+    found = list(violations(Case(Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),)), {"x": bounds}, {"x": samples})))
+    assert not found, str(found[0])

@@ -301,7 +301,9 @@ def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     below = facts._prove(Term("square", a.vertex), facts.view.inputs(b)[0], depth - 1)
     formats = (facts.view.node(b).format, facts.view.node(a.vertex).format)  # the square is rounded in one that lies between the two
     slack = _norm_slack(max(formats, key=lambda f: f.eps), max(formats, key=lambda f: f.tiny))
-    return None if below is None else slack if below == EXACT else below + slack
+    if below is None or below == EXACT:
+        return None if below is None else slack
+    return Slack(below.relative, float(np.sqrt(below.absolute)) * (1 + 1e-12)) + slack  # sqrt(s + t) is up to sqrt(s) + sqrt(t)
 
 
 def _in_order(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:

@@ -7,6 +7,7 @@ A pattern is a term's text. One capital letter is a variable: it matches any ter
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from whynan.ir.term import Term, parse
 
@@ -36,9 +37,9 @@ class Rule:
     both: bool = False
 
 
-def rewrite(name: str, left: str, right: str, **facts: object) -> Rule:
+def rewrite(name: str, left: str, right: str, **facts: Any) -> Rule:
     """A rule from the texts of its sides."""
-    return Rule(name, parse(left), parse(right), **facts)  # type: ignore[arg-type]
+    return Rule(name, parse(left), parse(right), **facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,9 @@ class Guard:
     nonnegative: str = ""
 
 
-def guard(name: str, left: str, right: str, title: str, changes: str = "", causes: str = "", **facts: object) -> Guard:
+def guard(name: str, left: str, right: str, title: str, changes: str = "", causes: str = "", **facts: Any) -> Guard:
     """A guard from the texts of its sides; causes are separated by blanks."""
-    return Guard(name, parse(left), parse(right), title, changes, tuple(causes.split()), **facts)  # type: ignore[arg-type]
+    return Guard(name, parse(left), parse(right), title, changes, tuple(causes.split()), **facts)
 
 
 def is_variable(name: Hashable) -> bool:

@@ -6,6 +6,7 @@ operation that is not known here has no value at all.
 """
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -250,7 +251,7 @@ def _cdist(mp: Context, call: Call, x: Array, y: Array) -> Array:
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{op: _numbered(lambda mp, name=name: getattr(mp, name)) for op, name in _SAME.items()},  # type: ignore[misc]
+    **{op: _numbered(attrgetter(name)) for op, name in _SAME.items()},
     "add": _numbered(lambda mp: lambda a, b: a + b),
     "sub": _numbered(lambda mp: lambda a, b: a - b),
     "mul": _numbered(lambda mp: lambda a, b: a * b),

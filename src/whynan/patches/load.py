@@ -49,7 +49,8 @@ class Isolated:
         try:
             with _replaced({p: f for p, f in files.items() if p != own}, own):
                 module = self._module(home, files.get(own, own))
-            return _found(loss, expression, home, module)
+            found: Callable[..., Any] = _found(loss, expression, home, module)
+            return found
         except (KeyboardInterrupt, PatchError):
             raise
         except BaseException as error:
@@ -102,7 +103,7 @@ def plain_function(loss: Any) -> Any:
 # ---------------------------------------------------------------- the loss in the new module
 
 
-def _found(loss: Any, expression: str, home: ModuleType, module: ModuleType) -> Callable[..., Any]:
+def _found(loss: Any, expression: str, home: ModuleType, module: ModuleType) -> Any:
     if expression:
         try:
             value = eval(expression, module.__dict__)
@@ -111,17 +112,17 @@ def _found(loss: Any, expression: str, home: ModuleType, module: ModuleType) -> 
         if value is not None:
             made = value() if inspect.isclass(value) else value
             if callable(made):
-                return made  # type: ignore[no-any-return]
+                return made
     if inspect.ismethod(loss):
         owner = _clone(loss.__self__, module)
-        return getattr(owner, loss.__name__)  # type: ignore[no-any-return]
+        return getattr(owner, loss.__name__)
     function = plain_function(loss)
     if inspect.isfunction(function):
         name = function.__qualname__
         if "<" not in name and "." not in name and callable(module.__dict__.get(name)) and home.__dict__.get(name) is loss:
-            return module.__dict__[name]  # type: ignore[no-any-return]
+            return module.__dict__[name]
         return _again(function, module)
-    return _clone(loss, module)  # type: ignore[no-any-return]
+    return _clone(loss, module)
 
 
 def _clone(owner: Any, module: ModuleType) -> Any:
