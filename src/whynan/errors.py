@@ -3,6 +3,8 @@
 Every error is one sentence on what happened and one on what to do; the command line prints both on one line and ends with exit code 2.
 """
 
+from typing import Any
+
 
 class WhynanError(Exception):
     """Anything that keeps whynan from answering. `str(error)` is the one line shown to the user."""
@@ -31,3 +33,20 @@ class FrameworkMissing(WhynanError):
 
 class OpError(WhynanError):
     """An operation's record is wrong or missing (a defect of whynan, not of the loss)."""
+
+
+class NonFiniteError(WhynanError, ArithmeticError):
+    """A watched training step gave a loss or gradient that is not finite; the parameters are as they were before it.
+
+    `incident` is the explanation (`whynan.watch.record.Incident`), `in_a_row` how many steps in a row have failed.
+    """
+
+    def __init__(self, message: str, hint: str = "", incident: Any = None, in_a_row: int = 1) -> None:
+        self.incident = incident
+        self.in_a_row = in_a_row
+        super().__init__(message, hint)
+
+    @classmethod
+    def of(cls, incident: Any, in_a_row: int = 1) -> "NonFiniteError":
+        """The error that tells an incident."""
+        return cls(str(incident), "", incident, in_a_row)

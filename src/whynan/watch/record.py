@@ -1,0 +1,129 @@
+"""The records of a watched run: a step in the flight record, where in the batch a failure lies, the incident. Plain data."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from whynan.analysis.finding import Finding
+
+# the classes of causes, the first question about an incident
+BAD_DATA, OPERATION, OVERFLOW, CUSTOM_BACKWARD, DIVERGENCE, UNEXPLAINED = (
+    "bad data",
+    "an operation's domain",
+    "overflow",
+    "a backward of your own",
+    "divergence",
+    "unexplained",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One step in the flight record. Norms are Euclidean; NaN stands for what was not measured.
+
+    `gradient_norms` and `learning_rates` are by parameter group. `update_ratio` is the norm of the last update over that of the
+    parameters. `scale` is the gradient scaler's. `outcome` is "applied", or what was done instead: "skipped", "rolled back".
+    `clipped_from` is the total gradient norm that clipping by norm measured before it scaled the gradients.
+    """
+
+    step: int
+    loss: float = math.nan
+    gradient_norms: tuple[float, ...] = ()
+    parameter_norm: float = math.nan
+    update_ratio: float = math.nan
+    learning_rates: tuple[float, ...] = ()
+    scale: float = math.nan
+    clipped_from: float = math.nan
+    outcome: str = "applied"
+
+    @property
+    def gradient_norm(self) -> float:
+        """The norm of all gradients together; NaN if none was measured."""
+        return math.hypot(*self.gradient_norms) if self.gradient_norms else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One number that a call was given: argument `name` ("x", "target") at `index`, whose first entry is the sample where there is one."""
+
+    name: str
+    index: tuple[int, ...]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """Where in the batch a failure lies.
+
+    `samples` are the batch indices of the values that failed first. `alone` is the smallest part of the batch that was found to fail when
+    run without the rest; empty if no smaller part fails than the whole. `elements` are values of those samples: what is not finite in the
+    data, else what the failing operation was given. `batch` is the batch's size, 0 where no axis of the data could be told to be it.
+    `call` counts the micro-batches of a step from 0.
+    """
+
+    samples: tuple[int, ...] = ()
+    alone: tuple[int, ...] = ()
+    elements: tuple[Element, ...] = ()
+    batch: int = 0
+    call: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Incident:
+    """A training step that went bad, explained.
+
+    `failed` says what was not finite when the step was looked at: "loss", "gradient", "scale" (of a gradient scaler), "update".
+    `finding` names operation, expression, reason and chain as a check's finding does; None where the step could not be explained, and
+    `unexplained` says why. `kind` is the class of the cause. `layer` is the module path of the operation ("encoder.0.norm"; empty: in the
+    loss), `parameters` are those with a non-finite gradient, the failure's own first. `reproduced` says that the step, run again from
+    the kept state, failed again, `how` in which program ("eager", "compiled", "function", ...). `moments` are the last steps, oldest first.
+    `tensors` are the step's inputs by name, for the bundle; `ranks` are the ranks whose own step failed, in a distributed run.
+    """
+
+    step: int
+    when: str
+    framework: str
+    framework_version: str
+    failed: str
+    loss: float
+    finding: Finding | None
+    kind: str
+    layer: str = ""
+    parameters: tuple[str, ...] = ()
+    suspects: Suspects = field(default_factory=Suspects)
+    reproduced: bool = False
+    how: str = "eager"
+    unexplained: str = ""
+    action: str = "raise"
+    moments: tuple[Moment, ...] = ()
+    advice: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    rank: int = 0
+    world: int = 1
+    ranks: tuple[int, ...] = ()
+    tensors: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    folder: Path | None = None
+
+    @property
+    def cause(self) -> str:
+        """The cause's stable id (contract, section 4)."""
+        return self.finding.cause if self.finding else ""
+
+    @property
+    def sample(self) -> int | None:
+        """The sample to look at first, None if it is not one sample's doing."""
+        first = self.suspects.alone or self.suspects.samples
+        return first[0] if first else None
+
+    @property
+    def parameter(self) -> str:
+        """The parameter whose gradient failed first, empty if none did."""
+        return self.parameters[0] if self.parameters else ""
+
+    def __str__(self) -> str:
+        from whynan.watch.words import told  # it reads this module's records
+
+        return told(self)
