@@ -10,7 +10,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from whynan.analysis.finding import Finding, Witness
-    from whynan.api import check, explain, fix
+    from whynan.api import check, explain, fix, watch
     from whynan.audits.run import audit
     from whynan.domain.declare import domains
     from whynan.domain.spec import (
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
         simplex,
         unit,
     )
-    from whynan.errors import DomainError, FrameworkMissing, OpError, SampleError, TargetError, WhynanError
+    from whynan.errors import DomainError, FrameworkMissing, NonFiniteError, OpError, SampleError, TargetError, WhynanError
     from whynan.patches.change import Evidence, Fix, PatchError
     from whynan.result import Report
 
 _HOMES = {
     "whynan.analysis.finding": ("Finding", "Witness"),
-    "whynan.api": ("check", "explain", "fix"),
+    "whynan.api": ("check", "explain", "fix", "watch"),
     "whynan.audits.run": ("audit",),
     "whynan.domain.declare": ("domains",),
     "whynan.domain.spec": (
@@ -54,7 +54,7 @@ _HOMES = {
         "simplex",
         "unit",
     ),
-    "whynan.errors": ("DomainError", "FrameworkMissing", "OpError", "SampleError", "TargetError", "WhynanError"),
+    "whynan.errors": ("DomainError", "FrameworkMissing", "NonFiniteError", "OpError", "SampleError", "TargetError", "WhynanError"),
     "whynan.patches.change": ("Evidence", "Fix", "PatchError"),
     "whynan.result": ("Report",),
 }
@@ -67,6 +67,7 @@ __all__ = [
     "Finding",
     "Fix",
     "FrameworkMissing",
+    "NonFiniteError",
     "OpError",
     "PatchError",
     "Report",
@@ -93,6 +94,7 @@ __all__ = [
     "real",
     "simplex",
     "unit",
+    "watch",
 ]
 
 

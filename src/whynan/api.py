@@ -216,6 +216,21 @@ def explain(
     return Report.of(explain_program(program, ready, settings, _script_of(program, target.callable, ready, settings.seed)))
 
 
+def watch(what: Any, /, *, loss: Any = None, optimizer: Any = None, **options: Any) -> Any:
+    """Watch a training run: a step whose loss or gradients are not finite is not applied, and is explained.
+
+    In PyTorch `what` is the model (or several), `loss` the criterion, a module or a function, and `optimizer` the optimizer (or several);
+    the loop stays as it is. The result is a context manager and has `close()`, `incidents`, `step`, `bad_steps` and `flight`. `options` are
+    those of `whynan.watching.policy.Options`: policy, patience, every, on_incident, folder, save_batch, ... By default the first bad step
+    raises NonFiniteError before the update, with the explanation.
+
+    Raises WhynanError if this cannot be watched or an option is unknown.
+    """
+    from whynan.watching.doors import watched  # a check needs none of it
+
+    return watched(what, loss, optimizer, options)
+
+
 # ---------------------------------------------------------------- the program
 
 

@@ -38,7 +38,7 @@ class OpError(WhynanError):
 class NonFiniteError(WhynanError, ArithmeticError):
     """A watched training step gave a loss or gradient that is not finite; the parameters are as they were before it.
 
-    `incident` is the explanation (`whynan.watch.record.Incident`), `in_a_row` how many steps in a row have failed.
+    `incident` is the explanation (`whynan.watching.record.Incident`), `in_a_row` how many steps in a row have failed.
     """
 
     def __init__(self, message: str, hint: str = "", incident: Any = None, in_a_row: int = 1) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,9 +53,9 @@ class TorchProgram:
         with _session(self._seed), self._owned.lent(inputs):
             tensors = self._tensors(inputs, wrt)
             try:
-                result = _call(target, *self._arguments(tensors))
+                result = call(target, *self._arguments(tensors))
                 loss, parts = _loss(result)
-                gradients = _gradients(parts, self._leaves(tensors, wrt))
+                gradients = differentiate(parts, self._leaves(tensors, wrt))
             except (Exception, SystemExit) as error:
                 if mode == "compile":
                     _refuse_without_compiler(error)
@@ -70,7 +70,7 @@ class TorchProgram:
         if mode == "compile":
             return self._capture_compiled(inputs, wrt)
         target = self._in_mode(mode)
-        return self._record(target, Recorder(_call.__code__, _gradients.__code__), inputs, wrt)
+        return self._record(target, Recorder(call.__code__, differentiate.__code__), inputs, wrt)
 
     def _capture_compiled(self, inputs: Mapping[str, Array], wrt: tuple[str, ...]) -> Trace:
         """Trace the loss in a first run, in one piece if that is possible, and record a second one."""
@@ -84,7 +84,7 @@ class TorchProgram:
             target = compiled.traced(self._target, whole=False)
             with compiled.on_stage() as first:
                 self._try(target, inputs, wrt)
-        recorder = Recorder(_call.__code__, _gradients.__code__, modes=compiled.modes)
+        recorder = Recorder(call.__code__, differentiate.__code__, modes=compiled.modes)
         with compiled.on_stage(recorder) as second:
             return self._record(target, recorder, inputs, wrt, lambda: reason or compiled.difference(first, second))
 
@@ -93,7 +93,7 @@ class TorchProgram:
         with _session(self._seed), self._owned.lent(inputs):
             tensors = self._tensors(inputs, wrt)
             try:
-                _gradients(floating(_call(target, *self._arguments(tensors))), self._leaves(tensors, wrt))
+                differentiate(floating(call(target, *self._arguments(tensors))), self._leaves(tensors, wrt))
             except (Exception, SystemExit) as error:
                 return error
         return None
@@ -105,23 +105,15 @@ class TorchProgram:
         with _session(self._seed), self._owned.lent(inputs):
             tensors = self._tensors(inputs, wrt)
             leaves = {**{n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}, **self._owned.parameters}
-            nodes = {name: recorder.input(name, t, _array(t)) for name, t in leaves.items()}
+            nodes = {name: recorder.input(name, t, array_of(t)) for name, t in leaves.items()}
             try:
                 with recorder:
-                    result = _call(target, *self._arguments(tensors))
-                    parts = floating(result)
-                    behind = nodes_behind(parts)
-                    recorder.derivatives_of(_handwritten(behind))
-                    if recorder.eager:
-                        as_unwatched(recorder, behind)
-                    loss = _loss_node(recorder, result, parts)
-                    gradients = _gradients(parts, self._leaves(tensors, wrt))
+                    outputs = recorded(recorder, lambda: call(target, *self._arguments(tensors)), self._leaves(tensors, wrt))
             except WhynanError:
                 raise
             except (Exception, SystemExit) as error:
                 what = first_line(error).rstrip(".")
                 raise TargetError(f"the loss {self.name} raised {what}.", "Check the shapes, dtypes and values of its inputs.") from error
-            outputs = [Output("loss", "loss", loss)] + [Output("gradient", n, recorder.node(g)) for n, g in gradients.items()]
             missing = gap()
             if missing:
                 outputs = [Output(o.kind, o.name, recorder.unproven(o.node, missing)) for o in outputs]
@@ -180,22 +172,25 @@ def _refuse_without_compiler(error: BaseException) -> None:
         raise refusal from error
 
 
-def _call(target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def call(target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """The one place from which a target is called: what lies above it on the stack is no part of the loss."""
     return target(*args, **kwargs)
 
 
-def _gradients(parts: list[torch.Tensor], leaves: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Gradients of the sum of the parts by each leaf that it is connected to.
+def differentiate(
+    parts: Sequence[torch.Tensor], leaves: Mapping[str, torch.Tensor], seeds: Sequence[torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
+    """Gradients of the sum of the parts by each leaf that it is connected to; `seeds` are the gradients by the parts, else ones.
 
     The engine is called directly: `torch.autograd.grad` would hide a user's own backward() from torch function modes.
     """
-    roots = tuple(t for t in parts if t.requires_grad)
-    if not roots or not leaves:
+    given = seeds if seeds is not None else [torch.ones_like(t) for t in parts]
+    pairs = [(t, g) for t, g in zip(parts, given, strict=True) if t.requires_grad]
+    if not pairs or not leaves:
         return {}
-    seeds = tuple(torch.ones_like(t) for t in roots)
+    roots, incoming = zip(*pairs, strict=True)
     with torch.no_grad():
-        found = Variable._execution_engine.run_backward(roots, seeds, False, False, tuple(leaves.values()), True, accumulate_grad=False)
+        found = Variable._execution_engine.run_backward(roots, incoming, False, False, tuple(leaves.values()), True, accumulate_grad=False)
     return {name: g for name, g in zip(leaves, found, strict=True) if g is not None}
 
 
@@ -203,7 +198,7 @@ def _loss(result: Any) -> tuple[Array, list[torch.Tensor]]:
     """The loss as one number, and the tensors that it is the sum of."""
     parts = floating(result)
     if parts:
-        return one_number([_array(t) for t in parts]), parts
+        return one_number([array_of(t) for t in parts]), parts
     numbers = [leaf for leaf in flattened(result) if isinstance(leaf, (float, np.floating))]
     if not numbers:
         raise TypeError(_no_loss(result))
@@ -215,7 +210,8 @@ def _no_loss(result: Any) -> str:
     return f"the loss returned {what}, in which there is no floating tensor"
 
 
-def _array(t: torch.Tensor) -> Array:
+def array_of(t: torch.Tensor) -> Array:
+    """The tensor's values; TypeError for an element type that whynan has no format for."""
     array = to_array(t)
     if array is None or t.dtype not in FORMATS:
         raise TypeError(f"whynan has no number format for a tensor of {t.dtype}")
@@ -259,6 +255,24 @@ def _positional_only(target: Target) -> tuple[str, ...]:
 
 
 # ---------------------------------------------------------------- recording
+
+
+def recorded(
+    recorder: Recorder, run: Callable[[], Any], leaves: Mapping[str, torch.Tensor], seeds: Sequence[torch.Tensor] | None = None
+) -> list[Output]:
+    """Run a loss and its gradients by the leaves while the recorder watches (its context is entered); returns the graph's outputs.
+
+    Raises TargetError if the loss is nothing that can be differentiated or looked at, and what the run raises.
+    """
+    result = run()
+    parts = floating(result)
+    behind = nodes_behind(parts)
+    recorder.derivatives_of(_handwritten(behind))
+    if recorder.eager:
+        as_unwatched(recorder, behind)
+    loss = _loss_node(recorder, result, parts)
+    gradients = differentiate(parts, leaves, seeds)
+    return [Output("loss", "loss", loss)] + [Output("gradient", n, recorder.node(g)) for n, g in gradients.items()]
 
 
 def _loss_node(recorder: Recorder, result: Any, parts: list[torch.Tensor]) -> int:

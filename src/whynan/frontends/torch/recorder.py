@@ -124,6 +124,11 @@ class Recorder:
         sites = (self._places.forward(f) for f in functions)
         self.recording.handwritten |= {site: None for site in sites if site is not None}
 
+    @property
+    def calls(self) -> int:
+        """How many framework calls there were so far; the next one has this number."""
+        return self._source + 1
+
     def new_source(self) -> int:
         """The number of one more framework call."""
         self._source += 1

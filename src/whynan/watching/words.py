@@ -2,7 +2,7 @@
 
 from whynan.analysis.blame import number
 from whynan.ir.where import Site
-from whynan.watch.record import Element, Incident
+from whynan.watching.record import Element, Incident
 
 
 def told(incident: Incident) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from whynan.errors import NonFiniteError
-from whynan.watch.flight import FlightRecord, advice_from
-from whynan.watch.policy import RAISE, Options, decided
-from whynan.watch.record import Incident, Moment
+from whynan.watching.flight import FlightRecord, advice_from
+from whynan.watching.policy import RAISE, Options, decided
+from whynan.watching.record import Incident, Moment
 
 log = logging.getLogger("whynan.watch")
 
@@ -28,6 +28,11 @@ class Overseer:
         self.flight.add(moment)
         self.step += 1
         self.in_a_row = 0
+
+    def passed_over(self, moment: Moment) -> None:
+        """A step that the loop itself has left out, as a gradient scaler does: neither healthy nor an incident."""
+        self.flight.add(moment)
+        self.step += 1
 
     def bad(self, moment: Moment, explain: Callable[[], Incident]) -> str:
         """A step that must not be applied as it is; returns the policy to be followed.
@@ -62,7 +67,7 @@ class Overseer:
         """The incident with its bundle written, if bundles are wanted."""
         if self.options.folder is None:
             return incident
-        from whynan.watch.bundle import save
+        from whynan.watching.bundle import save
 
         try:
             return replace(incident, folder=save(incident, self.options))

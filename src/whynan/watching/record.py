@@ -124,6 +124,6 @@ class Incident:
         return self.parameters[0] if self.parameters else ""
 
     def __str__(self) -> str:
-        from whynan.watch.words import told  # it reads this module's records
+        from whynan.watching.words import told  # it reads this module's records
 
         return told(self)

@@ -9,7 +9,7 @@ from whynan.analysis.blame import Blame, blame
 from whynan.analysis.finding import ERROR, Finding
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
-from whynan.watch.record import BAD_DATA, CUSTOM_BACKWARD, OPERATION, OVERFLOW, Element
+from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, OPERATION, OVERFLOW, Element
 
 MOST_ELEMENTS = 6
 MOST_SAMPLES = 1000

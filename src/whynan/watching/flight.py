@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from whynan.watch.record import Incident, Moment
+from whynan.watching.record import Incident, Moment
 
 
 class FlightRecord:

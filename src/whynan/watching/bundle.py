@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from whynan.watch.policy import Options
-from whynan.watch.record import Incident
+from whynan.watching.policy import Options
+from whynan.watching.record import Incident
 
 
 def save(incident: Incident, options: Options) -> Path:

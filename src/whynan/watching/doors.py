@@ -1,0 +1,46 @@
+"""From what the user wants watched to the framework's watcher."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from whynan.errors import WhynanError
+from whynan.watching.policy import Options
+
+
+def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any]) -> Any:
+    """The watcher for a model or a step. Raises WhynanError if there is none for it."""
+    ready = options_of(options)
+    torch = sys.modules.get("torch")  # what is to be watched has been made with it
+    if torch is not None and all(isinstance(m, torch.nn.Module) for m in several(what)):
+        from whynan.watching.torch.watcher import TorchWatch
+
+        optimizers = several(optimizer)
+        strange = next((o for o in optimizers if not isinstance(o, torch.optim.Optimizer)), None)
+        if strange is not None:
+            raise WhynanError(f"optimizer is a {type(strange).__name__}.", "Give a torch.optim.Optimizer, or several in a list.")
+        if not optimizers:
+            raise WhynanError("no optimizer is given.", "Pass optimizer=: bad steps are held back where it would apply them.")
+        return TorchWatch(several(what), loss, optimizers, ready)
+    raise WhynanError(f"a {type(what).__name__} cannot be watched.", "Give a torch.nn.Module with optimizer=, or see docs/watch.md.")
+
+
+def several(one_or_more: Any) -> Sequence[Any]:
+    """What was given as one, a list or a dictionary, as a sequence."""
+    if one_or_more is None:
+        return ()
+    if isinstance(one_or_more, Mapping):
+        return tuple(one_or_more.values())
+    return tuple(one_or_more) if isinstance(one_or_more, (list, tuple)) else (one_or_more,)
+
+
+def options_of(options: Mapping[str, Any]) -> Options:
+    """The options by name. Raises WhynanError for a name that is none, and for values that are out of range."""
+    known = [f.name for f in fields(Options)]
+    strange = next((name for name in options if name not in known), None)
+    if strange is not None:
+        raise WhynanError(f"whynan.watch has no option {strange!r}.", f"It has {', '.join(known)}.")
+    paths = {n: Path(options[n]) for n in ("folder", "snapshots") if options.get(n) is not None}
+    return Options(**{**options, **paths})

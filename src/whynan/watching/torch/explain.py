@@ -1,0 +1,95 @@
+"""A bad step explained: run again in pieces, recorded where it fails, the culprit looked for in the batch."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from whynan.errors import WhynanError
+from whynan.frontends.torch.tensors import to_array
+from whynan.ir.dtype import Array
+from whynan.watching.examine import Examined, examined
+from whynan.watching.record import UNEXPLAINED, Incident, Moment, Suspects
+from whynan.watching.smallest import smallest
+from whynan.watching.torch.calls import Window
+from whynan.watching.torch.rerun import Outcome, Part, batch_of, outcome, parts_of, recorded_again, undisturbed
+
+if TYPE_CHECKING:
+    from whynan.watching.torch.watcher import TorchWatch
+
+
+def explained(watch: "TorchWatch", window: Window, moment: Moment, failed: str) -> Incident:
+    """The incident of a step whose calls are in the window. Buffers are as before the step."""
+    start = time.perf_counter()
+    base = Incident(
+        step=moment.step,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        framework="torch",
+        framework_version=str(torch.__version__),
+        failed=failed,
+        loss=moment.loss,
+        finding=None,
+        kind=UNEXPLAINED,
+    )
+    with undisturbed([m for m in (*watch.models, watch.loss) if isinstance(m, torch.nn.Module)]):
+        found = _looked_into(watch, window, base)
+    return replace(found, seconds=time.perf_counter() - start)
+
+
+def _looked_into(watch: "TorchWatch", window: Window, base: Incident) -> Incident:
+    parts = parts_of(window)
+    if not parts:
+        return replace(base, unexplained="no call of the model or the loss was seen in this step: pass the model and loss=.")
+    notes = tuple(f"an argument of {type(c.target).__name__} was overwritten after the call" for c in window.calls if c.overwritten())
+    errors = []
+    for part in parts:
+        first = outcome(part, watch.parameters)
+        errors += [first.error] if first.error else []
+        if first.failed:
+            return replace(_explained_part(watch, part, first, base), notes=notes)
+    why = f"run again, it raised {errors[0]}" if errors else "run again in eager mode, every piece of this step is finite"
+    return replace(base, unexplained=f"{why}.", notes=notes)
+
+
+def _explained_part(watch: "TorchWatch", part: Part, first: Outcome, base: Incident) -> Incident:
+    batch = batch_of(part)
+    base = replace(base, reproduced=True, parameters=tuple(n for n in first.bad if n in watch.parameters))
+    try:
+        live = recorded_again(part, watch.parameters, watch.roots)
+    except WhynanError as error:
+        return replace(base, unexplained=str(error), suspects=Suspects(alone=_alone(watch, part, batch), batch=batch, call=part.number))
+    given = _arrays(part)
+    seen = examined(live.trace, "eager", given, batch)
+    if seen is None:
+        return replace(base, unexplained="the failure did not come again while every operation was recorded.")
+    node = live.trace.graph.nodes[seen.why.node]
+    return replace(
+        base,
+        finding=seen.finding,
+        kind=seen.kind,
+        layer=live.layer(node),
+        parameters=_in_order(seen, base.parameters),
+        suspects=Suspects(seen.samples, _alone(watch, part, batch, seen.samples), seen.elements, batch, part.number),
+        tensors={**{f"batch/{n}": t for n, t in part.given.items()}, **{f"parameters/{n}": p for n, p in watch.parameters.items()}},
+    )
+
+
+def _alone(watch: "TorchWatch", part: Part, batch: int, suspects: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The smallest part of the batch that fails alone."""
+    if batch < 2:
+        return ()
+    return smallest(batch, lambda pick: outcome(part, watch.parameters, pick).failed, suspects)
+
+
+def _in_order(seen: Examined, parameters: tuple[str, ...]) -> tuple[str, ...]:
+    own = seen.why.output
+    return (own, *(p for p in parameters if p != own)) if own in parameters else parameters
+
+
+def _arrays(part: Part) -> Mapping[str, Array]:
+    found = {n: to_array(t) for n, t in {**part.given, **part.cut}.items()}
+    return {n: a if isinstance(a, np.ndarray) else np.asarray(a) for n, a in found.items() if a is not None}

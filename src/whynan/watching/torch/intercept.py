@@ -1,0 +1,107 @@
+"""Seeing calls that no hook of torch shows: a loss that is a plain function, `backward`, a gradient scaler's step.
+
+A function is watched by giving the function object other code, which hands each call on: it is seen wherever the loop has it from, a
+local name or a module's. The original is called with its own code, so that positions in the source stay right.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+
+Undo = Callable[[], None]
+Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+_PLACE = "the function that the call is handed to"
+
+
+def _handing_on(*args: Any, **kwargs: Any) -> Any:
+    call: Any = "the function that the call is handed to"  # this constant is replaced, see below
+    return call(args, kwargs)
+
+
+def watch_function(function: Any, around: Around) -> Undo | None:
+    """Let `around(original, args, kwargs)` be called in place of a function, method or partial; returns what ends it.
+
+    None if the callable is not written in Python (a built-in, a scripted function).
+    """
+    plain = plain_function(function)
+    if plain is None:
+        return None
+    code, before = plain.__code__, plain.__dict__.get("__wrapped__")
+    original = FunctionType(code, plain.__globals__, plain.__name__, plain.__defaults__, plain.__closure__)
+    original.__kwdefaults__, original.__qualname__, original.__module__ = plain.__kwdefaults__, plain.__qualname__, plain.__module__
+    original.__annotations__ = plain.__annotations__
+
+    active = True
+
+    def handed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return around(original, args, kwargs) if active else original(*args, **kwargs)
+
+    template = _handing_on.__code__
+    constants = tuple(handed if c == _PLACE else c for c in template.co_consts)
+    replaced = template.replace(co_consts=constants, co_freevars=code.co_freevars, co_name=code.co_name, co_qualname=code.co_qualname)
+    plain.__code__ = replaced
+    plain.__wrapped__ = original  # type: ignore[attr-defined]  # what inspect.signature looks at
+
+    def undo() -> None:
+        nonlocal active
+        active = False
+        if plain.__code__ is not replaced:
+            return  # somebody else watches it, too, and goes on
+        plain.__code__ = code
+        if before is None:
+            del plain.__wrapped__  # type: ignore[attr-defined]
+        else:
+            plain.__wrapped__ = before  # type: ignore[attr-defined]
+
+    return undo
+
+
+def plain_function(callable_: Any) -> FunctionType | None:
+    """The Python function behind a callable that is no module: itself, a method's, a partial's, a class's `__call__`."""
+    while isinstance(callable_, functools.partial):
+        callable_ = callable_.func
+    if inspect.ismethod(callable_):
+        callable_ = callable_.__func__
+    if not isinstance(callable_, FunctionType):
+        callable_ = vars(type(callable_)).get("__call__")
+    return callable_ if isinstance(callable_, FunctionType) else None
+
+
+def watch_backward(seen: Callable[[list[Any]], None]) -> Undo:
+    """Let `seen` have the tensors that `backward` is called on, before it runs."""
+    def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        roots = args[0] if args else kwargs.get("tensors", ())
+        seen([roots] if isinstance(roots, torch.Tensor) else list(roots))
+        return original(*args, **kwargs)
+
+    return _surely(torch.autograd.backward, around)
+
+
+def watch_scalers(stepped: Callable[[Any, Any, Callable[[], Any]], Any]) -> Undo:
+    """Let `stepped(scaler, optimizer, go)` stand in for every gradient scaler's step of an optimizer, which `go` makes."""
+    def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        optimizer = args[1] if len(args) > 1 else kwargs.get("optimizer")
+        return stepped(args[0], optimizer, lambda: original(*args, **kwargs))
+
+    return _surely(torch.amp.GradScaler.step, around)
+
+
+def watch_clipping(clipped: Callable[[Any], None]) -> Undo:
+    """Let `clipped` have the total norm that `clip_grad_norm_` found."""
+    def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        norm = original(*args, **kwargs)
+        clipped(norm)
+        return norm
+
+    return _surely(torch.nn.utils.clip_grad_norm_, around)
+
+
+def _surely(function: Any, around: Around) -> Undo:
+    undo = watch_function(function, around)
+    assert undo is not None, f"{function} is written in Python"
+    return undo

@@ -1,0 +1,256 @@
+"""A kept step run again: the calls in their order from the kept state, on the whole batch or on some of its samples."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from whynan.frontends.torch.live import Live, call, differentiate, record
+from whynan.watching.torch.calls import LOSS, Call, Window, in_autocast, mapped, random_state, set_random_state
+
+Pick = Sequence[int] | None  # samples of the batch; None: all
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """A piece of the step that can be run again by itself: calls that hang together by their tensors.
+
+    `given` are its data by argument name, `cut` those tensors that something between the calls made, which were differentiated by: the
+    piece starts anew from their values. `ends` are the calls whose results are the losses, empty if the loss is made elsewhere.
+    """
+
+    calls: list[Call]
+    given: dict[str, torch.Tensor] = field(default_factory=dict)
+    cut: dict[str, torch.Tensor] = field(default_factory=dict)
+    ends: list[Call] = field(default_factory=list)
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a piece gave when it was run again: whether loss and gradients are finite. `error` is what it raised."""
+
+    loss_finite: bool = True
+    gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def bad(self) -> tuple[str, ...]:
+        """The names of the gradients that are not finite."""
+        return tuple(n for n, g in self.gradients.items() if not bool(torch.isfinite(_dense(g)).all()))
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was not finite."""
+        return not self.loss_finite or bool(self.bad)
+
+
+def _dense(t: torch.Tensor) -> torch.Tensor:
+    return t.coalesce().values() if t.layout is torch.sparse_coo else t
+
+
+# ---------------------------------------------------------------- taking the step to pieces
+
+
+def parts_of(window: Window) -> list[Part]:
+    """The pieces of a step in order: each differentiated loss with the model calls that lead to it; model calls that lead to none."""
+    calls = list(window.calls)
+    used: set[int] = set()
+    found: list[Part] = []
+    for end in (c for c in calls if _is_end(c, window)):
+        chain = _behind(end, calls)
+        used.update(id(c) for c in chain)
+        found.append(_part(chain, [end], len(found)))
+    found += [_part([c], [], len(found) + i) for i, c in enumerate(c for c in calls if c.role != LOSS and id(c) not in used)]
+    return found
+
+
+def _is_end(c: Call, window: Window) -> bool:
+    if c.role == LOSS:
+        return c.seed is not None
+    roots = [r() for r in window.root_refs]
+    return any(r is not None and any(o() is r for o in c.outputs) for r in roots)
+
+
+def _behind(end: Call, calls: Sequence[Call]) -> list[Call]:
+    """The calls whose results reach the end through arguments, itself included, in order."""
+    wanted = [end]
+    for c in reversed(calls[: calls.index(end)]):
+        outputs = {id(t) for o in c.outputs if (t := o()) is not None}
+        if any(id(t) in outputs for w in wanted for t in w.tensors()):
+            wanted.append(c)
+    return sorted(wanted, key=calls.index)
+
+
+def _part(chain: list[Call], ends: list[Call], number: int) -> Part:
+    part = Part(chain, ends=ends, number=number)
+    made = {id(t) for c in chain for o in c.outputs if (t := o()) is not None}
+    for c in chain:
+        for name, t in named_tensors(c):
+            if id(t) in made:
+                continue
+            where = part.cut if t.grad_fn is not None else part.given
+            where[_free(name, {**part.given, **part.cut}, t)] = t
+    return part
+
+
+def _free(name: str, taken: Mapping[str, torch.Tensor], t: torch.Tensor) -> str:
+    fresh, i = name, 2
+    while fresh in taken and taken[fresh] is not t:
+        fresh, i = f"{name}_{i}", i + 1
+    return fresh
+
+
+def named_tensors(c: Call) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors among a call's arguments by the argument's name; `batch.0`, `batch.mask` where they lie inside one."""
+    for name, value in _bound(c).items():
+        yield from _named(name, value)
+
+
+def _named(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _named(f"{name}.{key}", item)
+    elif isinstance(value, (tuple, list)):
+        for i, item in enumerate(value):
+            yield from _named(f"{name}.{i}", item)
+
+
+def _bound(c: Call) -> Mapping[str, Any]:
+    forward = getattr(c.target, "forward", c.target)
+    try:
+        bound = inspect.signature(forward).bind(*c.args, **c.kwargs).arguments
+    except (TypeError, ValueError):
+        return {**{str(i): a for i, a in enumerate(c.args)}, **c.kwargs}
+    flat: dict[str, Any] = {}
+    kinds = inspect.signature(forward).parameters
+    for name, value in bound.items():
+        flat.update(value if kinds[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+    return flat
+
+
+def batch_of(part: Part) -> int:
+    """The length of the first axis of the data, if it counts samples: all tensors with axes share it, or most of them; else 0."""
+    lengths = [t.shape[0] for t in (*part.given.values(), *part.cut.values()) if t.ndim]
+    if not lengths:
+        return 0
+    first = lengths[0]
+    return first if lengths.count(first) * 2 >= len(lengths) else 0
+
+
+# ---------------------------------------------------------------- running
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """A piece made ready to run: `run` gives its losses, `inputs` are the tensors it reads, `wrt` what is differentiated by, `seeds` the
+    gradients that come in by the losses."""
+
+    run: Callable[[], list[torch.Tensor]]
+    inputs: dict[str, torch.Tensor]
+    wrt: dict[str, torch.Tensor]
+    seeds: list[torch.Tensor] | None
+
+
+def bench(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = None) -> Bench:
+    """Make a piece ready to run on the picked samples. `parameters` are those of the model and the loss by name."""
+    batch = batch_of(part)
+    fresh: dict[int, torch.Tensor] = {}
+    inputs: dict[str, torch.Tensor] = {}
+    wrt: dict[str, torch.Tensor] = {}
+    for name, t in {**part.given, **part.cut}.items():
+        picked = t.detach() if pick is None or not t.ndim or t.shape[0] != batch else t.detach()[list(pick)]
+        if t.requires_grad and (name in part.cut or t.is_leaf):
+            picked = picked.clone().requires_grad_()
+            wrt[name] = picked
+        fresh[id(t)] = inputs[name] = picked
+    wrt |= {n: p for n, p in parameters.items() if p.requires_grad}
+    inputs |= parameters
+    seeds = [_seed(c, batch, pick) for c in part.ends] if all(c.seed is not None for c in part.ends) and part.ends else None
+    return Bench(lambda: _losses(part, fresh), inputs, wrt, seeds)
+
+
+def _seed(c: Call, batch: int, pick: Pick) -> torch.Tensor:
+    assert c.seed is not None
+    return c.seed if pick is None or not c.seed.ndim or c.seed.shape[0] != batch else c.seed[list(pick)]
+
+
+def _losses(part: Part, fresh: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
+    """Call after call; the result of one stands for its old tensors in the next."""
+    now = dict(fresh)
+    losses: list[torch.Tensor] = []
+    for c in part.calls:
+        args, kwargs = mapped(lambda t: now.get(id(t), t), c.args, c.kwargs)
+        set_random_state(c.rng)
+        with in_autocast(c.autocast):
+            result = call(c.target, args, kwargs)
+        made = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
+        for old, new in zip(c.outputs, made, strict=False):
+            if (was := old()) is not None:
+                now[id(was)] = new
+        if c in part.ends or not part.ends:
+            losses += _roots(c, made)
+    return losses
+
+
+def _roots(c: Call, made: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    floating = [t for t in made if t.is_floating_point() and t.requires_grad]
+    if c.role == LOSS:
+        return floating
+    scalars = [t for t in floating if t.numel() == 1]  # a model that returns its loss
+    return scalars[:1] or floating
+
+
+@contextmanager
+def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Afterwards random state, buffers and gradients are as before; torch.compile is switched off inside."""
+    import sys
+
+    states, grads = random_state(), [(p, p.grad) for m in modules for p in m.parameters()]
+    buffers = [(b, b.detach().clone()) for m in modules for b in m.buffers()]
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else None  # else it would import it
+    try:
+        with torch.enable_grad():
+            if eager is None:
+                yield
+            else:
+                with eager:
+                    yield
+    finally:
+        set_random_state(states)
+        with torch.no_grad():
+            for b, copy in buffers:
+                b.copy_(copy)
+        for p, g in grads:
+            p.grad = g
+
+
+def outcome(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = None) -> Outcome:
+    """Run a piece again as the loop did, without recording."""
+    ready = bench(part, parameters, pick)
+    try:
+        losses = ready.run()
+        if not part.ends:  # what came in by its results is not known
+            return Outcome(all(bool(torch.isfinite(t).all()) for t in losses))
+        gradients = differentiate(losses, ready.wrt, ready.seeds if ready.seeds and _fit(losses, ready.seeds) else None)
+    except Exception as error:  # a model that does not run on some samples alone: the caller sees that
+        return Outcome(error=f"{type(error).__name__}: {error}")
+    return Outcome(all(bool(torch.isfinite(t).all()) for t in losses), gradients)
+
+
+def recorded_again(
+    part: Part, parameters: Mapping[str, torch.Tensor], modules: Mapping[str, torch.nn.Module], pick: Pick = None
+) -> Live:
+    """Run a piece again and record every operation. Raises TargetError if it raises."""
+    ready = bench(part, parameters, pick)
+    return record(ready.run, ready.inputs, ready.wrt if part.ends else {}, modules, ready.seeds)
+
+
+def _fit(losses: Sequence[torch.Tensor], seeds: Sequence[torch.Tensor]) -> bool:
+    return len(losses) == len(seeds) and all(t.shape == s.shape for t, s in zip(losses, seeds, strict=True))
