@@ -258,9 +258,14 @@ def _positional_only(target: Target) -> tuple[str, ...]:
 
 
 def recorded(
-    recorder: Recorder, run: Callable[[], Any], leaves: Mapping[str, torch.Tensor], seeds: Sequence[torch.Tensor] | None = None
+    recorder: Recorder,
+    run: Callable[[], Any],
+    leaves: Mapping[str, torch.Tensor],
+    seeds: Callable[[list[torch.Tensor]], Sequence[torch.Tensor]] | None = None,
 ) -> list[Output]:
     """Run a loss and its gradients by the leaves while the recorder watches (its context is entered); returns the graph's outputs.
+
+    `seeds` gives the gradients by the loss's parts, else they are ones.
 
     Raises TargetError if the loss is nothing that can be differentiated or looked at, and what the run raises.
     """
@@ -271,7 +276,7 @@ def recorded(
     if recorder.eager:
         as_unwatched(recorder, behind)
     loss = _loss_node(recorder, result, parts)
-    gradients = differentiate(parts, leaves, seeds)
+    gradients = differentiate(parts, leaves, seeds(parts) if seeds is not None else None)
     return [Output("loss", "loss", loss)] + [Output("gradient", n, recorder.node(g)) for n, g in gradients.items()]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 MODEL, LOSS = "model", "loss"
+ONES = "ones"  # the gradient that `loss.backward()` begins with
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +34,7 @@ class Call:
     buffers: "Buffers | None" = None
     outputs: tuple[Any, ...] = ()  # weak references
     value: torch.Tensor | None = None  # the loss, detached
-    seed: torch.Tensor | None = None  # the gradient by it, if backward has come by
+    seed: torch.Tensor | str | None = None  # the gradient by it, or ONES, if backward has come by
 
     def tensors(self) -> list[torch.Tensor]:
         """The tensors among the arguments."""
@@ -92,6 +93,8 @@ _DEVICES = ("cpu", "cuda")
 
 def autocast_state() -> list[tuple[str, bool, Any]]:
     """For each device type whether autocast is on, and to what dtype. Empty where it is off everywhere."""
+    if not torch._C._is_any_autocast_enabled():
+        return []
     return [(d, True, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d)]
 
 
@@ -126,18 +129,19 @@ class Changing:
     module: torch.nn.Module
     _versions: list[int] = field(default_factory=list)
     _changing: set[int] = field(default_factory=set)
-    _all: list[torch.Tensor] = field(default_factory=list)
+    _all: list[torch.Tensor] | None = None
 
     def copies(self) -> Buffers | None:
         """Copies of the changing buffers as they are now; in the first step, of all."""
-        if not self._versions:
+        if self._all is None:
             self._all = list(self.module.buffers())
             self._versions = [b._version for b in self._all]
             owners = self._all
         else:
             now = [b._version for b in self._all]
-            self._changing.update(i for i, (old, new) in enumerate(zip(self._versions, now, strict=True)) if old != new)
-            self._versions = now
+            if now != self._versions:
+                self._changing.update(i for i, (old, new) in enumerate(zip(self._versions, now, strict=True)) if old != new)
+                self._versions = now
             owners = [self._all[i] for i in sorted(self._changing)]
         if not owners:
             return None
@@ -150,8 +154,7 @@ class Window:
     """The calls that a step consists of, and the roots that were differentiated."""
 
     calls: list[Call] = field(default_factory=list)
-    roots: list[torch.Tensor] = field(default_factory=list)  # detached
-    root_refs: list[Any] = field(default_factory=list)  # weak references to them as they were
+    roots: list[tuple[torch.Tensor, Any]] = field(default_factory=list)  # detached, and a weak reference to the tensor as it was
     closing: bool = False  # an optimizer has stepped: the next call begins a new window
 
     def losses(self) -> Iterator[Call]:
@@ -166,7 +169,6 @@ class Window:
         """Forget everything."""
         self.calls.clear()
         self.roots.clear()
-        self.root_refs.clear()
         self.closing = False
 
 

@@ -14,7 +14,7 @@ def norms(groups: Sequence[Sequence[torch.Tensor]]) -> list[float]:
     values = _numbers(torch._foreach_norm(flat))
     found, start = [], 0
     for group in groups:
-        found.append(math.hypot(*values[start : start + len(group)]) if group else 0.0)
+        found.append(math.hypot(*values[start : start + len(group)]))
         start += len(group)
     return found
 
@@ -26,13 +26,14 @@ def finite(tensors: Sequence[torch.Tensor]) -> bool:
 
 def dense(t: torch.Tensor) -> torch.Tensor:
     """The numbers of a gradient: of a sparse one its values."""
-    t = t.detach()
-    return t.coalesce().values() if t.layout is torch.sparse_coo else t
+    return t.detach().coalesce().values() if t.layout is torch.sparse_coo else t
 
 
 def _numbers(scalars: Sequence[torch.Tensor]) -> list[float]:
     """Scalars as Python numbers, with one wait for the device where they are alike."""
     first = scalars[0]
+    if first.device.type == "cpu":
+        return [s.item() for s in scalars]
     if all(s.dtype is first.dtype and s.device == first.device for s in scalars):
         found: list[float] = torch.stack(list(scalars)).tolist()
         return found

@@ -72,11 +72,12 @@ def plain_function(callable_: Any) -> FunctionType | None:
     return callable_ if isinstance(callable_, FunctionType) else None
 
 
-def watch_backward(seen: Callable[[list[Any]], None]) -> Undo:
-    """Let `seen` have the tensors that `backward` is called on, before it runs."""
+def watch_backward(seen: Callable[[list[Any], bool], None]) -> Undo:
+    """Let `seen` have the tensors that `backward` is called on, before it runs, and whether it starts from ones."""
     def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         roots = args[0] if args else kwargs.get("tensors", ())
-        seen([roots] if isinstance(roots, torch.Tensor) else list(roots))
+        first = args[1] if len(args) > 1 else kwargs.get("grad_tensors")
+        seen([roots] if isinstance(roots, torch.Tensor) else list(roots), first is None)
         return original(*args, **kwargs)
 
     return _surely(torch.autograd.backward, around)

@@ -72,7 +72,7 @@ def parts_of(window: Window) -> list[Part]:
 def _is_end(c: Call, window: Window) -> bool:
     if c.role == LOSS:
         return c.seed is not None
-    roots = [r() for r in window.root_refs]
+    roots = [r() for _, r in window.roots]
     return any(r is not None and any(o() is r for o in c.outputs) for r in roots)
 
 
@@ -150,12 +150,12 @@ def batch_of(part: Part) -> int:
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
     """A piece made ready to run: `run` gives its losses, `inputs` are the tensors it reads, `wrt` what is differentiated by, `seeds` the
-    gradients that come in by the losses."""
+    gradients that come in by the losses (None: ones)."""
 
     run: Callable[[], list[torch.Tensor]]
     inputs: dict[str, torch.Tensor]
     wrt: dict[str, torch.Tensor]
-    seeds: list[torch.Tensor] | None
+    seeds: list[torch.Tensor | None] | None
 
 
 def bench(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = None) -> Bench:
@@ -176,8 +176,10 @@ def bench(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = None)
     return Bench(lambda: _losses(part, fresh), inputs, wrt, seeds)
 
 
-def _seed(c: Call, batch: int, pick: Pick) -> torch.Tensor:
-    assert c.seed is not None
+def _seed(c: Call, batch: int, pick: Pick) -> torch.Tensor | None:
+    if isinstance(c.seed, str):
+        return None
+    assert c.seed is not None, "an end was differentiated"
     return c.seed if pick is None or not c.seed.ndim or c.seed.shape[0] != batch else c.seed[list(pick)]
 
 
@@ -238,7 +240,7 @@ def outcome(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = Non
         losses = ready.run()
         if not part.ends:  # what came in by its results is not known
             return Outcome(all(bool(torch.isfinite(t).all()) for t in losses))
-        gradients = differentiate(losses, ready.wrt, ready.seeds if ready.seeds and _fit(losses, ready.seeds) else None)
+        gradients = differentiate(losses, ready.wrt, _seeds(losses, ready))
     except Exception as error:  # a model that does not run on some samples alone: the caller sees that
         return Outcome(error=f"{type(error).__name__}: {error}")
     return Outcome(all(bool(torch.isfinite(t).all()) for t in losses), gradients)
@@ -249,8 +251,10 @@ def recorded_again(
 ) -> Live:
     """Run a piece again and record every operation. Raises TargetError if it raises."""
     ready = bench(part, parameters, pick)
-    return record(ready.run, ready.inputs, ready.wrt if part.ends else {}, modules, ready.seeds)
+    return record(ready.run, ready.inputs, ready.wrt if part.ends else {}, modules, lambda losses: _seeds(losses, ready))
 
 
-def _fit(losses: Sequence[torch.Tensor], seeds: Sequence[torch.Tensor]) -> bool:
-    return len(losses) == len(seeds) and all(t.shape == s.shape for t, s in zip(losses, seeds, strict=True))
+def _seeds(losses: Sequence[torch.Tensor], ready: Bench) -> list[torch.Tensor]:
+    """The gradients that come in by the losses; ones where none fits, as after a change of the batch."""
+    kept = ready.seeds if ready.seeds is not None and len(ready.seeds) == len(losses) else [None] * len(losses)
+    return [s if s is not None and s.shape == t.shape else torch.ones_like(t) for t, s in zip(losses, kept, strict=True)]

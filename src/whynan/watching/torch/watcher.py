@@ -16,6 +16,7 @@ from whynan.watching.torch import health
 from whynan.watching.torch.calls import (
     LOSS,
     MODEL,
+    ONES,
     Call,
     Changing,
     Window,
@@ -147,7 +148,8 @@ class TorchWatch:
         window = self._window
         if window.closing:
             window.clear()
-        call = Call(role, target, args, kwargs, (), random_state(), autocast_state())
+        first = role == MODEL or not window.calls  # a loss that follows a model goes on with the numbers that the model leaves
+        call = Call(role, target, args, kwargs, (), random_state() if first else {}, autocast_state())
         call.versions = versions_of(call.tensors())
         changing = self._changing.get(id(target))
         call.buffers = changing.copies() if changing is not None and target.training else None
@@ -165,7 +167,6 @@ class TorchWatch:
         call.outputs = references(result)
         if call.role == LOSS and isinstance(result, torch.Tensor) and result.requires_grad:
             call.value = result.detach()
-            result.register_hook(_Seed(call))  # type: ignore[no-untyped-call]  # torch leaves it without types
 
     def _around_loss(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before = self._inside
@@ -188,12 +189,26 @@ class TorchWatch:
     def _clipped(self, norm: Any) -> None:
         self._clip_norm = norm
 
-    def _roots(self, roots: Sequence[torch.Tensor]) -> None:
-        """`backward` was called on these."""
-        if not self._asleep:
-            for t in roots:
-                self._window.roots.append(t.detach())
-                self._window.root_refs.append(ref(t))
+    def _roots(self, roots: Sequence[torch.Tensor], plain: bool) -> None:
+        """`backward` is about to run on these; `plain` says that it starts from ones."""
+        window = self._window
+        if self._asleep:
+            return
+        if window.closing:
+            window.clear()
+        known = []
+        for call in window.calls:
+            if call.value is None or call.seed is not None:
+                continue
+            t = call.outputs[0]()
+            if t is None:
+                continue
+            if plain and any(t is root for root in roots):
+                call.seed = ONES
+                known.append(t)
+            else:  # something lies between this loss and the root: the gradient that comes in tells what
+                t.register_hook(_Seed(call))
+        window.roots += [(t.detach(), ref(t)) for t in roots if not any(t is k for k in known)]
 
     # ------------------------------------------------------------ before and after the update
 
@@ -227,7 +242,7 @@ class TorchWatch:
 
     def _loss(self) -> tuple[float, bool]:
         """The step's loss as a number, and whether all that was differentiated is finite."""
-        values = [c.value for c in self._window.losses() if c.value is not None] or self._window.roots
+        values = [c.value for c in self._window.losses() if c.value is not None] or [t for t, _ in self._window.roots]
         total, fine = 0.0, True
         for t in values:
             number = t.item() if t.numel() == 1 else float(t.double().mean())
