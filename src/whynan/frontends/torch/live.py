@@ -43,9 +43,10 @@ def record(
 ) -> Live:
     """Run once and record every op, forward and backward.
 
-    `run` returns the loss, or several that are added; what is the user's in it is called by `call`. `inputs` are the tensors that the graph
-    gets as inputs, parameters included, `wrt` those of them whose gradients are wanted. `modules` are the roots by path, whose submodules
-    name the layers. `seeds` gives the gradients by the losses, else they are ones. Raises TargetError with the framework's own line if the run raises.
+    `run` returns the loss, or several that are added; what is the user's in it is called by `call`. `inputs` are the tensors that the
+    graph gets as inputs, parameters included, `wrt` those of them whose gradients are wanted. `modules` are the roots by path, whose
+    submodules name the layers. `seeds` gives the gradients by the losses, else they are ones. Raises TargetError with the framework's own
+    line if the run raises.
     """
     recorder = Recorder(call.__code__, differentiate.__code__)
     nodes = {name: recorder.input(name, t, array_of(t)) for name, t in inputs.items()}

@@ -74,6 +74,7 @@ def plain_function(callable_: Any) -> FunctionType | None:
 
 def watch_backward(seen: Callable[[list[Any], bool], None]) -> Undo:
     """Let `seen` have the tensors that `backward` is called on, before it runs, and whether it starts from ones."""
+
     def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         roots = args[0] if args else kwargs.get("tensors", ())
         first = args[1] if len(args) > 1 else kwargs.get("grad_tensors")
@@ -85,6 +86,7 @@ def watch_backward(seen: Callable[[list[Any], bool], None]) -> Undo:
 
 def watch_scalers(stepped: Callable[[Any, Any, Callable[[], Any]], Any]) -> Undo:
     """Let `stepped(scaler, optimizer, go)` stand in for every gradient scaler's step of an optimizer, which `go` makes."""
+
     def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         optimizer = args[1] if len(args) > 1 else kwargs.get("optimizer")
         return stepped(args[0], optimizer, lambda: original(*args, **kwargs))
@@ -94,6 +96,7 @@ def watch_scalers(stepped: Callable[[Any, Any, Callable[[], Any]], Any]) -> Undo
 
 def watch_clipping(clipped: Callable[[Any], None]) -> Undo:
     """Let `clipped` have the total norm that `clip_grad_norm_` found."""
+
     def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         norm = original(*args, **kwargs)
         clipped(norm)

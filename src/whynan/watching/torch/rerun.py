@@ -246,9 +246,7 @@ def outcome(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = Non
     return Outcome(all(bool(torch.isfinite(t).all()) for t in losses), gradients)
 
 
-def recorded_again(
-    part: Part, parameters: Mapping[str, torch.Tensor], modules: Mapping[str, torch.nn.Module], pick: Pick = None
-) -> Live:
+def recorded_again(part: Part, parameters: Mapping[str, torch.Tensor], modules: Mapping[str, torch.nn.Module], pick: Pick = None) -> Live:
     """Run a piece again and record every operation. Raises TargetError if it raises."""
     ready = bench(part, parameters, pick)
     return record(ready.run, ready.inputs, ready.wrt if part.ends else {}, modules, lambda losses: _seeds(losses, ready))
