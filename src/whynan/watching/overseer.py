@@ -25,9 +25,17 @@ class Overseer:
 
     def healthy(self, moment: Moment) -> None:
         """The step was fine and is applied."""
-        self.flight.add(moment)
+        self.applied()
+        self.noted(moment)
+
+    def applied(self) -> None:
+        """The step was fine; its moment is noted later, together with others."""
         self.step += 1
         self.in_a_row = 0
+
+    def noted(self, moment: Moment) -> None:
+        """A healthy step's moment, in the order of steps."""
+        self.flight.add(moment)
 
     def passed_over(self, moment: Moment) -> None:
         """A step that the loop itself has left out, as a gradient scaler does: neither healthy nor an incident."""

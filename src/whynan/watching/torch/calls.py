@@ -71,10 +71,13 @@ def references(result: Any) -> tuple[Any, ...]:
     return tuple(ref(t) for t in tree_leaves(result) if isinstance(t, torch.Tensor))
 
 
+_BUILT_FOR_CUDA = torch.version.cuda is not None or torch.version.hip is not None
+
+
 def random_state() -> dict[str, torch.Tensor]:
     """Torch's random state on the CPU and on every CUDA device in use, without waiting for the device."""
     states = {"cpu": torch.default_generator.get_state()}
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it without types
+    if _BUILT_FOR_CUDA and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it without types
         states |= {f"cuda:{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
     return states
 

@@ -1,22 +1,19 @@
 """Is this step finite? One pass over all gradients, which also gives their norms."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 
-def norms(groups: Sequence[Sequence[torch.Tensor]]) -> list[float]:
-    """The Euclidean norm of each group of gradients; inf or NaN where one is not finite, or where the norm itself overflows."""
-    flat = [dense(g) for group in groups for g in group]
-    if not flat:
-        return [0.0] * len(groups)
-    values = _numbers(torch._foreach_norm(flat))
-    found, start = [], 0
-    for group in groups:
-        found.append(math.hypot(*values[start : start + len(group)]))
-        start += len(group)
-    return found
+def norms(gradients: list[torch.Tensor]) -> list[float]:
+    """The Euclidean norm of each gradient; inf or NaN where one is not finite, or where the norm itself overflows."""
+    if not gradients:
+        return []
+    try:
+        found = torch._foreach_norm(gradients)
+    except (RuntimeError, NotImplementedError):  # sparse ones
+        found = torch._foreach_norm([dense(g) for g in gradients])
+    return [n.item() for n in found] if found[0].device.type == "cpu" else _numbers(found)
 
 
 def finite(tensors: Sequence[torch.Tensor]) -> bool:
@@ -32,8 +29,6 @@ def dense(t: torch.Tensor) -> torch.Tensor:
 def _numbers(scalars: Sequence[torch.Tensor]) -> list[float]:
     """Scalars as Python numbers, with one wait for the device where they are alike."""
     first = scalars[0]
-    if first.device.type == "cpu":
-        return [s.item() for s in scalars]
     if all(s.dtype is first.dtype and s.device == first.device for s in scalars):
         found: list[float] = torch.stack(list(scalars)).tolist()
         return found

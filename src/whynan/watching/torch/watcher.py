@@ -1,5 +1,6 @@
 """The hooks: what they keep of a step while it runs, and the look at loss and gradients before the optimizer changes anything."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -31,6 +32,7 @@ from whynan.watching.torch.remedies import Snapshots, retried
 Optimizer = torch.optim.Optimizer
 
 SCALER_PATIENCE = 12  # steps in a row without an update: from its first scale of 65536 it would be at 16
+NOTED_TOGETHER = 8  # steps
 
 
 class TorchWatch:
@@ -53,7 +55,7 @@ class TorchWatch:
         self._clip_norm: Any = None  # what clip_grad_norm_ has measured in this step
         self._snapshots = Snapshots(self.models, options)
         self._left_out_in_a_row = 0
-        self._stash: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._unnoted: list[tuple[int, float, list[float], list[int], list[Any]]] = []  # step, loss, norms, sizes of groups, rates
         self.parameters = dict(self._named_parameters())
         self._undo: list[Undo] = []
         self._attach()
@@ -78,6 +80,7 @@ class TorchWatch:
     @property
     def flight(self) -> tuple[Moment, ...]:
         """The last steps, oldest first."""
+        self._note()
         return self.overseer.flight.moments
 
     def close(self) -> None:
@@ -106,8 +109,7 @@ class TorchWatch:
             self._hook(model.register_forward_pre_hook(self._before_model, with_kwargs=True))
             self._hook(model.register_forward_hook(self._after, with_kwargs=True))
         if isinstance(self.loss, torch.nn.Module):
-            self._hook(self.loss.register_forward_pre_hook(self._before_loss, with_kwargs=True))
-            self._hook(self.loss.register_forward_hook(self._after, with_kwargs=True))
+            self._hook(self.loss.register_forward_hook(self._after_loss, with_kwargs=True))
         elif self.loss is not None:
             undo = watch_function(self.loss, self._around_loss)
             if undo is None:
@@ -116,7 +118,8 @@ class TorchWatch:
             self._undo.append(undo)
         for optimizer in self.optimizers:
             self._hook(optimizer.register_step_pre_hook(self._before_update))
-            self._hook(optimizer.register_step_post_hook(self._after_update))
+            if self.overseer.options.policy == ROLLBACK:
+                self._hook(optimizer.register_step_post_hook(self._after_update))
         self._undo.append(watch_backward(self._roots))
         self._undo.append(watch_scalers(self._scaled))
         self._undo.append(watch_clipping(self._clipped))
@@ -137,9 +140,6 @@ class TorchWatch:
     def _before_model(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         self._called(MODEL, module, args, kwargs)
 
-    def _before_loss(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        self._called(LOSS, module, args, kwargs)
-
     def _called(self, role: str, target: Any, args: Any, kwargs: Any) -> Call | None:
         """Keep a call that begins; None if it is none of a training step's."""
         self._inside += 1
@@ -157,6 +157,10 @@ class TorchWatch:
         return call
 
     def _after(self, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        self._returned(result)
+
+    def _after_loss(self, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        self._called(LOSS, module, args, kwargs)
         self._returned(result)
 
     def _returned(self, result: Any) -> None:
@@ -228,29 +232,51 @@ class TorchWatch:
 
     def _look(self, optimizer: Optimizer) -> None:
         """Judge the step whose update is due: note it, or deal with it."""
-        grads = [[p.grad for p in group["params"] if p.grad is not None] for group in optimizer.param_groups]
-        norms = health.norms(grads)
+        groups = [[g for p in group["params"] if (g := p.grad) is not None] for group in optimizer.param_groups]
+        flat = groups[0] if len(groups) == 1 else [g for group in groups for g in group]
+        norms = health.norms(flat)
         loss, loss_fine = self._loss()
-        total = math.hypot(*norms)
-        fine = loss_fine and (math.isfinite(total) or health.finite([g for group in grads for g in group]))
-        moment = Moment(self.step, loss, tuple(norms), learning_rates=tuple(float(g["lr"]) for g in optimizer.param_groups if "lr" in g))
+        fine = loss_fine and (math.isfinite(sum(norms)) or health.finite(flat))
+        rates = [g["lr"] for g in optimizer.param_groups if "lr" in g]
+        self._unnoted.append((self.overseer.step, loss, norms, [len(g) for g in groups], rates))
         if fine:
-            self.overseer.healthy(moment)
+            self._window.closing = True
+            self.overseer.applied()
             self._left_out_in_a_row = 0
+            if len(self._unnoted) >= NOTED_TOGETHER:
+                self._note()
         else:
-            self._bad(optimizer, moment, "gradient" if loss_fine else "loss")
+            *before, now = self._moments()
+            for moment in before:
+                self.overseer.noted(moment)
+            self._bad(optimizer, now, "gradient" if loss_fine else "loss")
+
+    def _note(self) -> None:
+        for moment in self._moments():
+            self.overseer.noted(moment)
+
+    def _moments(self) -> list[Moment]:
+        """What was seen of the last steps, as records; they are made several at a time, which is cheaper."""
+        found, self._unnoted = self._unnoted, []
+        return [Moment(n, loss, _by_group(norms, sizes), learning_rates=tuple(map(float, rates))) for n, loss, norms, sizes, rates in found]
 
     def _loss(self) -> tuple[float, bool]:
         """The step's loss as a number, and whether all that was differentiated is finite."""
-        values = [c.value for c in self._window.losses() if c.value is not None] or [t for t, _ in self._window.roots]
-        total, fine = 0.0, True
-        for t in values:
-            number = t.item() if t.numel() == 1 else float(t.double().mean())
+        window = self._window
+        total, fine, seen = 0.0, True, False
+        for call in window.calls:
+            if call.seed is not None and call.value is not None:
+                number, seen = _number(call.value), True
+                total += number
+                fine = fine and (math.isfinite(number) or health.finite([call.value]))
+        for t, _ in () if seen else window.roots:
+            number = _number(t)
             total += number
             fine = fine and (math.isfinite(number) or health.finite([t]))
         return total, fine
 
-    def _bad(self, optimizer: Optimizer, moment: Moment, failed: str) -> None:
+    def _bad(self, optimizer: Optimizer, moment: Moment, failed: str, due: bool = True) -> None:
+        """Explain a bad step and do what the policy says; `due` says that its update is about to be made."""
         from whynan.watching.torch.explain import explained  # only now: it brings the analysis
 
         self._asleep = True
@@ -263,7 +289,7 @@ class TorchWatch:
         self.stopped = self.stopped or action == STOP
         if action == ROLLBACK:
             self._snapshots.restore(self.optimizers)
-        if action != RETRY or not self._retried(optimizer):
+        if due and (action != RETRY or not self._retried(optimizer)):
             self._drop(optimizer)
 
     def _retried(self, optimizer: Optimizer) -> bool:
@@ -287,8 +313,7 @@ class TorchWatch:
             self.overseer.passed_over(moment)
             self._window.closing = True
         else:
-            self._bad(optimizer, moment, "scale" if loss_fine else "loss")
-            self._stash.clear()
+            self._bad(optimizer, moment, "scale" if loss_fine else "loss", due=False)
 
     def _undo_buffers(self) -> None:
         """Buffers as before the step: what the bad batch has left in a batch norm's statistics is taken back."""
@@ -298,18 +323,31 @@ class TorchWatch:
 
     def _drop(self, optimizer: Optimizer) -> None:
         """Make the update under way do nothing: optimizers pass over parameters without a gradient."""
-        params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._stash[id(optimizer)] = [(p, p.grad) for p in params]
-        for p in params:
+        dropped = [(p, p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        for p, _ in dropped:
             p.grad = None
 
+        def put_back(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            once.remove()
+            for p, grad in dropped:
+                p.grad = grad
+
+        once = optimizer.register_step_post_hook(put_back)
+
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        dropped = self._stash.pop(id(optimizer), None)
-        for p, grad in dropped or ():
-            p.grad = grad
-        self._window.closing = True
-        if dropped is None and self.overseer.options.policy == ROLLBACK and self.step % self.overseer.options.every == 0:
+        if self.overseer.in_a_row == 0 and self.step % self.overseer.options.every == 0:
             self._snapshots.take(self.optimizers)
+
+
+def _number(loss: torch.Tensor) -> float:
+    """A loss as one number: the mean, where it has several elements."""
+    return loss.item() if loss.numel() == 1 else loss.double().mean().item()
+
+
+def _by_group(norms: Sequence[float], sizes: Sequence[int]) -> tuple[float, ...]:
+    """The norm of each parameter group's gradients from those of its parameters."""
+    ends = list(itertools.accumulate(sizes))
+    return tuple(math.hypot(*norms[end - size : end]) for end, size in zip(ends, sizes, strict=True))
 
 
 class _Seed:
