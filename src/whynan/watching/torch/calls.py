@@ -33,7 +33,7 @@ class Call:
     training: bool = True
     buffers: "Buffers | None" = None
     outputs: tuple[Any, ...] = ()  # weak references
-    value: torch.Tensor | None = None  # the loss, detached
+    value: torch.Tensor | None = None  # the loss
     seed: torch.Tensor | str | None = None  # the gradient by it, or ONES, if backward has come by
 
     def tensors(self) -> list[torch.Tensor]:
@@ -57,6 +57,11 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
         elif isinstance(item, (tuple, list, Mapping)):
             found += tensors_in(item)
     return found
+
+
+def loss_in(result: Any) -> Any:
+    """The loss in what a training step returned: `result["loss"]` or `result.loss`; None if there is none."""
+    return result.get("loss") if isinstance(result, Mapping) else getattr(result, "loss", None)
 
 
 def versions_of(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ def explained(watch: "TorchWatch", window: Window, moment: Moment, failed: str) 
         finding=None,
         kind=UNEXPLAINED,
     )
-    with undisturbed([m for m in (*watch.models, watch.loss) if isinstance(m, torch.nn.Module)]):
+    with undisturbed([m for m in (*watch.models, watch.loss) if isinstance(m, torch.nn.Module)]), watch.during_replay():
         found = _looked_into(watch, window, base)
     return replace(found, seconds=time.perf_counter() - start)
 

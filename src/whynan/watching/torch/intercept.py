@@ -26,11 +26,13 @@ def _handing_on(*args: Any, **kwargs: Any) -> Any:
 def watch_function(function: Any, around: Around) -> Undo | None:
     """Let `around(original, args, kwargs)` be called in place of a function, method or partial; returns what ends it.
 
-    None if the callable is not written in Python (a built-in, a scripted function).
+    A method is watched for its own object only, which is the first of `args`. None if the callable is not written in Python (a built-in, a
+    scripted function).
     """
     plain = plain_function(function)
     if plain is None:
         return None
+    owner = owner_of(function)
     code, before = plain.__code__, plain.__dict__.get("__wrapped__")
     original = FunctionType(code, plain.__globals__, plain.__name__, plain.__defaults__, plain.__closure__)
     original.__kwdefaults__, original.__qualname__, original.__module__ = plain.__kwdefaults__, plain.__qualname__, plain.__module__
@@ -39,7 +41,9 @@ def watch_function(function: Any, around: Around) -> Undo | None:
     active = True
 
     def handed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return around(original, args, kwargs) if active else original(*args, **kwargs)
+        if active and (owner is None or (args and args[0] is owner)):
+            return around(original, args, kwargs)
+        return original(*args, **kwargs)
 
     template = _handing_on.__code__
     constants = tuple(handed if c == _PLACE else c for c in template.co_consts)
@@ -59,6 +63,15 @@ def watch_function(function: Any, around: Around) -> Undo | None:
             plain.__wrapped__ = before  # type: ignore[attr-defined]
 
     return undo
+
+
+def owner_of(callable_: Any) -> Any:
+    """The object whose method this is, or that is called itself; None for a function."""
+    while isinstance(callable_, functools.partial):
+        callable_ = callable_.func
+    if inspect.ismethod(callable_):
+        return callable_.__self__
+    return None if isinstance(callable_, FunctionType) else callable_
 
 
 def plain_function(callable_: Any) -> FunctionType | None:

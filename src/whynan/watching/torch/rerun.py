@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from whynan.frontends.torch.live import Live, call, differentiate, record
-from whynan.watching.torch.calls import LOSS, Call, Window, in_autocast, mapped, random_state, set_random_state
+from whynan.watching.torch.calls import LOSS, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
 
 Pick = Sequence[int] | None  # samples of the batch; None: all
 
@@ -192,6 +192,8 @@ def _losses(part: Part, fresh: Mapping[int, torch.Tensor]) -> list[torch.Tensor]
         set_random_state(c.rng)
         with in_autocast(c.autocast):
             result = call(c.target, args, kwargs)
+        if c.role == LOSS and not isinstance(result, torch.Tensor):
+            result = loss_in(result)
         made = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
         for old, new in zip(c.outputs, made, strict=False):
             if (was := old()) is not None:

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 from weakref import ref
@@ -22,6 +23,7 @@ from whynan.watching.torch.calls import (
     Changing,
     Window,
     autocast_state,
+    loss_in,
     random_state,
     references,
     versions_of,
@@ -48,6 +50,7 @@ class TorchWatch:
         self.overseer = Overseer(options)
         self.models, self.loss, self.optimizers = tuple(models), loss, tuple(optimizers)
         self.stopped = False  # policy "stop": the loop is asked to end
+        self.during_replay: Callable[[], AbstractContextManager[Any]] = nullcontext  # silences what a framework would log again
         self._window = Window()
         self._inside = 0  # depth of watched calls: a model's own calls of the loss are part of it
         self._asleep = False
@@ -151,8 +154,8 @@ class TorchWatch:
         first = role == MODEL or not window.calls  # a loss that follows a model goes on with the numbers that the model leaves
         call = Call(role, target, args, kwargs, (), random_state() if first else {}, autocast_state())
         call.versions = versions_of(call.tensors())
-        changing = self._changing.get(id(target))
-        call.buffers = changing.copies() if changing is not None and target.training else None
+        changing = self._changing.get(id(target if role == MODEL or not args else args[0]))  # a model's own method may be the loss
+        call.buffers = changing.copies() if changing is not None and changing.module.training else None
         window.calls.append(call)
         return call
 
@@ -168,9 +171,11 @@ class TorchWatch:
         if self._inside or self._asleep or not torch.is_grad_enabled() or not self._window.calls:
             return
         call = self._window.calls[-1]
+        if call.role == LOSS and not isinstance(result, torch.Tensor):
+            result = loss_in(result)
         call.outputs = references(result)
         if call.role == LOSS and isinstance(result, torch.Tensor) and result.requires_grad:
-            call.value = result.detach()
+            call.value = result
 
     def _around_loss(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before = self._inside
@@ -204,14 +209,11 @@ class TorchWatch:
         for call in window.calls:
             if call.value is None or call.seed is not None:
                 continue
-            t = call.outputs[0]()
-            if t is None:
-                continue
-            if plain and any(t is root for root in roots):
+            if plain and any(call.value is root for root in roots):
                 call.seed = ONES
-                known.append(t)
+                known.append(call.value)
             else:  # something lies between this loss and the root: the gradient that comes in tells what
-                t.register_hook(_Seed(call))
+                call.value.register_hook(_Seed(call))  # type: ignore[no-untyped-call]  # torch leaves it without types
         window.roots += [(t.detach(), ref(t)) for t in roots if not any(t is k for k in known)]
 
     # ------------------------------------------------------------ before and after the update
