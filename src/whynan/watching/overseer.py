@@ -1,73 +1,110 @@
 """The part of watching that knows no framework: steps are counted, moments kept, bad steps explained, and a decision is made."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from whynan.errors import NonFiniteError
-from whynan.watching.flight import FlightRecord, advice_from
-from whynan.watching.policy import RAISE, Options, decided
-from whynan.watching.record import Incident, Moment
+from whynan.watching.advice import advice_from
+from whynan.watching.divergence import as_divergence, diverged
+from whynan.watching.flight import FlightRecord, warning
+from whynan.watching.policy import RAISE, RETRY, ROLLBACK, Options, decided
+from whynan.watching.record import UNEXPLAINED, Incident, Moment
 
 log = logging.getLogger("whynan.watch")
 
 
 class Overseer:
-    """One watched run. The framework's watcher reports each step to it, healthy or bad, in order."""
+    """One watched run. The framework's watcher reports each step to it, healthy or bad, in order.
+
+    `step` is the number of the step under way, from 0. `in_a_row` counts the bad steps since the last healthy one, for each optimizer by
+    itself: where two take turns, the one's healthy steps do not hide that the other no longer learns. `skipped` counts updates that were
+    not made, by whynan or by a gradient scaler.
+    """
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.step = 0  # the number of the step under way, from 0
+        self.step = 0
         self.bad_steps = 0
-        self.in_a_row = 0
+        self.skipped = 0
         self.incidents: list[Incident] = []
         self.flight = FlightRecord(options.memory)
+        self._in_a_row: dict[int, int] = {}
+        self._rollbacks = 0  # since the last snapshot that can be new
+        self._healthy = 0  # steps since the last rollback
+
+    @property
+    def in_a_row(self) -> int:
+        """The most bad steps in a row that an optimizer has just had."""
+        return max(self._in_a_row.values(), default=0)
 
     def healthy(self, moment: Moment) -> None:
         """The step was fine and is applied."""
-        self.applied()
+        self.applied(moment.optimizer)
         self.noted(moment)
 
-    def applied(self) -> None:
+    def applied(self, optimizer: int = 0) -> None:
         """The step was fine; its moment is noted later, together with others."""
         self.step += 1
-        self.in_a_row = 0
+        self._in_a_row[optimizer] = 0
+        self._healthy += 1
+        if self._rollbacks and self._healthy >= self.options.every:
+            self._rollbacks = 0
 
     def noted(self, moment: Moment) -> None:
-        """A healthy step's moment, in the order of steps."""
+        """A healthy step's moment, in the order of steps. Logs a warning where the run is about to fail."""
         self.flight.add(moment)
+        soon = warning(self.flight)
+        if soon:
+            log.warning(soon)
 
     def passed_over(self, moment: Moment) -> None:
         """A step that the loop itself has left out, as a gradient scaler does: neither healthy nor an incident."""
         self.flight.add(moment)
         self.step += 1
+        self.skipped += 1
 
     def bad(self, moment: Moment, explain: Callable[[], Incident]) -> str:
         """A step that must not be applied as it is; returns the policy to be followed.
 
-        Raises NonFiniteError if that is the policy, or when it has come to it. `explain` is called for the first `options.incidents`
-        bad steps, not again for those that follow at once in a row for the same reason.
+        Raises NonFiniteError if that is the policy, or when it has come to it. `explain` is called for the first `options.incidents` bad
+        steps and for the one that raises. For the others, there is no incident, and the callback is not asked.
         """
+        in_a_row = self._in_a_row[moment.optimizer] = self._in_a_row.get(moment.optimizer, 0) + 1
         self.bad_steps += 1
-        self.in_a_row += 1
-        explained = self._explained(moment, explain)
-        wanted = self._asked(explained) if explained is not None else None
-        action = decided(self.options, wanted, self.in_a_row)
-        self.flight.add(replace(moment, outcome=action))
         self.step += 1
-        if explained is not None:
-            self.incidents[-1] = explained = replace(explained, action=action)
-        self._say(explained, moment, action)
+        action = decided(self.options, None, in_a_row, self._rollbacks + 1)
+        if action != RAISE and len(self.incidents) >= self.options.incidents:
+            log.warning("step %d went bad again (%d in a row). This update was not applied; policy %s.", moment.step, in_a_row, action)
+            return self._noted(moment, action)
+        incident = self._explained(moment, explain, action)
+        if self.options.on_incident is not None:
+            action = decided(self.options, self.options.on_incident(incident), in_a_row, self._rollbacks + 1)
+            self.incidents[-1] = incident = replace(incident, action=action)
+        self._noted(moment, action)
         if action == RAISE:
-            raise NonFiniteError.of(explained or self.incidents[-1], self.in_a_row)
+            raise NonFiniteError.of(incident, in_a_row)
+        log.warning("%s\nThis update was not applied; policy %s.", incident, action)
         return action
 
-    def _explained(self, moment: Moment, explain: Callable[[], Incident]) -> Incident | None:
-        if len(self.incidents) >= self.options.incidents and self.in_a_row > 1:
-            return None
-        incident = explain()
-        incident = replace(incident, moments=self.flight.moments, advice=(*incident.advice, *advice_from(self.flight, moment, incident)))
-        incident = self._kept(incident)
+    def _noted(self, moment: Moment, action: str) -> str:
+        self.flight.add(replace(moment, outcome=action))
+        self.skipped += action != RETRY
+        if action == ROLLBACK:
+            self._rollbacks += 1
+            self._healthy = 0
+        return action
+
+    def _explained(self, moment: Moment, explain: Callable[[], Incident], action: str) -> Incident:
+        try:
+            incident = as_divergence(explain(), diverged(self.flight, moment))
+        except Exception as error:  # the explanation must not end a run that only wants to skip the step
+            log.warning("whynan could not explain step %d", moment.step, exc_info=True)
+            incident = _unexplained(moment, f"the explanation itself failed with {type(error).__name__}: {error}")
+        advice = (*incident.advice, *advice_from(self.flight, moment, incident))
+        incident = self._kept(replace(incident, moments=self.flight.moments, advice=advice, action=action))
         self.incidents.append(incident)
         return incident
 
@@ -82,11 +119,8 @@ class Overseer:
         except OSError as error:
             return replace(incident, notes=(*incident.notes, f"the incident could not be written to {self.options.folder}: {error}"))
 
-    def _asked(self, incident: Incident) -> str | None:
-        return self.options.on_incident(incident) if self.options.on_incident is not None else None
 
-    def _say(self, incident: Incident | None, moment: Moment, action: str) -> None:
-        if action == RAISE:
-            return  # the error says it
-        what = str(incident) if incident is not None else f"step {moment.step} went bad again ({self.in_a_row} in a row)"
-        log.warning("%s\n%s", what, f"This update was not applied; policy {action}.")
+def _unexplained(moment: Moment, why: str) -> Incident:
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    failed = "gradient" if math.isfinite(moment.loss) else "loss"
+    return Incident(moment.step, when, "", "", failed, moment.loss, finding=None, kind=UNEXPLAINED, unexplained=f"{why}.")

@@ -45,12 +45,16 @@ class Options:
                 raise WhynanError(f"{name} is {getattr(self, name)}.", "Give a number from 1 up.")
 
 
-def decided(options: Options, wanted: str | None, in_a_row: int) -> str:
+def decided(options: Options, wanted: str | None, in_a_row: int, rollbacks: int = 1) -> str:
     """What to do about the `in_a_row`-th bad step in a row, if the user's callback wanted that (None: has no wish).
 
-    A step that is given up for the `patience`-th time in a row raises, so that a run that only skips does not go on for ever.
+    The `patience`-th bad step in a row raises whatever the policy, so that a run that only drops updates, or does not stop when asked to,
+    does not go on for ever. `rollbacks` counts the rollbacks, this one with them, to what may be the same snapshot: where the steps after
+    it are healthy for a while and then fail again, that is as hopeless.
     """
     policy = wanted or options.policy
     if policy not in POLICIES:
         raise WhynanError(f"on_incident returned {wanted!r}.", f"Return None or one of {', '.join(POLICIES)}.")
-    return RAISE if policy in (SKIP, RETRY, ROLLBACK) and in_a_row >= options.patience else policy
+    patience = max(options.patience, 2) if policy == STOP else options.patience  # the first time, the loop has not yet been asked
+    gone = in_a_row >= patience or (policy == ROLLBACK and rollbacks >= patience)
+    return RAISE if gone else policy

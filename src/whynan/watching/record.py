@@ -25,7 +25,8 @@ class Moment:
 
     `gradient_norms` and `learning_rates` are by parameter group. `update_ratio` is the norm of the last update over that of the
     parameters. `scale` is the gradient scaler's. `outcome` is "applied", or what was done instead: "skipped", "rolled back".
-    `clipped_from` is the total gradient norm that clipping by norm measured before it scaled the gradients.
+    `clipped_from` is the total gradient norm that clipping by norm measured before it scaled the gradients. `parameter_norm` is that of
+    the parameters before this step's update. `optimizer` tells apart the updates of a run with several optimizers.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Moment:
     scale: float = math.nan
     clipped_from: float = math.nan
     outcome: str = "applied"
+    optimizer: int = 0
 
     @property
     def gradient_norm(self) -> float:
