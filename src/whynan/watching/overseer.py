@@ -59,13 +59,13 @@ class Overseer:
             return None
         incident = explain()
         incident = replace(incident, moments=self.flight.moments, advice=(*incident.advice, *advice_from(self.flight, moment, incident)))
-        incident = self._kept(incident)
+        incident = self._kept(replace(incident, action=decided(self.options, None, self.in_a_row)))
         self.incidents.append(incident)
         return incident
 
     def _kept(self, incident: Incident) -> Incident:
-        """The incident with its bundle written, if bundles are wanted."""
-        if self.options.folder is None:
+        """The incident with its bundle written, if bundles are wanted and this run has not yet written as many as it may."""
+        if self.options.folder is None or sum(i.folder is not None for i in self.incidents) >= self.options.incidents:
             return incident
         from whynan.watching.bundle import save
 
