@@ -188,6 +188,7 @@ def of_function(
 ) -> tuple[Recipe, dict[str, Any]]:
     """The recipe of a step that is one function's call, and the tensors it needs: for the functional frameworks."""
     writer = Writer(is_tensor)
-    arguments: dict[str | int, Any] = {**dict(enumerate(args)), **{name: value for name, value in kwargs.items()}}
+    arguments: dict[str | int, Any] = dict(enumerate(args))
+    arguments.update(kwargs)
     call = writer.call("step", arguments, groups)
     return Recipe((piece("step", function),), (f"yield {call}",)), writer.tensors
