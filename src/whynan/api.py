@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -198,10 +199,13 @@ def explain(
 ) -> Report:
     """What happens on this concrete input, step by step? The report names the first non-finite value and how it travelled.
 
-    Tensors are given by argument name. Raises TargetError if the loss raises on them.
+    Tensors are given by argument name. Raises TargetError if the loss raises on them. Given the folder of a recorded incident instead
+    (a path, or the text of one), it tells that, and executes nothing from it; raises IncidentError if the folder holds none.
     """
-    if isinstance(loss, Path):
-        raise TargetError(f"{loss} is a file or folder, not a loss, and recorded incidents are not read by this version.", _EXPLAIN)
+    if isinstance(loss, os.PathLike) or (isinstance(loss, str) and os.path.isdir(loss)):
+        from whynan.watching.explained import explain_incident  # here, since nothing else needs it
+
+        return explain_incident(Path(loss))
     target = _target(loss, framework, name)
     program = _program(target, seed)
     settings = _settings(program.framework, modes, dtype, None, seed)
@@ -232,9 +236,6 @@ def watch(what: Any, /, *, loss: Any = None, optimizer: Any = None, **options: A
 
 
 # ---------------------------------------------------------------- the program
-
-
-_EXPLAIN = "Give a loss, FILE.py:EXPR or package.module:EXPR, and its tensors."
 
 
 def stated_domains(target: Target) -> dict[str, Any]:

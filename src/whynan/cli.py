@@ -195,6 +195,24 @@ def explain(target: str, **options: Any) -> int:
     return exit_code(report)
 
 
+@whynan_command.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("whynan-incidents"))
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--traceback", is_flag=True, help="Show the whole traceback of an error.")
+def incidents(folder: Path, form: str, traceback: bool) -> int:
+    """Which incidents have watched training runs recorded in FOLDER (whynan-incidents)? Newest first, one line each.
+
+    `whynan explain` tells one of them. Nothing in the folder is executed.
+    """
+    from whynan.watching import listing
+
+    entries = listing.listed(folder)
+    told = json.dumps(listing.as_data(entries), indent=2) + "\n" if form == "json" else listing.as_text(entries, folder, sys.stdout)
+    sys.stdout.write(told)
+    sys.stdout.flush()
+    return 0
+
+
 _AUDIT = (
     click.argument("module"),
     click.option("--only", multiple=True, metavar="WORD", help="Only losses whose names contain WORD. Repeatable."),
@@ -345,10 +363,11 @@ def _deliver(report: Any, form: str, output: Path | None, script: Path | None, *
 
 def _text(report: Any, form: str, stream: TextIO | None) -> str:
     """The report in a format; as text for a stream, in colour and of a terminal's width if it is one, or for a file if there is none."""
+    incident = getattr(report, "incident", None) is not None
     if form == "json":
         from whynan.report.json import dumps
 
-        return dumps(report).rstrip("\n") + "\n"
+        return json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n" if incident else dumps(report).rstrip("\n") + "\n"
     if form == "html":
         from whynan.report.html import to_html
 
@@ -361,7 +380,10 @@ def _text(report: Any, form: str, stream: TextIO | None) -> str:
 
     from whynan.report.terminal import render
 
-    shown = render(report, color=False) if stream is None or not stream.isatty() else render(report, Console(file=stream))
+    console = None if stream is None or not stream.isatty() else Console(file=stream)
+    if incident:
+        return f"{report.render(console)}\n"
+    shown = render(report, color=False) if console is None else render(report, console)
     return shown.rstrip("\n") + "\n"
 
 

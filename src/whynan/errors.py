@@ -27,6 +27,10 @@ class SampleError(WhynanError):
     """A sample file is broken or of a kind that whynan does not read."""
 
 
+class IncidentError(WhynanError):
+    """An incident's folder is missing, broken, larger than any that whynan writes, or from a later version."""
+
+
 class FrameworkMissing(WhynanError):
     """The framework that the target needs is not installed."""
 

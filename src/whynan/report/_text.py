@@ -181,8 +181,9 @@ def target_name(report: Report) -> str:
 
 
 def step_text(step: Step) -> str:
-    """A chain step as `log(0.0) -> -inf`."""
-    return f"{step.op}({', '.join(step.inputs)}) -> {step.output}"
+    """A chain step as `log(0.0) -> -inf`; as `log -> -inf` where the inputs are not known."""
+    given = f"({', '.join(step.inputs)})" if step.inputs else ""
+    return f"{step.op}{given} -> {step.output}"
 
 
 def errors(report: Report) -> list[Finding]:

@@ -38,7 +38,7 @@ def _report(data: Mapping[str, Any]) -> Report:
         seconds=float(data["seconds"]),
         domain={name: _domain(d) for name, d in data["domain"].items()},
         sites=data["sites"],
-        findings=tuple(_finding(f) for f in data["findings"]),
+        findings=tuple(finding_of(f) for f in data["findings"]),
         undecided=tuple(Open(o["op"], _site(o["site"]), o["phase"], o["reason"]) for o in data["undecided"]),
         search=data["search"],
         envelope=data.get("envelope", {}),
@@ -51,7 +51,8 @@ def _domain(d: Mapping[str, Any]) -> Domain:
     return Domain(d["kind"], tuple(d["shape"]), d["dtype"], float(d["low"]), float(d["high"]), False, d["assumed"])
 
 
-def _finding(f: Mapping[str, Any]) -> Finding:
+def finding_of(f: Mapping[str, Any]) -> Finding:
+    """One finding, as `finding_dict` wrote it. Raises KeyError, TypeError or ValueError if it is none."""
     return Finding(
         **{key: f[key] for key in ("id", "kind", "severity", "cause", "message", "op", "phase")},
         site=_site(f["site"]),

@@ -164,7 +164,7 @@ def _finding(page: Page, finding: Finding, told: set[str], modes: tuple[str, ...
     style = _SEVERITY_STYLES.get(finding.severity, _WARNING_STYLE)
     page.prose(f"{heading} {text.title}", style, indent=0)
     if finding.site is not None:
-        _source(page, finding, finding.site)
+        source(page, finding, finding.site)
     page.field("what", [finding.message])
     page.field("why", [text.why] if not known and text.why not in finding.message else [])
     page.field("related", [", ".join(finding.related)] if finding.related else [])
@@ -172,13 +172,14 @@ def _finding(page: Page, finding: Finding, told: set[str], modes: tuple[str, ...
         page.field("input", _text.inputs(finding.witness))
         page.field("gives", _text.gives(finding.witness))
         page.field("exact", _text.exact(finding.witness))
-    page.field("how", _text.shortened(_chain(finding), _LINKS_SHOWN if first else _LATER_LINKS_SHOWN))
+    page.field("how", _text.shortened(chain(finding), _LINKS_SHOWN if first else _LATER_LINKS_SHOWN))
     page.field("modes", [", ".join(finding.modes)] if finding.modes and len(modes) != 1 else [])
     page.field("to do", ["as above"] if known else [text.hint])
     page.field("fix", [_text.fix_text(fix) for fix in finding.fixes])
 
 
-def _chain(finding: Finding) -> list[str]:
+def chain(finding: Finding) -> list[str]:
+    """The way of the first non-finite value, a line for each step."""
     places = [_text.place(step.site, finding.site) for step in finding.chain]
     backward = ["gradient: " if step.phase == BACKWARD else "" for step in finding.chain]
     return [f"{place}: {b}{_text.step_text(step)}" for place, b, step in zip(places, backward, finding.chain, strict=True)]
@@ -215,7 +216,8 @@ def _proof(page: Page, report: Report) -> None:
 # ---------------------------------------------------------------- source lines
 
 
-def _source(page: Page, finding: Finding, site: Site) -> None:
+def source(page: Page, finding: Finding, site: Site) -> None:
+    """Place and source lines of a finding, with carets under the expression."""
     lines = excerpt(site)
     digits = max(len(str(line.number or "")) for line in lines)
     side = " " * digits + " |"

@@ -109,8 +109,8 @@ class Overseer:
         return incident
 
     def _kept(self, incident: Incident) -> Incident:
-        """The incident with its bundle written, if bundles are wanted."""
-        if self.options.folder is None:
+        """The incident with its bundle written, if bundles are wanted and this run has not yet written as many as it may."""
+        if self.options.folder is None or sum(i.folder is not None for i in self.incidents) >= self.options.incidents:
             return incident
         from whynan.watching.bundle import save
 

@@ -48,11 +48,14 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One number that a call was given: argument `name` ("x", "target") at `index`, whose first entry is the sample where there is one."""
+    """One number that a call was given: argument `name` ("x", "target") at `index`, whose first entry is the sample where there is one.
+
+    `value` is None in an incident that was read from a bundle without the run's data.
+    """
 
     name: str
     index: tuple[int, ...]
-    value: float
+    value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,55 @@ class Suspects:
     call: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The user's model, loss or step, as a program on another machine gets it.
+
+    `name` is what the recipe's lines call it. `path` is "package.module:Name", empty if no import leads to it; `missing` says what keeps
+    another program from making it. `instance` says that `path` is a class to be called. `folder` is what its module was imported from,
+    `shown` how the object prints, to fill in by hand. `settings` are its plain attributes (a loss's reduction, its label smoothing), which
+    are set again. `prefix` begins the names of its parameters and buffers in the bundle. `training` says whether it was in training mode,
+    `evaluating` are its submodules that were not. `text` is Python that makes it, where that is known better than by `path`.
+    """
+
+    name: str
+    path: str = ""
+    text: str = ""
+    instance: bool = False
+    folder: str = ""
+    missing: str = ""
+    shown: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prefix: str = ""
+    training: bool = True
+    evaluating: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What `replay.py` needs besides the tensors to run the step again.
+
+    `lines` are Python: the body of a generator in terms of the pieces' names and the bundle's tensors (`given["batch/x"]`), which yields
+    each loss that is differentiated, or all that a step returns. `autocast` are, for each call in the lines, device type and dtype.
+    """
+
+    pieces: tuple[Piece, ...] = ()
+    lines: tuple[str, ...] = ()
+    autocast: tuple[tuple[tuple[str, str], ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor of a bundle. `samples` are the batch indices that it was cut to, None if it is whole; `left_out` says why it is missing."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int = 0  # bytes
+    samples: tuple[int, ...] | None = None
+    left_out: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Incident:
     """A training step that went bad, explained.
@@ -81,7 +133,9 @@ class Incident:
     `unexplained` says why. `kind` is the class of the cause. `layer` is the module path of the operation ("encoder.0.norm"; empty: in the
     loss), `parameters` are those with a non-finite gradient, the failure's own first. `reproduced` says that the step, run again from
     the kept state, failed again, `how` in which program ("eager", "compiled", "function", ...). `moments` are the last steps, oldest first.
-    `tensors` are the step's inputs by name, for the bundle; `ranks` are the ranks whose own step failed, in a distributed run.
+    `tensors` are what the step was run on, by name, for the bundle: "batch/x", "parameters/0.weight", "buffers/...", "rng/..."; nested
+    mappings and sequences are taken apart. `recipe` tells how to run it again. `ranks` are the ranks whose own step failed, in a
+    distributed run. `folder` is the bundle, `stored` what is in it, and `data_saved` whether numbers of the batch may be.
     """
 
     step: int
@@ -108,6 +162,9 @@ class Incident:
     tensors: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     folder: Path | None = None
+    recipe: Recipe | None = None
+    stored: tuple[Stored, ...] = ()
+    data_saved: bool = True
 
     @property
     def cause(self) -> str:
@@ -117,7 +174,8 @@ class Incident:
     @property
     def sample(self) -> int | None:
         """The sample to look at first, None if it is not one sample's doing."""
-        first = self.suspects.alone or self.suspects.samples
+        s = self.suspects
+        first = tuple(i for i in s.alone if i in s.samples) or s.alone or s.samples
         return first[0] if first else None
 
     @property

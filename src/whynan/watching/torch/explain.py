@@ -16,6 +16,7 @@ from whynan.watching.examine import Examined, examined
 from whynan.watching.record import UNEXPLAINED, Incident, Moment, Suspects
 from whynan.watching.smallest import smallest
 from whynan.watching.torch.calls import Window
+from whynan.watching.torch.recipe import bundled
 from whynan.watching.torch.rerun import Outcome, Part, batch_of, outcome, parts_of, recorded_again, undisturbed
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def _looked_into(watch: "TorchWatch", window: Window, base: Incident) -> Inciden
 
 def _explained_part(watch: "TorchWatch", part: Part, first: Outcome, base: Incident) -> Incident:
     batch = batch_of(part)
-    base = replace(base, reproduced=True, parameters=tuple(n for n in first.bad if n in watch.parameters))
+    recipe, tensors = bundled(part, watch.roots, watch.loss)
+    failing = tuple(n for n in first.bad if n in watch.parameters)
+    base = replace(base, reproduced=True, parameters=failing, recipe=recipe, tensors=tensors)
     try:
         live = recorded_again(part, watch.parameters, watch.roots)
     except WhynanError as error:
@@ -74,7 +77,6 @@ def _explained_part(watch: "TorchWatch", part: Part, first: Outcome, base: Incid
         layer=live.layer(node),
         parameters=_in_order(seen, base.parameters),
         suspects=Suspects(seen.samples, _alone(watch, part, batch, seen.samples), seen.elements, batch, part.number),
-        tensors={**{f"batch/{n}": t for n, t in part.given.items()}, **{f"parameters/{n}": p for n, p in watch.parameters.items()}},
     )
 
 
