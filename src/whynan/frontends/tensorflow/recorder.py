@@ -130,8 +130,8 @@ class Recorder:
 
     @property
     def calls(self) -> int:
-        """The number of the present call; the next one gets one more."""
-        return self._source
+        """How many calls there were so far; the next one has this number."""
+        return self._source + 1
 
     def start(self, spelling: str, spot: Spot, derives: int = -1, source: int | None = None) -> int:
         """Nodes added from now on belong to a new call; returns its number, which is the next one unless `source` gives it."""

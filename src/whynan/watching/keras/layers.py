@@ -12,7 +12,7 @@ from whynan.ir.graph import Node
 
 
 class Layers:
-    """Notes, while open, from which call of the framework on a layer ran. `calls` gives the number of the framework call under way."""
+    """Notes, while open, from which call of the framework on a layer ran. `calls` gives the number that the next framework call has."""
 
     def __init__(self, calls: Callable[[], int]) -> None:
         self._calls = calls
@@ -49,5 +49,5 @@ class Layers:
         self._note()
 
     def _note(self) -> None:
-        self._starts.append(self._calls() + 1)
+        self._starts.append(self._calls())
         self._paths.append(self._running[-1])

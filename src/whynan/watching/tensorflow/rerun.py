@@ -18,8 +18,9 @@ from whynan.frontends.trace import finished, loss_node
 from whynan.ir.dtype import Array
 from whynan.ir.graph import Output
 from whynan.watching.keras.layers import Layers
+from whynan.watching.keras.tap import Tap, Update
 from whynan.watching.replay import Recorded
-from whynan.watching.tensorflow.tap import Tap, Update
+from whynan.watching.tensorflow.tap import differentiating, losses_of
 
 SEED = 0
 
@@ -60,7 +61,7 @@ class Rerun:
         return tf.nest.map_structure(lambda t: part_of(t, rows, self.batch), (self.args, dict(self.kwargs)))  # type: ignore[no-any-return]
 
     def _outputs(self, recorder: Recorder, updates: Sequence[Update]) -> Iterator[Output]:
-        losses = [recorder.node(t) for u in updates for t in u.losses]
+        losses = [recorder.node(t) for u in updates for t in losses_of(u)]
         if not losses:
             raise TargetError("no call of an optimizer was seen in the step.")
         names = {id(v): name for name, v in self.owned.parameters.items()}
@@ -79,7 +80,8 @@ def _updates(step: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     def noted(update: Update, make: Callable[[], Any]) -> None:
         found.append(update)
 
-    with Tap(noted, taped=_taped).open():
+    tap = Tap(noted)
+    with tap.open(differentiating(tap, _taped)):
         call(step, args, dict(kwargs))
     return found
 

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
@@ -11,12 +11,14 @@ import tensorflow as tf
 from whynan.errors import WhynanError
 from whynan.frontends.tensorflow.owned import Owned, owned_by
 from whynan.frontends.tensorflow.step import converted
+from whynan.watching.judge import Judge
+from whynan.watching.keras.tap import Tap
 from whynan.watching.overseer import Overseer
-from whynan.watching.policy import RETRY, ROLLBACK, STOP
+from whynan.watching.policy import RETRY
 from whynan.watching.record import Incident, Moment
 from whynan.watching.replay import Again, batch_of, explained
 from whynan.watching.tensorflow.rerun import Rerun, arrays, named, part_of
-from whynan.watching.tensorflow.tap import Guard, Tap
+from whynan.watching.tensorflow.tap import BAD, FINE, LEFT_OUT, Guard, differentiating
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +37,7 @@ class State:
 
 @dataclass(eq=False)  # with a dictionary of its own, for the attributes of the function that it stands for
 class WatchedStep:
-    """A step that can be called as before. `incidents` are those so far, `stopped` says that the policy asks the loop to end."""
+    """A step that can be called as before."""
 
     step: Callable[..., Any]
     state: Callable[[], State]
@@ -43,29 +45,36 @@ class WatchedStep:
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None  # None: the step runs eagerly
     convert: bool = False  # whether AutoGraph rewrites the step
     names: Callable[..., dict[str, Any]] = named
-    stopped: bool = False
     _run: Callable[..., Any] | None = None
-    _snapshot: list[tuple[Any, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.judge = Judge(self.overseer, self._take, _put)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run one step; see `policy` for what happens when it is bad."""
         if self._run is None:
             self._run = self._guarded if self.compile is None else self.compile(self._guarded)
         result, report = self._run(*args, **kwargs)
-        bad, loss, squared, rate, scale = report.numpy().tolist()
+        state, loss, squared, rate, scale = report.numpy().tolist()
         norm = math.sqrt(2 * squared) if squared >= 0 else squared
         moment = Moment(self.overseer.step, loss, (norm,), learning_rates=(rate,), scale=scale)
-        if not bad:
-            self.overseer.healthy(moment)
-            self._remember()
-            return result
-        action = self.overseer.bad(moment, lambda: self._explained(moment, args, kwargs))
-        self.stopped = self.stopped or action == STOP
-        if action == ROLLBACK:
-            self._roll_back()
-        if action == RETRY:
-            return self._without_suspects(result, args, kwargs)
+        if state == FINE:
+            self.judge.healthy(moment)
+        elif state == LEFT_OUT:
+            self.overseer.passed_over(replace(moment, outcome="left out by the loss scale"))
+        elif self.judge.bad(moment, lambda: self._explained(moment, args, kwargs)) == RETRY and (rest := self.judge.rest()):
+            return self._again(rest, args, kwargs)
         return result
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """The bad steps so far that were explained, oldest first."""
+        return self.overseer.incidents
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the policy asks the loop to end."""
+        return self.judge.stopped
 
     # ------------------------------------------------------------ inside the step
 
@@ -74,7 +83,8 @@ class WatchedStep:
         others = self.state().others
         before = [v.read_value() for v in others]
         guard = Guard()
-        with Tap(guard.update).open():
+        tap = Tap(guard.update)
+        with tap.open(differentiating(tap)):
             result = (converted(self.step) if self.convert and not tf.executing_eagerly() else self.step)(*args, **kwargs)
         report = guard.report()
 
@@ -84,10 +94,10 @@ class WatchedStep:
             return tf.constant(True)
 
         if tf.executing_eagerly():
-            if report[0]:
+            if report[0] == BAD:
                 put_back()
         elif others:
-            tf.cond(report[0] > 0, put_back, lambda: tf.constant(False))
+            tf.cond(tf.equal(report[0], BAD), put_back, lambda: tf.constant(False))
         return result, report
 
     # ------------------------------------------------------------ when it is bad
@@ -102,22 +112,19 @@ class WatchedStep:
             failed = "scale"
         return explained(again, moment, failed, self.overseer.options.replay_seconds)
 
-    def _without_suspects(self, result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Run the step on the samples that are not to blame; nothing happens if none can be told from the rest."""
-        suspects = self.overseer.incidents[-1].suspects
-        rest = sorted({*range(suspects.batch)} - {*suspects.samples} - {*suspects.alone})
-        if not rest or len(rest) == suspects.batch:
-            return result
-        less, named_less = tf.nest.map_structure(lambda t: part_of(t, rest, suspects.batch), (args, dict(kwargs)))
+    def _again(self, rest: Sequence[int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run the step on some of the samples."""
+        batch = self.incidents[-1].suspects.batch
+        less, named_less = tf.nest.map_structure(lambda t: part_of(t, rest, batch), (args, dict(kwargs)))
         return self(*less, **named_less)
 
-    def _remember(self) -> None:
-        if self.overseer.options.policy == ROLLBACK and (self.overseer.step - 1) % self.overseer.options.every == 0:
-            self._snapshot = [(v, v.read_value()) for v in self.state().owned().state]
+    def _take(self) -> list[tuple[Any, Any]]:
+        return [(v, v.read_value()) for v in self.state().owned().state]
 
-    def _roll_back(self) -> None:
-        for variable, value in self._snapshot:
-            variable.assign(value)
+
+def _put(snapshot: list[tuple[Any, Any]]) -> None:
+    for variable, value in snapshot:
+        variable.assign(value)
 
 
 def raw(variable: Any) -> Any:

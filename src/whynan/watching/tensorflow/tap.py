@@ -1,133 +1,77 @@
-"""Where a step differentiates and where it updates, seen while its Python code runs: traced once, or eagerly each time.
+"""Loss and gradients looked at inside a step, before the update.
 
-A `Tap` takes the place of the tape's `gradient` and of Keras optimizers' `apply`. The update of a step whose loss or gradients are not
-finite does not happen: in a graph it stands in a branch that is not taken.
+The update of a step whose loss or gradients are not finite does not happen: in a graph it stands in a branch that is not taken.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import patch
 
 import tensorflow as tf
-from keras.src.optimizers.base_optimizer import BaseOptimizer
-from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
 from whynan.frontends.tensorflow.tensors import floating
+from whynan.watching.keras.tap import Apply, Patch, Tap, Update
 
-Apply = Callable[..., Any]
-
-
-@dataclass(slots=True, eq=False)
-class Update:
-    """One call of an optimizer: the losses that were differentiated for it and the gradients that it is given, with their variables."""
-
-    optimizer: Any
-    losses: Sequence[Any]
-    gradients: Sequence[Any]
-    variables: Sequence[Any]
-
-    @property
-    def values(self) -> list[Any]:
-        """The gradients that there are; of one by rows only these."""
-        return [g.values if isinstance(g, tf.IndexedSlices) else g for g in self.gradients if g is not None]
+FINE, BAD, LEFT_OUT = 0.0, 1.0, 2.0  # left out: by a loss scale that was too large, as happens now and then
 
 
-@dataclass(slots=True, eq=False)
-class Tap:
-    """While `open`, `update` is called for each call of an optimizer, with a function that makes the update."""
+def differentiating(tap: Tap, taped: Callable[..., Any] | None = None) -> list[Patch]:
+    """The tape's function that differentiates. `taped` calls it, if that is to have a frame of its own on the stack."""
 
-    update: Callable[[Update, Callable[[], Any]], None]
-    taped: Callable[..., Any] | None = None  # calls the tape, if that is to have a frame of its own on the stack
-    losses: list[Any] = field(default_factory=list)  # differentiated since the last update
-    unscaled: list[Any] = field(default_factory=list)  # the same before a scale came on them
-    _inside: bool = False
-
-    @contextmanager
-    def open(self) -> Iterator["Tap"]:
-        """Watch what runs inside."""
-        with (
-            patch.object(tf.GradientTape, "gradient", self._gradient(tf.GradientTape.gradient)),
-            patch.object(BaseOptimizer, "apply", self._apply(BaseOptimizer.apply)),
-            patch.object(LossScaleOptimizer, "apply", self._apply(LossScaleOptimizer.apply)),
-            patch.object(BaseOptimizer, "scale_loss", self._scale(BaseOptimizer.scale_loss)),
-            patch.object(LossScaleOptimizer, "scale_loss", self._scale(LossScaleOptimizer.scale_loss)),
-        ):
-            yield self
-
-    def _gradient(self, original: Apply) -> Apply:
+    def made(original: Apply) -> Apply:
         def gradient(tape: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
-            self.losses += [t for t in floating(target) if _is_here(t)]
-            if self.taped is not None:
-                return self.taped(original, tape, target, *args, **kwargs)
-            return original(tape, target, *args, **kwargs)
+            tap.losses.append(target)
+            return original(tape, target, *args, **kwargs) if taped is None else taped(original, tape, target, *args, **kwargs)
 
         return gradient
 
-    def _scale(self, original: Apply) -> Apply:
-        def scale_loss(optimizer: Any, loss: Any) -> Any:
-            self.unscaled += [t for t in floating(loss) if _is_here(t)]
-            return original(optimizer, loss)
+    return [(tf.GradientTape, "gradient", made)]
 
-        return scale_loss
 
-    def _apply(self, original: Apply) -> Apply:
-        def apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:
-            grads = list(grads)
-            variables = list(optimizer._trainable_variables if trainable_variables is None else trainable_variables)
-            if self._inside or not grads:
-                original(optimizer, grads, trainable_variables)
-                return
-            if not optimizer.built:
-                optimizer.build(variables)
-            found = Update(optimizer, self.unscaled or self.losses, grads, variables)
-            self.losses, self.unscaled = [], []
-            self._inside = True
-            try:
-                self.update(found, lambda: original(optimizer, grads, trainable_variables))
-            finally:
-                self._inside = False
-
-        return apply
+def losses_of(found: Update) -> list[Any]:
+    """The losses behind an update that the running code can read: those of an inner graph it cannot."""
+    return [t for t in floating(found.losses) if _is_here(t)]
 
 
 def _is_here(tensor: Any) -> bool:
-    """Whether a tensor belongs to what runs at present: the graph under construction, or no graph."""
-    return getattr(tensor, "graph", None) is tf.compat.v1.get_default_graph() if not tf.executing_eagerly() else True
+    return tf.executing_eagerly() or getattr(tensor, "graph", None) is tf.compat.v1.get_default_graph()
 
 
 @dataclass(slots=True, eq=False)
 class Guard:
     """Makes updates only where loss and gradients are finite, and says in `report` what it saw."""
 
-    seen: list[tuple[Any, Any, Any, Any, Any]] = field(default_factory=list)  # per update: bad, loss, squared norm, learning rate, scale
+    seen: list[tuple[Any, Any, Any, Any, Any]] = field(default_factory=list)  # per update: as in `report`
 
     def update(self, found: Update, make: Callable[[], Any]) -> None:
         """Make the update if it is sound."""
-        loss, squared = _sum(found.losses), _squared(found.values)
-        sound = _either(tf.math.is_finite(loss + squared), lambda: _finite([*found.losses, *found.values]))
+        losses = losses_of(found)
+        gradients = [g.values if isinstance(g, tf.IndexedSlices) else g for g in found.gradients if g is not None]
+        loss, squared = _sum(losses), _squared(gradients)
+        sound = _either(tf.math.is_finite(loss + squared), lambda: _finite([*losses, *gradients]))
         wanted, scale = sound, tf.constant(float("nan"))
-        if isinstance(found.optimizer, LossScaleOptimizer):
+        if found.scaled:
             scale = tf.convert_to_tensor(found.optimizer.dynamic_scale)
             # a scaler meets overflow by a smaller scale, which is no failure as long as there is a scale to blame
-            wanted = _either(sound, lambda: tf.logical_and(_finite(found.losses), scale > 1.0))
+            wanted = _either(sound, lambda: tf.logical_and(_finite(losses), scale > 1.0))
         if tf.executing_eagerly():
             if wanted:
                 make()
         else:
             tf.cond(wanted, lambda: (make(), tf.constant(True))[1], lambda: tf.constant(False))
         rate = tf.cast(found.optimizer.learning_rate, tf.float32)
-        self.seen.append((tf.cast(tf.logical_not(wanted), tf.float32), loss, squared, rate, scale))
+        state = tf.where(sound, FINE, tf.where(wanted, LEFT_OUT, BAD))
+        self.seen.append((state, loss, squared, rate, scale))
 
     def report(self) -> Any:
-        """Five numbers: whether an update was refused, the loss, half of the gradients' squared norm, the learning rate, the loss scale."""
+        """Five numbers: FINE, BAD or LEFT_OUT, the loss, half of the gradients' squared norm, the learning rate, the loss scale."""
         if not self.seen:
             return tf.constant([0.0] + [float("nan")] * 4)
         if len(self.seen) == 1:
             return tf.stack(self.seen[0])
-        bad, loss, squared, rate, scale = zip(*self.seen, strict=True)
-        return tf.stack([tf.reduce_max(tf.stack(bad)), tf.add_n(loss), tf.add_n(squared), rate[0], scale[0]])
+        states, loss, squared, rate, scale = zip(*self.seen, strict=True)
+        refused = tf.reduce_any(tf.equal(tf.stack(states), BAD))
+        return tf.stack([tf.where(refused, BAD, tf.reduce_max(tf.stack(states))), tf.add_n(loss), tf.add_n(squared), rate[0], scale[0]])
 
 
 def _sum(tensors: Sequence[Any]) -> Any:
