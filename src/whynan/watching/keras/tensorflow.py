@@ -1,14 +1,15 @@
 """`model.fit` on TensorFlow: the model's train function is replaced by one whose step is watched."""
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import tensorflow as tf
 
 from whynan.errors import WhynanError
-from whynan.watching.keras.data import by_name
+from whynan.watching.keras.data import by_name, collected
+from whynan.watching.keras.fit import Logs, replaced
 from whynan.watching.overseer import Overseer
-from whynan.watching.tensorflow.rerun import collected
 from whynan.watching.tensorflow.step import State, WatchedStep, raw
 
 
@@ -16,36 +17,17 @@ def begin(model: Any, overseer: Overseer) -> Callable[[], None]:
     """Watch the model's training from now on; returns what ends that. Raises WhynanError for a strategy with several replicas."""
     if model.distribute_strategy.num_replicas_in_sync > 1:
         raise WhynanError("whynan.keras.Watch does not watch a strategy with several replicas.", "Train on one, or without the callback.")
-    before = model.train_function
-    watched = WatchedStep(model.train_step, lambda: _state(model), overseer, _compile(model, before), names=_names)
-    one = model._autoconvert_optionals(watched)
-    logs: dict[str, Any] = {}
+    watched = WatchedStep(model.train_step, lambda: _state(model), overseer, _compile(model, model.train_function), names=_names)
+    one, logs = model._autoconvert_optionals(watched), Logs(model, watched.judge)
 
     def train_function(iterator: Any) -> Any:
         """The batches of one execution, each in a step of its own; StopIteration if there is none."""
-        nonlocal logs
-        try:
-            for i in range(model.steps_per_execution):
-                data = next(iterator, None) if i else next(iterator)
-                if data is None:
-                    break
-                bad = overseer.bad_steps
-                found = one(data)
-                logs = found if overseer.bad_steps == bad else _harmless(model, found, logs)
-                model.stop_training = model.stop_training or watched.stopped
-        except StopIteration:
-            raise
-        except BaseException:
-            end()
-            raise
-        return logs
+        told = logs.of(one(next(iterator)))
+        for data in islice(iterator, model.steps_per_execution - 1):
+            told = logs.of(one(data))
+        return told
 
-    def end() -> None:
-        if model.train_function is train_function:
-            model.train_function = before
-
-    model.train_function = train_function
-    return end
+    return replaced(model, train_function)
 
 
 def _compile(model: Any, before: Any) -> Callable[..., Any] | None:
@@ -71,10 +53,4 @@ def _state(model: Any) -> State:
 
 
 def _names(step: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return collected(by_name(args[0]))
-
-
-def _harmless(model: Any, found: Any, last: Any) -> Any:
-    """What is logged of a step that did not count: the metrics without it, else what was logged last."""
-    metrics = model.get_metrics_result()
-    return metrics if isinstance(found, Mapping) and set(found) == set(metrics) else last or found
+    return collected(by_name(args[0]), tf.Tensor)

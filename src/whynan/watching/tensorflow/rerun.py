@@ -17,6 +17,7 @@ from whynan.frontends.tensorflow.tensors import FORMATS, dense, to_array
 from whynan.frontends.trace import finished, loss_node
 from whynan.ir.dtype import Array
 from whynan.ir.graph import Output
+from whynan.watching.keras.data import collected
 from whynan.watching.keras.layers import Layers
 from whynan.watching.keras.tap import Tap, Update
 from whynan.watching.replay import Recorded
@@ -97,26 +98,7 @@ def named(step: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, An
         bound = inspect.signature(step).bind(*args, **kwargs).arguments
     except (TypeError, ValueError):
         bound = {**{str(i): a for i, a in enumerate(args)}, **kwargs}
-    return collected(bound)
-
-
-def collected(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors in values by name, those in containers with their place added to the name."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        _collect(name, value, found)
-    return found
-
-
-def _collect(name: str, value: Any, found: dict[str, Any]) -> None:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _collect(f"{name}.{key}", item, found)
-    elif isinstance(value, (tuple, list)):
-        for i, item in enumerate(value):
-            _collect(f"{name}.{i}", item, found)
-    elif isinstance(value, tf.Tensor):
-        found[name] = value
+    return collected(bound, tf.Tensor)
 
 
 def arrays(tensors: Mapping[str, Any]) -> dict[str, Array]:
