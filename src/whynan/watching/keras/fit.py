@@ -30,10 +30,11 @@ def replaced(model: Any, function: Callable[..., Any]) -> Callable[[], None]:
 
 @dataclass(slots=True, eq=False)
 class Logs:
-    """What `fit` is told of each step."""
+    """What `fit` is told of each step. `metrics` gives the metrics' results as they are."""
 
     model: Any
     judge: Judge
+    metrics: Callable[[], Any]
     _last: Any = None
     _bad: int = 0
 
@@ -45,5 +46,5 @@ class Logs:
             self._last = found
             return found
         self._bad = self.judge.overseer.bad_steps
-        metrics = self.model.get_metrics_result()
+        metrics = self.metrics()
         return metrics if isinstance(found, Mapping) and set(found) == set(metrics) else self._last or found

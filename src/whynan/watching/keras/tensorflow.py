@@ -18,7 +18,7 @@ def begin(model: Any, overseer: Overseer) -> Callable[[], None]:
     if model.distribute_strategy.num_replicas_in_sync > 1:
         raise WhynanError("whynan.keras.Watch does not watch a strategy with several replicas.", "Train on one, or without the callback.")
     watched = WatchedStep(model.train_step, lambda: _state(model), overseer, _compile(model, model.train_function), names=_names)
-    one, logs = model._autoconvert_optionals(watched), Logs(model, watched.judge)
+    one, logs = model._autoconvert_optionals(watched), Logs(model, watched.judge, model.get_metrics_result)
 
     def train_function(iterator: Any) -> Any:
         """The batches of one execution, each in a step of its own; StopIteration if there is none."""

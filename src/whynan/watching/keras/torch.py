@@ -29,7 +29,7 @@ from whynan.watching.torch.calls import random_state, set_random_state
 def begin(model: Any, overseer: Overseer) -> Callable[[], None]:
     """Watch the model's training from now on; returns what ends that."""
     step = Step(model, overseer)
-    logs = Logs(model, step.judge)
+    logs = Logs(model, step.judge, model.get_metrics_result)
     return replaced(model, lambda data: logs.of(step(data[0])))
 
 
