@@ -40,6 +40,19 @@ def _roots() -> tuple[str, ...]:
 _ROOTS = _roots()
 
 
+# files of Keras whose frames only pass a call on
+KERAS_PASSING = (
+    "keras/src/utils/traceback_utils.py",
+    "keras/src/ops/operation.py",
+    "keras/src/ops/function.py",
+    "keras/src/models/",
+    "keras/src/trainers/",
+    "keras/src/backend/tensorflow/trainer.py",
+    "keras/src/backend/torch/trainer.py",
+    "keras/src/backend/jax/trainer.py",
+)
+
+
 @cache
 def kind_of(file: str, passing: tuple[str, ...] = ()) -> int:
     """Whether a file is the user's, a library's, or only passes calls on.

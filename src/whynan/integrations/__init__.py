@@ -1,1 +1,1 @@
-"""Callbacks for training frameworks; each module imports its own framework and is reached as `whynan.keras`, `whynan.lightning`, ..."""
+"""Callbacks and transformations for the libraries that people train with, each behind a door of its own: `whynan.keras`, ..."""

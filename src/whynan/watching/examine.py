@@ -7,8 +7,10 @@ import numpy as np
 
 from whynan.analysis.blame import Blame, blame
 from whynan.analysis.finding import ERROR, Finding
+from whynan.analysis.scene import Scene
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
+from whynan.ir.graph import BACKWARD
 from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, OPERATION, OVERFLOW, Element
 
 MOST_ELEMENTS = 6
@@ -38,12 +40,13 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int) ->
     why = blame(trace)
     if why is None:
         return None
-    kind = kind_of(why, bool(bad))
+    scene = Scene(trace)
+    kind = CUSTOM_BACKWARD if _handwritten(trace, why) else kind_of(why, bool(bad))
     if kind == BAD_DATA and batch:
         samples = tuple(sorted({e.index[0] for e in bad if e.index and len(given[e.name]) == batch}))
     else:
-        samples = _samples(trace, why, batch)
-    elements = bad if kind == BAD_DATA else tuple(_beside(trace, why, given, batch, samples))
+        samples = _samples(scene, why, batch)
+    elements = bad if kind == BAD_DATA else tuple(_beside(scene, why, given, batch, samples))
     return Examined(trace, why, finding_of(why, mode), kind, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
 
 
@@ -73,6 +76,13 @@ def kind_of(why: Blame, bad_data: bool) -> str:
     return OVERFLOW if why.cause.removesuffix("-overflow") in _OVERFLOWS else OPERATION
 
 
+def _handwritten(trace: Trace, why: Blame) -> bool:
+    """Whether the failure arose in a backward of the user's own: there, or in the derivative of an expression that has one."""
+    if why.phase != BACKWARD or why.site is None:
+        return False
+    return why.site in trace.graph.handwritten or not any(n.site == why.site for n in trace.graph.nodes if n.phase != BACKWARD)
+
+
 def _nonfinite(given: Mapping[str, Array]) -> Iterator[Element]:
     """The data's elements that are not finite, the first of each sample first."""
     for name, values in given.items():
@@ -84,13 +94,13 @@ def _nonfinite(given: Mapping[str, Array]) -> Iterator[Element]:
             yield Element(name, where, float(wide[where]))
 
 
-def _samples(trace: Trace, why: Blame, batch: int) -> tuple[int, ...]:
+def _samples(scene: Scene, why: Blame, batch: int) -> tuple[int, ...]:
     """The batch indices at which the blamed operation's result, or else what it was given, is not finite or largest."""
     if not batch:
         return ()
-    node = trace.graph.nodes[why.node]
-    found = _rows(trace.values[node.id], batch)
-    return found if found is not None else next((r for j in node.inputs if (r := _rows(trace.values[j], batch)) is not None), ())
+    node = scene.graph.nodes[why.node]
+    found = _rows(scene.value(node.id), batch)
+    return found if found is not None else next((r for j in node.inputs if (r := _rows(scene.value(j), batch)) is not None), ())
 
 
 def _rows(values: Array | None, batch: int) -> tuple[int, ...] | None:
@@ -101,10 +111,10 @@ def _rows(values: Array | None, batch: int) -> tuple[int, ...] | None:
     return tuple(int(i) for i in np.flatnonzero(wrong.any(axis=1))) if wrong.any() else None
 
 
-def _beside(trace: Trace, why: Blame, given: Mapping[str, Array], batch: int, samples: Iterable[int]) -> Iterator[Element]:
+def _beside(scene: Scene, why: Blame, given: Mapping[str, Array], batch: int, samples: Iterable[int]) -> Iterator[Element]:
     """What the data have where the operation failed: the element with the same index, or the sample's only value."""
     for sample in list(samples)[:3]:
-        index = _index_in(trace.values[why.node], sample)
+        index = _index_in(scene.value(why.node), sample)
         for name, values in given.items():
             if not values.ndim or values.shape[0] != batch:
                 continue

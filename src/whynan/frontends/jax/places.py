@@ -9,7 +9,7 @@ from typing import Any
 from whynan.frontends.hlo.parse import Frame, Metadata
 from whynan.frontends.hlo.record import Spot
 from whynan.frontends.jax.inside import source_info
-from whynan.frontends.source import LIBRARY, PLUMBING, USER, kind_of, relative, site_of_span
+from whynan.frontends.source import KERAS_PASSING, LIBRARY, PLUMBING, USER, kind_of, relative, site_of_span
 from whynan.ir.where import Site, source_text
 
 # files of whynan's that call the loss: what stands above them on a stack is no part of it
@@ -23,7 +23,7 @@ _PASSING = tuple(
         *("numpy/array_methods.py", "numpy/ufunc_api.py", "numpy/ufuncs.py"),
         *("source_info_util.py", "stages.py", "traceback_util.py", "util.py"),
     )
-)
+) + ("keras/src/layers/layer.py", "keras/src/backend/jax/layer.py", *KERAS_PASSING)
 
 
 # primitives of which XLA makes several instructions, by the canonical op

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from sys import _getframe
-from typing import Any
+from types import CodeType
+from typing import Any, TypeVar
 
 import tensorflow as tf
 from tensorflow.python.framework import op_callbacks
@@ -15,26 +16,32 @@ from whynan.frontends.tensorflow.recorder import Op, Recorder
 from whynan.frontends.tensorflow.step import Step, call, differentiate, step
 from whynan.ir.where import Site
 
+T = TypeVar("T")
+
 _NUMPY = re.compile(r"\b(np|numpy)\.")
 
 
 class Eager:
-    """One recording of a step that runs op by op."""
+    """One recording of a step that runs op by op. `tape` is the code of the function that calls the tape."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, tape: CodeType = differentiate.__code__) -> None:
         self.recorder = recorder
-        self._places = Places(call.__code__, differentiate.__code__)
+        self._places = Places(call.__code__, tape)
         self._derivatives = Derivatives(self._places, self._find)
         self._start = 0  # the number of the last tensor before the run
         self._calls: dict[int, tuple[int, Site | None]] = {}  # by the number of a tensor: the call that made it
 
     def run(self, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], leaves: Mapping[str, Any]) -> Step:
         """Run one step and record it. Raises what the target raises; nothing stays patched."""
+        return self.follow(lambda: step(target, args, kwargs, leaves))
+
+    def follow(self, run: Callable[[], T]) -> T:
+        """Record what `run` does: what it calls by `step.call`, and what that differentiates through the function with the tape's code."""
         self._start = tf.constant(0)._id
         op_callbacks.add_op_callback(self._op)
         try:
             with self._derivatives, Looks(self._look):
-                return step(target, args, kwargs, leaves)
+                return run()
         finally:
             op_callbacks.remove_op_callback(self._op)
             self.recorder.recording.handwritten |= self._derivatives.handwritten

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FrameType
 
-from whynan.frontends.source import LIBRARY, USER, detail_of, kind_of, relative, site_at
+from whynan.frontends.source import KERAS_PASSING, LIBRARY, USER, detail_of, kind_of, relative, site_at
 from whynan.frontends.tensorflow.autograph import is_generated, origin, site_behind
 from whynan.ir.graph import BACKWARD, FORWARD
 from whynan.ir.where import Site
@@ -26,9 +26,8 @@ PASSING = (
     "tensorflow/python/ops/custom_gradient.py",
     "tensorflow/python/ops/gradients_util.py",
     "tensorflow/python/util/",
-    "keras/src/utils/traceback_utils.py",
-    "keras/src/ops/operation.py",
     "wrapt/",
+    *KERAS_PASSING,
 )
 
 

@@ -128,6 +128,11 @@ class Recorder:
 
     # ------------------------------------------------------------ ops
 
+    @property
+    def calls(self) -> int:
+        """How many calls there were so far; the next one has this number."""
+        return self._source + 1
+
     def start(self, spelling: str, spot: Spot, derives: int = -1, source: int | None = None) -> int:
         """Nodes added from now on belong to a new call; returns its number, which is the next one unless `source` gives it."""
         self._source = self._source + 1 if source is None else source

@@ -29,7 +29,7 @@ def step(
     """
     with tf.GradientTape() as tape:
         tape.watch([t for t in leaves.values() if not isinstance(t, tf.Variable)])
-        result = call(_converted(target) if convert else target, args, kwargs)
+        result = call(converted(target) if convert else target, args, kwargs)
         parts = floating(result)
     return Step(parts, differentiate(tape, parts, leaves), result)
 
@@ -47,7 +47,9 @@ def differentiate(tape: tf.GradientTape, parts: Sequence[Any], leaves: Mapping[s
     return {name: dense(g) for name, g in zip(leaves, found, strict=True) if g is not None}
 
 
-def _converted(target: Callable[..., Any]) -> Callable[..., Any]:
+def converted(target: Callable[..., Any]) -> Callable[..., Any]:
+    """The target as AutoGraph rewrites it for a `tf.function`."""
+
     def run(*args: Any, **kwargs: Any) -> Any:
         with ag_ctx.ControlStatusCtx(status=ag_ctx.Status.ENABLED, options=None):
             return autograph.tf_convert(target, ag_ctx.control_status_ctx())(*args, **kwargs)

@@ -9,12 +9,21 @@ from torch._C._autograd import _get_sequence_nr as sequence_number
 from torch.autograd.graph import _engine_run_backward
 from torch.overrides import handle_torch_function
 
-from whynan.frontends.source import LIBRARY, USER, detail_of, kind_of, site_at
+from whynan.frontends.source import KERAS_PASSING, LIBRARY, USER, detail_of, kind_of, site_at
 from whynan.ir.graph import BACKWARD, FORWARD
 from whynan.ir.where import Site
 
 # files whose frames only pass a call on
-PASSING = ("torch/nn/modules/module.py", "torch/utils/_contextlib.py", "torch/_compile.py", "torch/_dynamo/", "torch/overrides.py")
+PASSING = (
+    "torch/nn/modules/module.py",
+    "torch/utils/_contextlib.py",
+    "torch/_compile.py",
+    "torch/_dynamo/",
+    "torch/overrides.py",
+    "keras/src/layers/layer.py",
+    "keras/src/backend/torch/layer.py",
+    *KERAS_PASSING,
+)
 _HANDOVER = handle_torch_function.__code__
 
 

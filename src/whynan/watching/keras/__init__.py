@@ -1,0 +1,1 @@
+"""Watching Keras: what is the same on its three backends."""

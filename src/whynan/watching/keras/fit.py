@@ -1,0 +1,50 @@
+"""What is alike in `fit` on all backends: the train function that is replaced for a while, and the logs of a step that does not count."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from whynan.watching.judge import Judge
+
+
+def replaced(model: Any, function: Callable[..., Any]) -> Callable[[], None]:
+    """Let the function be the model's train function; returns what gives the old one back, which happens too if it raises."""
+    before = model.train_function
+
+    def train_function(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except StopIteration:
+            raise
+        except BaseException:
+            end()
+            raise
+
+    def end() -> None:
+        if model.train_function is train_function:
+            model.train_function = before
+
+    model.train_function = train_function
+    return end
+
+
+@dataclass(slots=True, eq=False)
+class Logs:
+    """What `fit` is told of each step. `metrics` gives the metrics' results as they are."""
+
+    model: Any
+    judge: Judge
+    metrics: Callable[[], Any]
+    _last: Any = None
+    _bad: int = 0
+
+    def of(self, found: Any) -> Any:
+        """The logs of the step that has just been judged: where it did not count, the metrics without it, else what was told last."""
+        if self.judge.stopped:
+            self.model.stop_training = True
+        if self.judge.overseer.bad_steps == self._bad:
+            self._last = found
+            return found
+        self._bad = self.judge.overseer.bad_steps
+        metrics = self.metrics()
+        return metrics if isinstance(found, Mapping) and set(found) == set(metrics) else self._last or found

@@ -1,0 +1,158 @@
+"""A training step that is watched: it looks at its own loss and gradients, and a bad one does not update and is explained."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tensorflow as tf
+
+from whynan.errors import WhynanError
+from whynan.frontends.tensorflow.owned import Owned, owned_by
+from whynan.frontends.tensorflow.step import converted
+from whynan.watching.judge import Judge
+from whynan.watching.keras.tap import Tap
+from whynan.watching.overseer import Overseer
+from whynan.watching.policy import RETRY
+from whynan.watching.record import Incident, Moment
+from whynan.watching.replay import Again, batch_of, explained
+from whynan.watching.tensorflow.rerun import Rerun, arrays, named, part_of
+from whynan.watching.tensorflow.tap import BAD, FINE, LEFT_OUT, Guard, differentiating
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    """The variables of a run: `parameters` by name, `others` that a step may change too, and what `optimizers` hold of their own."""
+
+    parameters: Mapping[str, Any]
+    others: Sequence[Any]
+    optimizers: Sequence[Any] = ()
+
+    def owned(self) -> Owned:
+        """All of them, as they are to be lent to a run that must leave no trace."""
+        own = [raw(v) for o in self.optimizers for v in o.variables]
+        return Owned(self.parameters, (*self.parameters.values(), *self.others, *own), ())
+
+
+@dataclass(eq=False)  # with a dictionary of its own, for the attributes of the function that it stands for
+class WatchedStep:
+    """A step that can be called as before."""
+
+    step: Callable[..., Any]
+    state: Callable[[], State]
+    overseer: Overseer
+    compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None  # None: the step runs eagerly
+    convert: bool = False  # whether AutoGraph rewrites the step
+    names: Callable[..., dict[str, Any]] = named
+    _run: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.judge = Judge(self.overseer, self._take, _put)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one step; see `policy` for what happens when it is bad."""
+        if self._run is None:
+            self._run = self._guarded if self.compile is None else self.compile(self._guarded)
+        result, report = self._run(*args, **kwargs)
+        state, loss, squared, rate, scale = report.numpy().tolist()
+        norm = math.sqrt(2 * squared) if squared >= 0 else squared
+        moment = Moment(self.overseer.step, loss, (norm,), learning_rates=(rate,), scale=scale)
+        if state == FINE:
+            self.judge.healthy(moment)
+        elif state == LEFT_OUT:
+            self.overseer.passed_over(replace(moment, outcome="left out by the loss scale"))
+        elif self.judge.bad(moment, lambda: self._explained(moment, args, kwargs)) == RETRY and (rest := self.judge.rest()):
+            return self._again(rest, args, kwargs)
+        return result
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """The bad steps so far that were explained, oldest first."""
+        return self.overseer.incidents
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the policy asks the loop to end."""
+        return self.judge.stopped
+
+    # ------------------------------------------------------------ inside the step
+
+    def _guarded(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """The step with its result and the guard's report; what a bad step has changed besides its parameters is put back."""
+        others = self.state().others
+        before = [v.read_value() for v in others]
+        guard = Guard()
+        tap = Tap(guard.update)
+        with tap.open(differentiating(tap)):
+            result = (converted(self.step) if self.convert and not tf.executing_eagerly() else self.step)(*args, **kwargs)
+        report = guard.report()
+
+        def put_back() -> Any:
+            for variable, value in zip(others, before, strict=True):
+                variable.assign(value)
+            return tf.constant(True)
+
+        if tf.executing_eagerly():
+            if report[0] == BAD:
+                put_back()
+        elif others:
+            tf.cond(tf.equal(report[0], BAD), put_back, lambda: tf.constant(False))
+        return result, report
+
+    # ------------------------------------------------------------ when it is bad
+
+    def _explained(self, moment: Moment, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Incident:
+        given = arrays(self.names(self.step, args, kwargs))
+        batch = batch_of(given)
+        rerun = Rerun(self.step, args, kwargs, self.state().owned(), batch, self.names)
+        again = Again("tensorflow", str(tf.__version__), ("eager",), given, batch, rerun.record)
+        failed = "gradient" if math.isfinite(moment.loss) else "loss"
+        if failed == "gradient" and not math.isnan(moment.scale):
+            failed = "scale"
+        return explained(again, moment, failed, self.overseer.options.replay_seconds)
+
+    def _again(self, rest: Sequence[int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run the step on some of the samples."""
+        batch = self.incidents[-1].suspects.batch
+        less, named_less = tf.nest.map_structure(lambda t: part_of(t, rest, batch), (args, dict(kwargs)))
+        return self(*less, **named_less)
+
+    def _take(self) -> list[tuple[Any, Any]]:
+        return [(v, v.read_value()) for v in self.state().owned().state]
+
+
+def _put(snapshot: list[tuple[Any, Any]]) -> None:
+    for variable, value in snapshot:
+        variable.assign(value)
+
+
+def raw(variable: Any) -> Any:
+    """TensorFlow's variable inside one of Keras'."""
+    return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def state_of(step: Callable[..., Any], models: Iterable[Any], optimizers: Sequence[Any]) -> State:
+    """The variables of models, and those that the step's own code refers to."""
+    found = dict(owned_by(step).parameters)
+    every = {v.ref(): v for v in owned_by(step).state}
+    for model in models:
+        found |= {str(getattr(v, "path", v.name)): raw(v) for v in model.trainable_variables}
+        every |= {raw(v).ref(): raw(v) for v in model.variables}
+    named = {v.ref(): name for name, v in found.items()}  # one name each, the model's
+    parameters = {name: v for name, v in found.items() if named[v.ref()] == name}
+    taken = {*named, *(raw(v).ref() for o in optimizers for v in o.variables)}
+    return State(parameters, [v for r, v in every.items() if r not in taken], optimizers)
+
+
+def watch_step(step: Any, models: Sequence[Any], optimizers: Sequence[Any], overseer: Overseer) -> WatchedStep:
+    """Watch a step of the user's: a `tf.function` (compiled with the same settings), or a function that runs eagerly."""
+    if not callable(step):
+        raise WhynanError(f"whynan.watch was given a {type(step).__name__}.", "Give it the function that makes one training step.")
+    plain = getattr(step, "python_function", step)
+    settings = {} if plain is step else {"jit_compile": step._jit_compile, "reduce_retracing": step._reduce_retracing}
+    compile_ = None if plain is step else functools.partial(tf.function, autograph=False, input_signature=step.input_signature, **settings)
+    convert = bool(getattr(step, "_autograph", False))
+    watched = WatchedStep(plain, lambda: state_of(plain, models, optimizers), overseer, compile_, convert)
+    functools.update_wrapper(watched, plain, updated=())
+    return watched

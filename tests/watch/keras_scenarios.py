@@ -1,0 +1,201 @@
+"""Training runs that go bad in known ways, for `model.fit` on one backend, which is a process's: each tells what its incident says.
+
+Run as a script, with names of scenarios or for all, it prints one JSON object per scenario.
+"""
+
+import json
+import sys
+import traceback
+
+import keras
+import numpy as np
+from keras import ops
+
+import whynan.keras
+from whynan.errors import NonFiniteError
+
+BAD = 5  # the sample that fails, of EIGHT
+EIGHT = 8
+
+
+def log_of_zero(y, p):
+    return -ops.mean(ops.log(p))
+
+
+def root(y, p):
+    return ops.mean(ops.sqrt(ops.square(y - p)))
+
+
+def trap(y, p):
+    return ops.mean(ops.where(p > 0, ops.log(p), 0.0))
+
+
+def squared(y, p):
+    return ops.mean(ops.square(y - p))
+
+
+def ratio(y, p):
+    return ops.mean(ops.exp(p) / (1.0 + ops.exp(p)))
+
+
+def masked_softmax(y, p):
+    return ops.mean(ops.square(ops.softmax(ops.where(y > 0, p, -np.inf))))
+
+
+def masked_mean(y, p):
+    return ops.sum(p * y) / ops.sum(y)
+
+
+@ops.custom_gradient
+def clipped(x):
+    """Its gradient divides by the distance from 2."""
+
+    def grad(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        return upstream / (x - 2.0)
+
+    return ops.minimum(x, 2.0), grad
+
+
+def handwritten(y, p):
+    return ops.mean(ops.square(clipped(p)))
+
+
+def erased(y, p):
+    return ops.mean(ops.sqrt(ops.where(p > 0, p, 0.0)))
+
+
+def row_removed(y, p):
+    rows = ops.any(y > 0, axis=-1, keepdims=True)
+    safe = ops.where(ops.logical_or(y > 0, ops.logical_not(rows)), p, -np.inf)
+    return ops.mean(ops.where(rows, ops.softmax(safe), 0.0))
+
+
+def minus_infinity(y, p):
+    return ops.mean(ops.square(ops.softmax(ops.where(y > 0, p, -np.inf))))
+
+
+def not_a_number(y, p):
+    return ops.mean(p) * np.nan
+
+
+def _data(width=2, bad=None, y_bad=None, out=1):
+    """Positive samples whose sum is near 1, one of them replaced."""
+    x = np.random.default_rng(0).uniform(0.3, 0.7, (EIGHT, width)).astype("float32")
+    y = np.ones((EIGHT, out), "float32")
+    if bad is not None:
+        x[BAD] = bad
+    if y_bad is not None:
+        y[BAD] = y_bad
+    return x, y
+
+
+def _model(width=2, out=1, relu=False, extra=False):
+    """A layer that adds up its inputs, if asked for behind a layer with state of every kind."""
+    layers = [keras.layers.Input((width,))]
+    if extra:
+        layers += [keras.layers.BatchNormalization(), keras.layers.Dropout(0.1)]
+    layers.append(keras.layers.Dense(out, kernel_initializer="ones", activation="relu" if relu else None, name="adds"))
+    return keras.Sequential(layers, name="net")
+
+
+def case(loss, x, y, **model):
+    return {"loss": loss, "x": x, "y": y, "model": model}
+
+
+def _empty_row():
+    x, y = _data(out=4, y_bad=0.0)
+    return case(masked_softmax, x, y, out=4)
+
+
+def _nan_row():
+    x, y = _data()
+    x[BAD, 1] = np.nan
+    return case(squared, x, y)
+
+
+def _inf_feature():
+    x, y = _data()
+    x[BAD, 0] = np.inf
+    return case(squared, x, y)
+
+
+SCENARIOS = {
+    "log-of-zero": lambda: case(log_of_zero, *_data(bad=0.0), relu=True),
+    "root": lambda: case(root, *_data(bad=[0.5, 0.5])),
+    "where-trap": lambda: case(trap, *_data(bad=0.0)),
+    "nan-row": _nan_row,
+    "inf-feature": _inf_feature,
+    "exp-overflow": lambda: case(ratio, *_data(bad=100.0)),
+    "empty-softmax-row": _empty_row,
+    "empty-mask": lambda: case(masked_mean, _data()[0], np.zeros((EIGHT, 1), "float32")),
+    "handwritten": lambda: case(handwritten, *_data(bad=[1.0, 1.0])),
+}
+HARMLESS = {
+    "erased": lambda: case(erased, *_data(bad=-1.0)),
+    "row-removed": lambda: case(row_removed, *_data(out=4, y_bad=0.0), out=4),
+    "minus-infinity": lambda: case(minus_infinity, *_data(out=4, y_bad=[1, 0, 0, 1]), out=4),
+    "nan-metric": lambda: {**case(squared, *_data()), "metrics": [not_a_number]},
+}
+
+
+def told(name, made):
+    """What comes of one step of a scenario, as plain data."""
+    model = _model(made["x"].shape[1], **made["model"])
+    model.compile(optimizer=keras.optimizers.Adam(0.1), loss=made["loss"], metrics=made.get("metrics"))
+    model.optimizer.build(model.trainable_variables)
+    before = values(model)
+    watch = whynan.keras.Watch(folder=None)
+    raised = False
+    try:
+        model.fit(made["x"], made["y"], batch_size=EIGHT, shuffle=False, verbose=0, callbacks=[watch])
+    except NonFiniteError as error:
+        raised = error.incident is watch.incidents[0]
+    found = {"scenario": name, "raised": raised, "incidents": len(watch.incidents), "untouched": same(before, values(model))}
+    return found | (plain(watch.incidents[0]) if watch.incidents else {})
+
+
+def plain(incident):
+    """The parts of an incident that tests ask for."""
+    site = incident.finding.site if incident.finding else None
+    return {
+        "failed": incident.failed,
+        "kind": incident.kind,
+        "cause": incident.cause,
+        "phase": incident.finding.phase if incident.finding else "",
+        "expression": site.text if site else "",
+        "layer": incident.layer,
+        "parameter": incident.parameter,
+        "samples": list(incident.suspects.samples),
+        "alone": list(incident.suspects.alone),
+        "elements": [[e.name, list(e.index), repr(e.value)] for e in incident.suspects.elements],
+        "reproduced": incident.reproduced,
+        "how": incident.how,
+        "notes": list(incident.notes),
+        "text": str(incident),
+    }
+
+
+def values(model):
+    """Everything that a step may change, but for what `fit` itself sets back to zero."""
+    optimizer = model.optimizer.variables
+    return [keras.ops.convert_to_numpy(v).copy() for v in (*model.variables, *optimizer)]
+
+
+def same(before, after):
+    return len(before) == len(after) and all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def main():
+    wanted = sys.argv[1:]
+    for name, make in {**SCENARIOS, **HARMLESS}.items():
+        if wanted and name not in wanted:
+            continue
+        try:
+            print(json.dumps(told(name, make())), flush=True)
+        except Exception:
+            print(json.dumps({"scenario": name, "error": traceback.format_exc()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

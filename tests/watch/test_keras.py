@@ -1,0 +1,90 @@
+"""`whynan.keras.Watch` in runs that go bad: each backend in a process of its own, which runs all scenarios (`keras_scenarios`)."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+BACKENDS = ("tensorflow", "torch", "jax")
+BAD = 5
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("keras") is None, reason="keras is not installed")]
+
+# per scenario: what failed, class, cause, phase, expression
+EXPECTED = {
+    "log-of-zero": ("loss", "an operation's domain", "log-of-zero", "forward", "ops.log(p)"),
+    "root": ("gradient", "an operation's domain", "sqrt-grad-at-zero", "backward", "ops.sqrt(ops.square(y - p))"),
+    "where-trap": ("gradient", "an operation's domain", "masked-branch-gradient", "backward", "ops.log(p)"),
+    "exp-overflow": ("loss", "overflow", "exp-overflow", "forward", "ops.exp(p)"),
+    "empty-softmax-row": ("loss", "an operation's domain", "all-masked-softmax", "forward", "ops.softmax(ops.where(y > 0, p, -np.inf))"),
+    "handwritten": ("gradient", "a backward of your own", "div-by-zero", "backward", "upstream / (x - 2.0)"),
+}
+# `where` takes the gradient of masked logits away, on some backends relu's derivative that of what it has cut off
+FINITE_GRADIENTS = {("tensorflow", "empty-softmax-row"), ("torch", "empty-softmax-row"), ("torch", "log-of-zero")}
+FINITE_GRADIENTS |= {("jax", "empty-softmax-row"), ("jax", "log-of-zero")}
+HARMLESS = ("erased", "row-removed", "minus-infinity", "nan-metric")
+
+
+@cache
+def results(backend):
+    """What every scenario said, by name."""
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    run = subprocess.run(
+        [sys.executable, str(HERE / "keras_scenarios.py")],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "KERAS_BACKEND": backend, **QUIET},
+    )
+    found = {(line := json.loads(text))["scenario"]: line for text in run.stdout.splitlines() if text.startswith("{")}
+    assert found, run.stderr[-2000:]
+    return found
+
+
+def found(backend, scenario):
+    told = results(backend)[scenario]
+    assert "error" not in told, told["error"]
+    return told
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scenario", EXPECTED)
+def test_an_operation_that_fails_on_one_sample_is_named_with_it(backend, scenario):
+    told = found(backend, scenario)
+    assert told["raised"] and told["untouched"]
+    assert tuple(told[k] for k in ("failed", "kind", "cause", "phase", "expression")) == EXPECTED[scenario]
+    assert (told["samples"], told["alone"]) == ([BAD], [BAD])
+    assert told["elements"][0][:2] == ["x", [BAD, 0]]
+    assert told["reproduced"]
+    assert told["parameter"] == ("" if (backend, scenario) in FINITE_GRADIENTS else "net/adds/kernel")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("scenario", "element"), [("nan-row", ["x", [BAD, 1], "nan"]), ("inf-feature", ["x", [BAD, 0], "inf"])])
+def test_bad_data_are_named_with_their_place(backend, scenario, element):
+    told = found(backend, scenario)
+    assert told["raised"] and told["untouched"]
+    assert (told["kind"], told["elements"], told["samples"], told["alone"]) == ("bad data", [element], [BAD], [BAD])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_empty_mask_is_the_whole_batchs_doing(backend):
+    told = found(backend, "empty-mask")
+    assert told["raised"] and told["untouched"]
+    assert (told["cause"], told["expression"]) == ("zero-over-zero", "ops.sum(p * y) / ops.sum(y)")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scenario", HARMLESS)
+def test_what_never_reaches_loss_or_parameters_is_no_incident(backend, scenario):
+    told = found(backend, scenario)
+    assert not told["raised"] and told["incidents"] == 0
+    assert not told["untouched"], "the step has updated the parameters"
