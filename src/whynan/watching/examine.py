@@ -39,6 +39,8 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int) ->
     if why is None:
         return None
     kind = kind_of(why, bool(bad))
+    if bad and kind != BAD_DATA and _from_data(trace, why, given):
+        kind = BAD_DATA
     if kind == BAD_DATA and batch:
         samples = tuple(sorted({e.index[0] for e in bad if e.index and len(given[e.name]) == batch}))
     else:
@@ -73,6 +75,25 @@ def kind_of(why: Blame, bad_data: bool) -> str:
     return OVERFLOW if why.cause.removesuffix("-overflow") in _OVERFLOWS else OPERATION
 
 
+def _from_data(trace: Trace, why: Blame, given: Mapping[str, Array]) -> bool:
+    """Whether what the blamed operation got was non-finite already because of the data: a gradient can be the first that shows it."""
+    data = {i for name, i in trace.graph.inputs.items() if name in given}
+    stack, seen = [why.node], {why.node}
+    while stack:
+        node = trace.graph.nodes[stack.pop()]
+        if node.id in data:
+            return True
+        wrong = (j for j in node.inputs if j not in seen and (v := trace.values[j]) is not None and not np.isfinite(_wide(v)).all())
+        found = list(wrong)
+        seen.update(found)
+        stack += found
+    return False
+
+
+def _wide(values: Array) -> Array:
+    return values.astype(np.float64)
+
+
 def _nonfinite(given: Mapping[str, Array]) -> Iterator[Element]:
     """The data's elements that are not finite, the first of each sample first."""
     for name, values in given.items():
@@ -85,12 +106,22 @@ def _nonfinite(given: Mapping[str, Array]) -> Iterator[Element]:
 
 
 def _samples(trace: Trace, why: Blame, batch: int) -> tuple[int, ...]:
-    """The batch indices at which the blamed operation's result, or else what it was given, is not finite or largest."""
+    """The batch indices at which the blamed operation's result, or what it was given, or what was made of it is not finite."""
     if not batch:
         return ()
     node = trace.graph.nodes[why.node]
-    found = _rows(trace.values[node.id], batch)
-    return found if found is not None else next((r for j in node.inputs if (r := _rows(trace.values[j], batch)) is not None), ())
+    near = (node.id, *node.inputs, *_made_of(trace, node.id))
+    return next((found for i in near if (found := _rows(trace.values[i], batch)) is not None), ())
+
+
+def _made_of(trace: Trace, origin: int) -> Iterator[int]:
+    """The nodes that are computed from one, as long as they are not finite: nearest first."""
+    reached = {origin}
+    for node in trace.graph.nodes[origin + 1 :]:
+        values = trace.values[node.id]
+        if reached.intersection(node.inputs) and values is not None and not np.isfinite(_wide(values)).all():
+            reached.add(node.id)
+            yield node.id
 
 
 def _rows(values: Array | None, batch: int) -> tuple[int, ...] | None:

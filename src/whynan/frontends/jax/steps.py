@@ -148,7 +148,7 @@ def cut(step: Steps, ends: Sequence[Any]) -> Steps:
 
 def recorded_step(step: Steps, arrays: Sequence[Any], outputs: Sequence[tuple[str, str]], mode: str, units: Units) -> RecordedStep:
     """Run the step on these arrays and record it; `outputs` are kind and name of what it returns, the losses first."""
-    done = _eagerly(step, arrays, units) if mode == "eager" else _compiled(step, arrays, sum(k == "loss" for k, _ in outputs))
+    done = _eagerly(step, arrays, outputs, units) if mode == "eager" else _compiled(step, arrays, sum(k == "loss" for k, _ in outputs))
     recorder, inputs, ends, scopes, ruled = done
     kept = [Output(kind, name, node) for (kind, name), node in zip(outputs, ends, strict=True)]
     return RecordedStep(finished(recorder, inputs, kept), scopes, ruled)
@@ -157,7 +157,7 @@ def recorded_step(step: Steps, arrays: Sequence[Any], outputs: Sequence[tuple[st
 _Done = tuple[Recording, dict[str, int], list[int], Mapping[int, str], frozenset[int]]
 
 
-def _eagerly(step: Steps, arrays: Sequence[Any], units: Units) -> _Done:
+def _eagerly(step: Steps, arrays: Sequence[Any], outputs: Sequence[tuple[str, str]], units: Units) -> _Done:
     known = traced_in(step.closed)
     recorder = Recorder(units, known)
     builder, values = recorder.recording.builder, recorder.recording.values
@@ -169,18 +169,18 @@ def _eagerly(step: Steps, arrays: Sequence[Any], units: Units) -> _Done:
     recorder.recording.handwritten |= dict.fromkeys(known.handwritten)
     recorder.recording.added |= dict.fromkeys(known.added)
     ends = [recorder.node(x) for x in ended]
-    scopes = dict(recorder.scopes)
-    _settle(recorder.settle, builder, scopes, ends, first)
-    return recorder.recording, inputs, ends, scopes, frozenset(recorder.ruled)
+    losses = [n for n, (kind, _) in zip(ends, outputs, strict=True) if kind == "loss"]
+    recorder.settle(losses or _not_later(builder, recorder.scopes, first), first)
+    return recorder.recording, inputs, ends, recorder.scopes, frozenset(recorder.ruled)
 
 
-def _settle(settle: Any, builder: Builder, scopes: Mapping[int, str], ends: Sequence[int], first: int) -> None:
-    """Tell the phases apart: what stands below `transpose(...)` and what is computed from it is backward, all else forward."""
-    later = {n.id for n in builder.nodes[first:] if _TRANSPOSED in scopes.get(n.source, "")}
+def _not_later(builder: Builder, scopes: Mapping[int, str], first: int) -> list[int]:
+    """The nodes that neither stand in the backward pass nor are computed from one that does."""
+    later: set[int] = set()
     for n in builder.nodes[first:]:
-        if any(i in later for i in n.inputs):
+        if _TRANSPOSED in scopes.get(n.source, "") or any(i in later for i in n.inputs):
             later.add(n.id)
-    settle([n.id for n in builder.nodes[first:] if n.id not in later], first)
+    return [n.id for n in builder.nodes[first:] if n.id not in later]
 
 
 def _compiled(step: Steps, arrays: Sequence[Any], losses: int) -> _Done:

@@ -18,7 +18,7 @@ from whynan.ir.dtype import Array
 from whynan.watch.examine import Examined, examined
 from whynan.watch.jax import health, parts
 from whynan.watch.jax.wiring import Key, Traced, Wiring, arrays_of, is_array, is_floating, named_arrays, traced
-from whynan.watch.record import CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
+from whynan.watch.record import BAD_DATA, CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
 
 LOSS, GRADIENT, UPDATE = "loss", "gradient", "update"
 
@@ -111,7 +111,7 @@ def _found(bad: Bad, step: Traced, data: Mapping[str, Array], batch: int, units:
             whole = replace(made.trace, values=tuple(fill(made.trace.graph, made.trace.values)))
             seen = examined(whole, "eager" if mode == "eager" else "jit", data, batch)
             if seen is not None:
-                return _told(bad, step, made, seen, mode)
+                return _told(step, made, _filled_in(seen, made), mode)
     return None
 
 
@@ -165,7 +165,7 @@ def _named_results(bad: Bad, step: Traced) -> list[tuple[int, str]]:
     return [(i, name) for i, name in found if is_floating(leaves[i])]
 
 
-def _told(bad: Bad, step: Traced, made: steps.RecordedStep, seen: Examined, mode: str) -> _Found:
+def _told(step: Traced, made: steps.RecordedStep, seen: Examined, mode: str) -> _Found:
     graph, values = made.trace.graph, seen.trace.values
     node = graph.nodes[seen.why.node]
     wrong = [
@@ -180,6 +180,19 @@ def _told(bad: Bad, step: Traced, made: steps.RecordedStep, seen: Examined, mode
     return _Found(
         seen, "eager" if mode == "eager" else "compiled", failed, layer, tuple(dict.fromkeys(wrong)), node.source in made.ruled, notes
     )
+
+
+_FILL = "an index lies outside of the array, and JAX fills in NaN for what it would read there (mode='fill')."
+_READS = ("gather", "index", "take_flat")
+
+
+def _filled_in(seen: Examined, made: steps.RecordedStep) -> Examined:
+    """JAX's reading at an index outside of the array is no function outside its domain: it is put into words here."""
+    node = made.trace.graph.nodes[seen.why.node]
+    beside = (n for n in made.trace.graph.nodes if n.site == node.site and made.scopes.get(n.source) == made.scopes.get(node.source))
+    if node.op != "const" or not any(n.op in _READS for n in beside):
+        return seen
+    return replace(seen, finding=replace(seen.finding, message=_FILL, op="gather"), kind=BAD_DATA)
 
 
 def _layer(scopes: str, names: Sequence[str]) -> str:
