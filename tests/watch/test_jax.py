@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from whynan import watch
 from whynan.errors import NonFiniteError
-from whynan.watch.jax import watch
-from whynan.watch.record import BAD_DATA, CUSTOM_BACKWARD, OPERATION, OVERFLOW
+from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, OPERATION, OVERFLOW
 
 KEY = jax.random.key(0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from whynan.errors import WhynanError
+from whynan.target import framework_of
 from whynan.watching.policy import Options
 
 
@@ -24,6 +25,12 @@ def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any]) ->
         if not optimizers:
             raise WhynanError("no optimizer is given.", "Pass optimizer=: bad steps are held back where it would apply them.")
         return TorchWatch(several(what), loss, optimizers, ready)
+    if "jax" in sys.modules and callable(what) and framework_of(what) == "jax":
+        from whynan.watching.jax.watcher import JaxWatch
+
+        if loss is not None and not isinstance(loss, (int, str)):
+            raise WhynanError(f"loss is a {type(loss).__name__}.", "For a JAX step, loss= says which result it is: a position or a key.")
+        return JaxWatch(what, ready, loss)
     raise WhynanError(f"a {type(what).__name__} cannot be watched.", "Give a torch.nn.Module with optimizer=, or see docs/watch.md.")
 
 

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from whynan.frontends.jax.inside import as_given, donates, undonated
-from whynan.watch.jax import health
-from whynan.watch.jax.rerun import Bad, explained, reduced
-from whynan.watch.jax.wiring import Traced, Wiring, arrays_of, traced, wired
-from whynan.watch.overseer import Overseer
-from whynan.watch.policy import RETRY, ROLLBACK, STOP, Options
-from whynan.watch.record import Incident, Moment
+from whynan.watching.jax import health
+from whynan.watching.jax.rerun import Bad, explained, reduced
+from whynan.watching.jax.wiring import Traced, Wiring, arrays_of, traced, wired
+from whynan.watching.overseer import Overseer
+from whynan.watching.policy import RETRY, ROLLBACK, STOP, Options
+from whynan.watching.record import Incident, Moment
 
 RATIO_EVERY = 10  # steps; the update's norm reads the old state and the new
 
@@ -84,13 +84,21 @@ class JaxWatch:
         wiring = self._wiring or self._wire(args, kwargs, out)
         loss = health.number(wiring.loss_of(out))
         leaves = self._counted(wiring.changed(out))
+        if wiring.dropped and self._dropped(wiring, args, kwargs, out):
+            return self._bad(args, kwargs, out, loss, wiring.changed(out))
         total = health.squares(leaves)
         if math.isfinite(total) and (math.isfinite(loss) or wiring.loss is None):
             return self._healthy(args, kwargs, out, loss, total)
         old = wiring.state(args, kwargs)
         if (math.isfinite(loss) or wiring.loss is None) and health.all_sound(leaves, self._counted(old)):
             return self._healthy(args, kwargs, out, loss, math.nan)
-        return self._bad(args, kwargs, out, loss)
+        return self._bad(args, kwargs, out, loss, old)
+
+    def _dropped(self, wiring: Wiring, args: Any, kwargs: Any, out: Any) -> bool:
+        """Whether an optimizer in the step has left this update out itself, so that what the step returned is the old state."""
+        new, old = jax.tree.leaves(wiring.changed(out)), jax.tree.leaves(wiring.state(args, kwargs))
+        grown = any(int(np.max(np.asarray(new[i]))) > int(np.max(np.asarray(old[i]))) for i in wiring.dropped)
+        return grown and health.all_sound([new[i] for i in wiring.counted], [old[i] for i in wiring.counted])
 
     def _counted(self, state: Sequence[Any]) -> list[Any]:
         assert self._wiring is not None
@@ -123,11 +131,14 @@ class JaxWatch:
         """Whether the step fails on these arguments, by the rules of a real step."""
         assert self._wiring is not None and self._run is not None
         out = self._run(*args, **kwargs)
+        if self._wiring.dropped and self._dropped(self._wiring, args, kwargs, out):
+            return True
         if self._wiring.loss is not None and not math.isfinite(health.number(self._wiring.loss_of(out))):
             return True
         return not health.all_sound(self._counted(self._wiring.changed(out)), self._counted(self._wiring.state(args, kwargs)))
 
-    def _bad(self, args: Any, kwargs: Any, out: Any, loss: float) -> Any:
+    def _bad(self, args: Any, kwargs: Any, out: Any, loss: float, before: Sequence[Any]) -> Any:
+        """A step that is not applied; `before` is the state that is handed on in the place of its result."""
         wiring, overseer = self._wiring, self.overseer
         assert wiring is not None
         bad = Bad(overseer.step, self._function, args, kwargs, out, wiring, loss, self._fails, overseer.options.replay_seconds)
@@ -137,7 +148,7 @@ class JaxWatch:
             return explained(bad, self._traced[1] if same else None, self._units)
 
         action = overseer.bad(Moment(overseer.step, loss), explain)
-        state: Sequence[Any] = wiring.state(args, kwargs)
+        state = before
         if action == STOP:
             self.stopped = True
         elif action == ROLLBACK:

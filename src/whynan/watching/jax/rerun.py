@@ -15,10 +15,11 @@ from whynan.errors import WhynanError
 from whynan.frontends.jax import steps
 from whynan.frontends.trace import first_line
 from whynan.ir.dtype import Array
-from whynan.watch.examine import Examined, examined
-from whynan.watch.jax import health, parts
-from whynan.watch.jax.wiring import Key, Traced, Wiring, arrays_of, is_array, is_floating, named_arrays, traced
-from whynan.watch.record import BAD_DATA, CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
+from whynan.watching.examine import Examined, examined
+from whynan.watching.jax import health, parts
+from whynan.watching.jax.wiring import Key, Traced, Wiring, arrays_of, is_array, is_floating, named_arrays, traced
+from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
+from whynan.watching.smallest import smallest
 
 LOSS, GRADIENT, UPDATE = "loss", "gradient", "update"
 
@@ -45,6 +46,7 @@ def explained(bad: Bad, known: Traced | None, units: Any) -> Incident:
     """Run the step again under recording and say what went wrong in it. `known` is the step traced, if it was for these shapes."""
     start = time.monotonic()
     batch, data = _batch(bad)
+    named = named_arrays(bad.function, bad.args, bad.kwargs)
     blank = Incident(
         step=bad.step,
         when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -54,7 +56,7 @@ def explained(bad: Bad, known: Traced | None, units: Any) -> Incident:
         loss=bad.loss,
         finding=None,
         kind=UNEXPLAINED,
-        tensors=data,
+        tensors={f"{'batch' if n in data else 'parameters'}/{n}": a for n, (_, a) in named.items()},
     )
     try:
         with jax.debug_nans(False), jax.debug_infs(False):
@@ -219,18 +221,21 @@ def _is_data(a: Any) -> bool:
 
 
 def _alone(bad: Bad, batch: int, suspects: Sequence[int], seconds: float) -> tuple[int, ...]:
-    """The smallest part of the batch that fails, repeated to fill it."""
+    """The smallest part of the batch that fails, repeated to fill it. No try is begun after that many seconds."""
     if batch < 2 or len(suspects) == batch:
         return ()
+    end = time.monotonic() + max(seconds, 1.0)
 
     def fails(part: Sequence[int]) -> bool:
+        if time.monotonic() > end:
+            return False
         args, kwargs = _each(bad, batch, lambda a: parts.filled(a, part, batch))
         try:
             return bad.fails(args, kwargs)
         except Exception:  # a batch that the user's code refuses
             return False
 
-    return parts.smallest(fails, batch, suspects, max(seconds, 1.0))
+    return smallest(batch, fails, suspects)
 
 
 def reduced(bad: Bad, incident: Incident) -> tuple[tuple[Any, ...], dict[str, Any]] | None:

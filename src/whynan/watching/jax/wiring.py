@@ -20,13 +20,15 @@ class Wiring:
 
     `carried` pairs an argument with the result that replaces it (None: the whole result does). `counted` are the places, among the
     leaves of all carried results in that order, of the floating arrays from which the loss of this step or of a later one is computed.
-    `loss` is the path of the loss in the result, None if there is none.
+    `loss` is the path of the loss in the result, None if there is none. `dropped` are the places of counters of updates that an
+    optimizer in the step leaves out itself (`whynan.optax.guard`, `optax.apply_if_finite`).
     """
 
     carried: tuple[tuple[Key, int | None], ...]
     counted: tuple[int, ...]
     loss: tuple[Any, ...] | None
     single: bool  # the result is one thing, not a tuple
+    dropped: tuple[int, ...] = ()
 
     def state(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The arguments that the step replaces."""
@@ -161,7 +163,15 @@ def wired(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any, step: Traced
     order = {i: key for key, i in carried.items()}
     found = _loss_path(out, results, set(order), single, step, loss)
     pairs = tuple((order[i], None if single else i) for i in sorted(order))
-    return Wiring(pairs, tuple(_counted(results, order, given, step, found, single)), found, single)
+    counted = tuple(_counted(results, order, given, step, found, single))
+    return Wiring(pairs, counted, found, single, tuple(_counters([results[i] for i in sorted(order)])))
+
+
+def _counters(state: Sequence[Any]) -> Iterator[int]:
+    """The places of the leaves that count dropped updates, by the names that they have in the optimizers' states."""
+    for i, (path, leaf) in enumerate(jax.tree_util.tree_flatten_with_path(list(state))[0]):
+        if getattr(path[-1], "name", "") in ("bad_steps", "total_notfinite") and is_array(leaf):
+            yield i
 
 
 def _alike(a: Any, b: Any) -> bool:
