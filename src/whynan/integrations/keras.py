@@ -16,7 +16,7 @@ from whynan.watching.record import Incident
 BACKENDS = ("tensorflow", "torch", "jax")
 
 
-class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is without types
+class Watch(keras.callbacks.Callback):
     """`model.fit(..., callbacks=[whynan.keras.Watch()])`: a step whose loss or gradients are not finite does not update, and is explained.
 
     The arguments are those of `whynan.watch`; "stop" ends `fit` in good order after the step. Raises NonFiniteError out of `fit` where the

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from whynan.errors import WhynanError
+from whynan.target import framework_of
 from whynan.watching.policy import Options
 
 
@@ -17,13 +18,19 @@ def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any]) ->
     if torch is not None and all(isinstance(m, torch.nn.Module) for m in several(what)):
         from whynan.watching.torch.watcher import TorchWatch
 
-        optimizers = several(optimizer)
+        optimizers = [getattr(o, "optimizer", o) for o in several(optimizer)]  # Accelerate puts one inside another
         strange = next((o for o in optimizers if not isinstance(o, torch.optim.Optimizer)), None)
         if strange is not None:
             raise WhynanError(f"optimizer is a {type(strange).__name__}.", "Give a torch.optim.Optimizer, or several in a list.")
         if not optimizers:
             raise WhynanError("no optimizer is given.", "Pass optimizer=: bad steps are held back where it would apply them.")
         return TorchWatch(several(what), loss, optimizers, ready)
+    if "jax" in sys.modules and callable(what) and framework_of(what) == "jax":
+        from whynan.watching.jax.watcher import JaxWatch
+
+        if loss is not None and not isinstance(loss, (int, str)):
+            raise WhynanError(f"loss is a {type(loss).__name__}.", "For a JAX step, loss= says which result it is: a position or a key.")
+        return JaxWatch(what, ready, loss)
     raise WhynanError(f"a {type(what).__name__} cannot be watched.", "Give a torch.nn.Module with optimizer=, or see docs/watch.md.")
 
 

@@ -42,6 +42,8 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int) ->
         return None
     scene = Scene(trace)
     kind = CUSTOM_BACKWARD if _handwritten(trace, why) else kind_of(why, bool(bad))
+    if bad and kind != BAD_DATA and _from_data(scene, why, given):
+        kind = BAD_DATA
     if kind == BAD_DATA and batch:
         samples = tuple(sorted({e.index[0] for e in bad if e.index and len(given[e.name]) == batch}))
     else:
@@ -83,6 +85,20 @@ def _handwritten(trace: Trace, why: Blame) -> bool:
     return why.site in trace.graph.handwritten or not any(n.site == why.site for n in trace.graph.nodes if n.phase != BACKWARD)
 
 
+def _from_data(scene: Scene, why: Blame, given: Mapping[str, Array]) -> bool:
+    """Whether what the blamed operation got was non-finite already because of the data: a gradient can be the first that shows it."""
+    data = {i for name, i in scene.graph.inputs.items() if name in given}
+    stack, seen = [why.node], {why.node}
+    while stack:
+        node = scene.graph.nodes[stack.pop()]
+        if node.id in data:
+            return True
+        found = [j for j in node.inputs if j not in seen and scene.bad(j)]
+        seen.update(found)
+        stack += found
+    return False
+
+
 def _nonfinite(given: Mapping[str, Array]) -> Iterator[Element]:
     """The data's elements that are not finite, the first of each sample first."""
     for name, values in given.items():
@@ -95,12 +111,20 @@ def _nonfinite(given: Mapping[str, Array]) -> Iterator[Element]:
 
 
 def _samples(scene: Scene, why: Blame, batch: int) -> tuple[int, ...]:
-    """The batch indices at which the blamed operation's result, or else what it was given, is not finite or largest."""
+    """The batch indices at which the blamed operation's result, or what it was given, or what was made of it is not finite."""
     if not batch:
         return ()
-    node = scene.graph.nodes[why.node]
-    found = _rows(scene.value(node.id), batch)
-    return found if found is not None else next((r for j in node.inputs if (r := _rows(scene.value(j), batch)) is not None), ())
+    near = (why.node, *scene.graph.nodes[why.node].inputs, *_made_of(scene, why.node))
+    return next((found for i in near if (found := _rows(scene.value(i), batch)) is not None), ())
+
+
+def _made_of(scene: Scene, origin: int) -> Iterator[int]:
+    """The nodes that are computed from one, as long as they are not finite: nearest first."""
+    reached = {origin}
+    for node in scene.graph.nodes[origin + 1 :]:
+        if reached.intersection(node.inputs) and scene.bad(node.id):
+            reached.add(node.id)
+            yield node.id
 
 
 def _rows(values: Array | None, batch: int) -> tuple[int, ...] | None:

@@ -1,6 +1,6 @@
 """Mode eager: the step run op by op for real, each op that JAX compiles as a unit recorded from that unit's own HLO.
 
-JAX sends every primitive to the current trace. `_Recorder` stands where JAX's evaluation does: the derivatives are built on top of it
+JAX sends every primitive to the current trace. `Recorder` stands where JAX's evaluation does: the derivatives are built on top of it
 as they are on top of evaluation, so it sees the ops that really run, with their values, also where Python code looks at these.
 """
 
@@ -19,7 +19,7 @@ from whynan.frontends.jax.arrays import format_of, x64_enabled
 from whynan.frontends.jax.ending import Recorded, add_inputs
 from whynan.frontends.jax.inside import core, hlo_text, jitted_primitive, nowhere, showing, source_info
 from whynan.frontends.jax.jaxpr import Traced, traced
-from whynan.frontends.jax.places import UNIT, frames_of, functions_of, inside, key_of, site_of
+from whynan.frontends.jax.places import UNIT, frames_of, functions_of, in_own_rule, inside, key_of, site_of
 from whynan.frontends.jax.step import Target, caller, step_of
 from whynan.frontends.trace import Recording
 from whynan.ir.dtype import BOOL, FLOAT32, INT64, Array, flushed
@@ -63,11 +63,11 @@ def recorded_eagerly(
     names = tuple(arrays)
     loss = caller(target, static, names)
     known = traced(loss, list(arrays.values()))
-    recorder = _Recorder(units, known)
+    recorder = Recorder(units, known)
     inputs, arguments = add_inputs(recorder.recording.builder, given, arrays)
     means = {site: _mean_of_nothing(recorder.recording.builder, site) for site in known.empty}
     first = len(recorder.recording.builder.nodes)
-    values = [_Value(recorder, jax.numpy.asarray(arrays[n]), arguments[n]) for n in names]
+    values = [Value(recorder, jax.numpy.asarray(arrays[n]), arguments[n]) for n in names]
     with core.set_current_trace(recorder), showing(target):
         losses, gradients = step_of(loss, names, wrt, name)(*values)
     recorder.recording.handwritten |= dict.fromkeys(known.handwritten)
@@ -91,12 +91,12 @@ def _unfold(builder: Builder, means: Mapping[Site, int], first: int) -> None:
             builder.nodes[node.id] = replace(node, op="expand" if node.shape else "reshape", inputs=(mean,), attrs={})
 
 
-class _Value(core.Tracer):  # type: ignore[misc]  # JAX's own classes are not public
+class Value(core.Tracer):  # type: ignore[misc]  # JAX's own classes are not public
     """An array that a recorder follows: its value and its node."""
 
     __slots__ = ("node", "value")
 
-    def __init__(self, trace: "_Recorder", value: Any, node: int) -> None:
+    def __init__(self, trace: "Recorder", value: Any, node: int) -> None:
         super().__init__(trace, core.typeof(value))
         self.value = value
         self.node = node
@@ -121,14 +121,15 @@ class _Value(core.Tracer):  # type: ignore[misc]  # JAX's own classes are not pu
         return float(self.value)
 
     def tolist(self) -> Any:
+        """The elements, which Python code then knows."""
         self._trace.look(self)
         return self.value.tolist()
 
 
-class _Recorder(core.Trace):  # type: ignore[misc]  # as above
+class Recorder(core.Trace):  # type: ignore[misc]  # as above
     """Evaluates every primitive for real and records it, where an argument depends on the inputs."""
 
-    __slots__ = ("_looked", "_loss", "_spots", "_units", "recording")
+    __slots__ = ("_looked", "_loss", "_spots", "_units", "recording", "ruled", "scopes")
 
     def __init__(self, units: Units, loss: Traced) -> None:
         super().__init__()
@@ -137,10 +138,13 @@ class _Recorder(core.Trace):  # type: ignore[misc]  # as above
         self._units = units
         self._spots: dict[int, Spot] = {}  # by the source number of an instruction
         self._looked: set[int] = set()
+        self.scopes: dict[int, str] = {}  # the name scopes that an instruction stands in, by its source number
+        self.ruled: set[int] = set()  # source numbers of what a derivative's rule of the user's has computed
 
     def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
+        """Run and record one primitive."""
         values = [_value(t) for t in tracers]
-        if not any(isinstance(t, _Value) for t in tracers):
+        if not any(isinstance(t, Value) for t in tracers):
             with core.eval_context():
                 return primitive.bind(*values, **params)
         if primitive.name in _UNFOLDED:
@@ -150,27 +154,31 @@ class _Recorder(core.Trace):  # type: ignore[misc]  # as above
         unit = self._unit(primitive, params, values)
         results = unit.executable(*values)
         nodes = self._record(unit, [self.node(t) for t in tracers], jax.tree.leaves(results))
-        wrapped = [_Value(self, r, n) for r, n in zip(jax.tree.leaves(results), nodes, strict=True)]
+        wrapped = [Value(self, r, n) for r, n in zip(jax.tree.leaves(results), nodes, strict=True)]
         return wrapped if primitive.multiple_results else wrapped[0]
 
     def stage_value(self, value: Any) -> Any:
+        """A value that needs no recording stays as it is."""
         return value
 
     def process_call(self, primitive: Any, f: Any, tracers: Sequence[Any], params: Any, /) -> Any:
+        """A function that is called: op by op."""
         with core.set_current_trace(self):
             return f.call_wrapped(*tracers)
 
     def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, **_: Any) -> Any:
+        """A function with a derivative of its own, not differentiated: op by op."""
         with core.set_current_trace(self):
             return fun.call_wrapped(*tracers)
 
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, **_: Any) -> Any:
+        """As `process_custom_jvp_call`."""
         with core.set_current_trace(self):
             return fun.call_wrapped(*tracers)
 
     def node(self, value: Any) -> int:
         """The node of a value: its own, or a constant."""
-        if isinstance(value, _Value):
+        if isinstance(value, Value):
             return int(value.node)
         builder, aval = self.recording.builder, core.typeof(value)
         fmt = format_of(aval.dtype) if isinstance(aval.dtype, np.dtype) else None
@@ -180,7 +188,7 @@ class _Recorder(core.Trace):  # type: ignore[misc]  # as above
             return builder.const(np.asarray(value).astype(np.int64), INT64)
         return builder.add(f"unknown:jax.{aval.dtype}", (), aval.shape, flushed(FLOAT32))
 
-    def look(self, value: _Value) -> None:
+    def look(self, value: Value) -> None:
         """Python code has looked at a value: the recording holds only while it stays the same."""
         if value.node in self._looked:
             return
@@ -222,7 +230,11 @@ class _Recorder(core.Trace):  # type: ignore[misc]  # as above
 
         nodes, start = self.recording.builder.nodes, len(self.recording.builder.nodes)
         made = record(self.recording, unit.module, arguments, place, losses=len(results))
-        self._spots |= {node.source: Spot(node.site, key) for node in nodes[start:]}
+        made_here = {node.source: node.site for node in nodes[start:]}
+        self._spots |= {source: Spot(site, key) for source, site in made_here.items()}
+        self.scopes |= dict.fromkeys(made_here, str(info.name_stack))
+        if in_own_rule(info.traceback):
+            self.ruled |= made_here.keys()
         arrays = {node: _array(value) for node, value in zip(made, results, strict=True)}
         self.recording.values |= {node: array for node, array in arrays.items() if not np.iscomplexobj(array)}
         return made
@@ -245,7 +257,7 @@ def _compiled(primitive: Any, params: Mapping[str, Any], values: Sequence[Any]) 
 
 
 def _value(x: Any) -> Any:
-    return x.value if isinstance(x, _Value) else x
+    return x.value if isinstance(x, Value) else x
 
 
 def _array(x: Any) -> Array:

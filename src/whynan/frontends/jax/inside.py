@@ -3,6 +3,7 @@
 `core` (traces and tracers, the trace that is current), `source_info` (which frames belong to an operation) and the compiler's printer.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -30,6 +31,33 @@ def hlo_text(executable: Any) -> str:
 def jitted_primitive(primitive: Any, params: Mapping[str, Any]) -> Any:
     """The function as which JAX compiles and runs a primitive op by op."""
     return import_module("jax._src.dispatch").xla_primitive_callable(primitive, **params)
+
+
+def as_given(step: Any) -> Any:
+    """The function that a jitted function was made of; any other callable itself."""
+    return step.__wrapped__ if hasattr(step, "_jit_info") or _is_jitted(step) else step
+
+
+def _is_jitted(step: Any) -> bool:
+    return isinstance(step, type(jax.jit(lambda: None))) and hasattr(step, "__wrapped__")
+
+
+def donates(step: Any) -> bool:
+    """Whether a jitted function gives the memory of an argument away."""
+    info = getattr(step, "_jit_info", None)
+    return info is not None and bool(info.donate_argnums or info.donate_argnames)
+
+
+def undonated(step: Any, function: Any = None) -> Any:
+    """A jitted function that keeps its arguments: inside another the donation is without effect. `function` is compiled in its place."""
+    info = step._jit_info
+    called = step if function is None else function
+
+    @functools.wraps(step.__wrapped__)
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        return called(*args, **kwargs)
+
+    return jax.jit(kept, static_argnums=info.static_argnums, static_argnames=info.static_argnames)
 
 
 @contextmanager
@@ -62,6 +90,16 @@ def nowhere() -> Iterator[None]:
         yield
     finally:
         state.context = before
+
+
+@contextmanager
+def located(equation: Any) -> Iterator[None]:
+    """What is traced here stands where an equation does: in its scopes and at its place, or at that of the call around it."""
+    info = equation.source_info
+    around = source_info._source_info_context.context.traceback
+    scopes = source_info.current_name_stack() + info.name_stack
+    with source_info.user_context(info.traceback or around, name_stack=scopes), equation.ctx.manager:
+        yield
 
 
 @contextmanager

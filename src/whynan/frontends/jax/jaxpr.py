@@ -59,6 +59,11 @@ def traced(loss: Callable[..., Any], arrays: Sequence[Any]) -> Traced:
         jaxpr = jax.make_jaxpr(loss)(*arrays)
     except Exception:
         return Traced({})
+    return traced_in(jaxpr)
+
+
+def traced_in(jaxpr: Any) -> Traced:
+    """What the equations of a jaxpr tell."""
     spans: dict[_Starts, list[tuple[str, tuple[Frame, ...]]]] = {}
     written: dict[Site, None] = {}
     added: dict[Addend, None] = {}

@@ -13,7 +13,7 @@ from whynan.frontends.source import KERAS_PASSING, LIBRARY, PLUMBING, USER, kind
 from whynan.ir.where import Site, source_text
 
 # files of whynan's that call the loss: what stands above them on a stack is no part of it
-_FLOOR = tuple(os.path.join(os.path.dirname(os.path.abspath(__file__)), name) for name in ("step.py", "jitted.py", "jaxpr.py"))
+_FLOOR = tuple(os.path.join(os.path.dirname(os.path.abspath(__file__)), name) for name in ("step.py", "steps.py", "jitted.py", "jaxpr.py"))
 UNIT = (*_FLOOR, os.path.join(os.path.dirname(_FLOOR[0]), "eager.py"))
 # JAX's own files that only pass calls on
 _PASSING = tuple(
@@ -25,6 +25,7 @@ _PASSING = tuple(
     )
 ) + ("keras/src/layers/layer.py", "keras/src/backend/jax/layer.py", *KERAS_PASSING)
 
+_BACKWARD = os.path.join("jax", "_src", "interpreters", "ad.py")
 
 # primitives of which XLA makes several instructions, by the canonical op
 _EXPANDED = {**{name: name for name in ("acos", "asin", "acosh", "asinh", "atanh", "lgamma", "digamma")}, "erf_inv": "erfinv"}
@@ -49,6 +50,20 @@ def frames_of(traceback: Any) -> tuple[Frame, ...]:
 def in_user_code(traceback: Any) -> bool:
     """Whether code of the user's is on a stack, below the call of the loss."""
     return any(kind_of(f.file, _PASSING) == USER for f in frames_of(traceback))
+
+
+def in_own_rule(traceback: Any) -> bool:
+    """Whether a stack leads through JAX's backward pass into code of the user's: a derivative's rule that the user wrote."""
+    if traceback is None:
+        return False
+    own = False
+    for code in traceback.raw_frames()[0]:  # innermost first
+        if os.path.abspath(code.co_filename) in _FLOOR:
+            return False
+        if code.co_name.startswith("backward_pass") and code.co_filename.endswith(_BACKWARD):
+            return own
+        own = own or kind_of(code.co_filename, _PASSING) == USER
+    return False
 
 
 def inside(frames: Iterable[Frame], floor: Sequence[str] = _FLOOR) -> tuple[Frame, ...]:

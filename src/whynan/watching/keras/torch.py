@@ -157,7 +157,7 @@ def _look(seen: Verdict, found: Update, make: Callable[[], Any]) -> None:
     gradients = [g for g in found.gradients if g is not None]
     seen.loss = sum(float(t.sum()) for t in losses)
     seen.loss_fine = math.isfinite(seen.loss) or health.finite(losses)
-    seen.norm = health.norms([gradients])[0]
+    seen.norm = math.hypot(*health.norms(gradients))
     seen.rate = float(found.optimizer.learning_rate)
     sound = seen.loss_fine and (math.isfinite(seen.norm) or health.finite(gradients))
     if found.scaled:

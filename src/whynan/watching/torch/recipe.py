@@ -72,7 +72,7 @@ def _state(part: Part, modules: Mapping[str, torch.nn.Module], called: Sequence[
         dot = f"{path}." if path else ""
         yield from ((f"parameters/{dot}{name}", p) for name, p in m.named_parameters())
         yield from ((f"buffers/{dot}{name}", b) for name, b in m.named_buffers())
-    yield from ((f"seeds/{i}", c.seed) for i, c in enumerate(part.ends) if c.seed is not None)
+    yield from ((f"seeds/{i}", c.seed) for i, c in enumerate(part.ends) if isinstance(c.seed, torch.Tensor))
     for number, c in enumerate(part.calls):
         yield from ((f"rng/{number}/{device}", state) for device, state in c.rng.items())
 

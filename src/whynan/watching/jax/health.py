@@ -1,0 +1,59 @@
+"""Is a step's result finite? On the CPU a look at the arrays where they lie, by a dot product, which also gives the norm."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from whynan.ir.dtype import Array
+
+_EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80}  # the bits that are all set in an infinity and in a NaN
+
+
+def squares(leaves: Iterable[Any]) -> float:
+    """The sum of the squares of all elements; not finite if one is not finite, or if a sum overflows.
+
+    The arrays are read where they lie. Those of half precision are looked at bit by bit and add nothing to the sum.
+    """
+    total = 0.0
+    for leaf in leaves:
+        a = np.asarray(leaf)
+        mask = _EXPONENTS.get(a.dtype.name) if a.dtype.itemsize == 2 else None
+        if mask is not None:
+            if a.size and int((a.view(np.uint16) & mask).max()) == mask:
+                return math.nan
+        elif a.dtype.itemsize < 4:
+            if not bool(np.isfinite(a.astype(np.float32)).all()):
+                return math.nan
+        else:
+            flat = a.reshape(-1)
+            total += float(np.dot(flat, flat))
+    return total
+
+
+def broken(new: Any, old: Any) -> bool:
+    """Whether an element is not finite where it was before: an infinity that a state has kept from the start is its own."""
+    a, b = wide(new), wide(old)
+    return bool((~np.isfinite(a) & np.isfinite(b)).any()) if a.shape == b.shape else not bool(np.isfinite(a).all())
+
+
+def all_sound(new: Sequence[Any], old: Sequence[Any]) -> bool:
+    """Whether no array has an element that has become non-finite; slower than `squares`, for where that is not finite."""
+    return not any(broken(n, o) for n, o in zip(new, old, strict=True))
+
+
+def distance(new: Sequence[Any], old: Sequence[Any]) -> float:
+    """The Euclidean distance of two lists of arrays."""
+    return math.sqrt(sum(float(np.square(wide(n) - wide(o)).sum()) for n, o in zip(new, old, strict=True)))
+
+
+def wide(x: Any) -> Array:
+    """An array's elements in a format in which NumPy knows all functions."""
+    a = np.asarray(x)
+    return a.astype(np.float32) if a.dtype.itemsize < 4 else a
+
+
+def number(x: Any) -> float:
+    """A number on the device as Python's; NaN where there is none."""
+    return math.nan if x is None else float(np.asarray(x).reshape(()))

@@ -1,0 +1,258 @@
+"""A bad step of JAX, run again from what went into it, recorded, and explained."""
+
+import datetime
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from whynan.analysis.evaluate import fill
+from whynan.errors import WhynanError
+from whynan.frontends.jax import steps
+from whynan.frontends.trace import first_line
+from whynan.ir.dtype import Array
+from whynan.watching.examine import Examined, examined
+from whynan.watching.jax import health, parts
+from whynan.watching.jax.wiring import Key, Traced, Wiring, arrays_of, is_array, is_floating, named_arrays, traced
+from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
+from whynan.watching.smallest import smallest
+
+LOSS, GRADIENT, UPDATE = "loss", "gradient", "update"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bad:
+    """A bad step as it is kept: the function, what it was called with, what it returned, and how that is wired.
+
+    `fails` says whether the step fails on other arguments; it runs the program that failed.
+    """
+
+    step: int
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    out: Any
+    wiring: Wiring
+    loss: float
+    fails: Callable[[tuple[Any, ...], dict[str, Any]], bool]
+    seconds: float
+
+
+def explained(bad: Bad, known: Traced | None, units: Any) -> Incident:
+    """Run the step again under recording and say what went wrong in it. `known` is the step traced, if it was for these shapes."""
+    start = time.monotonic()
+    batch, data = _batch(bad)
+    named = named_arrays(bad.function, bad.args, bad.kwargs)
+    blank = Incident(
+        step=bad.step,
+        when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        framework="jax",
+        framework_version=str(jax.__version__),
+        failed=LOSS if not np.isfinite(bad.loss) and bad.wiring.loss is not None else UPDATE,
+        loss=bad.loss,
+        finding=None,
+        kind=UNEXPLAINED,
+        tensors={f"{'batch' if n in data else 'parameters'}/{n}": a for n, (_, a) in named.items()},
+    )
+    try:
+        with jax.debug_nans(False), jax.debug_infs(False):
+            step = known if known is not None else traced(bad.function, bad.args, bad.kwargs)
+            found = _found(bad, step, data, batch, units)
+    except WhynanError as error:
+        return replace(blank, unexplained=str(error), seconds=time.monotonic() - start)
+    except Exception as error:  # what the user's code raises when it is run in another way than it was
+        return replace(
+            blank, unexplained=f"the step could not be traced to be run again: {first_line(error)}", seconds=time.monotonic() - start
+        )
+    if found is None:
+        why = "run again from the same state, eagerly and compiled, the step gave finite numbers."
+        return replace(blank, unexplained=why, seconds=time.monotonic() - start)
+    alone = _alone(bad, batch, found.seen.samples, bad.seconds - (time.monotonic() - start))
+    return replace(
+        blank,
+        failed=found.failed,
+        finding=found.seen.finding,
+        kind=CUSTOM_BACKWARD if found.ruled else found.seen.kind,
+        layer=found.layer,
+        parameters=found.parameters,
+        suspects=Suspects(found.seen.samples, alone, found.seen.elements, batch),
+        reproduced=True,
+        how=found.mode,
+        notes=found.notes,
+        seconds=time.monotonic() - start,
+    )
+
+
+# ---------------------------------------------------------------- the recording
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    seen: Examined
+    mode: str
+    failed: str
+    layer: str
+    parameters: tuple[str, ...]
+    ruled: bool
+    notes: tuple[str, ...] = ()
+
+
+def _found(bad: Bad, step: Traced, data: Mapping[str, Array], batch: int, units: Any) -> _Found | None:
+    """Loss and gradients first, in both modes; then what the optimizer made of them."""
+    arrays = arrays_of(bad.args, bad.kwargs)
+    for ends in (_differentiated(bad, step), _updated(bad, step)):
+        for mode in ("eager", "jit"):
+            if not ends:
+                continue
+            part = steps.cut(step.program, [v for v, _, _ in ends])
+            made = steps.recorded_step(part, arrays, [(kind, name) for _, kind, name in ends], mode, units)
+            whole = replace(made.trace, values=tuple(fill(made.trace.graph, made.trace.values)))
+            seen = examined(whole, "eager" if mode == "eager" else "jit", data, batch)
+            if seen is not None:
+                return _told(step, made, _filled_in(seen, made), mode)
+    return None
+
+
+_End = tuple[Any, str, str]  # a variable, its kind of output ("loss", "gradient"), its name
+
+
+def _differentiated(bad: Bad, step: Traced) -> list[_End]:
+    """The loss and the gradients."""
+    leaves = jax.tree_util.tree_flatten_with_path(step.shape)[0]
+    place = (
+        [jax.tree_util.keystr(p) for p, _ in leaves].index(jax.tree_util.keystr(bad.wiring.loss)) if bad.wiring.loss is not None else None
+    )
+    losses: list[_End] = [(v, "loss", "loss") for v in (steps.results(step.program, [place]) if place is not None else [])]
+    gradients = steps.gradients(step.program)
+    names = _names_of(step, gradients)
+    return losses + [(v, "gradient", n) for v, n in zip(gradients, names, strict=True) if v not in {x for x, _, _ in losses}]
+
+
+def _names_of(step: Traced, gradients: Sequence[Any]) -> list[str]:
+    """The parameters that gradients belong to: the first run of arguments with the same shapes in the same order, else one by one."""
+    given = [(v.aval.shape, v.aval.dtype) for v in step.program.closed.jaxpr.invars]
+    wanted = [(v.aval.shape, v.aval.dtype) for v in gradients]
+    names = step.program.names
+    for start in range(len(given) - len(wanted) + 1):
+        if given[start : start + len(wanted)] == wanted:
+            return list(names[start : start + len(wanted)])
+    alike = [[n for n, kind in zip(names, given, strict=True) if kind == w] for w in wanted]
+    return [found[0] if found else f"gradient {i}" for i, found in enumerate(alike)]
+
+
+def _updated(bad: Bad, step: Traced) -> list[_End]:
+    """The loss and the new values of what the step replaces, as far as they are not finite."""
+    named = dict(_named_results(bad, step))
+    leaves = jax.tree.leaves(bad.out)
+    wrong = [i for i in named if hasattr(leaves[i], "dtype") and not np.isfinite(health.wide(leaves[i])).all()]
+    return [(v, "gradient", named[i]) for i in wrong for v in steps.results(step.program, [i])]
+
+
+def _named_results(bad: Bad, step: Traced) -> list[tuple[int, str]]:
+    """The places of the floating results that replace an argument, with that argument's name."""
+    found = []
+    results = [bad.out] if bad.wiring.single else list(bad.out)
+    start = 0
+    place_of: dict[int, Key] = {0 if place is None else place: key for key, place in bad.wiring.carried}
+    for i, result in enumerate(results):
+        size = len(jax.tree.leaves(result))
+        names = [n for n, k in zip(step.program.names, step.keys, strict=True) if i in place_of and k == place_of[i]]
+        found += [(start + j, name) for j, name in enumerate(names) if len(names) == size]
+        start += size
+    leaves = jax.tree.leaves(bad.out)
+    return [(i, name) for i, name in found if is_floating(leaves[i])]
+
+
+def _told(step: Traced, made: steps.RecordedStep, seen: Examined, mode: str) -> _Found:
+    graph, values = made.trace.graph, seen.trace.values
+    node = graph.nodes[seen.why.node]
+    wrong = [
+        o.name
+        for o in graph.outputs
+        if o.kind == "gradient" and (v := values[o.node]) is not None and not np.isfinite(v.astype(np.float64)).all()
+    ]
+    layer = _layer(made.scopes.get(node.source, ""), step.program.names)
+    wrong.sort(key=lambda name: not (layer and layer in name))
+    failed = LOSS if seen.why.output == "loss" else GRADIENT if mode else UPDATE
+    notes = () if mode == "eager" else ("run again operation by operation, the step is finite: this is the compiled program's doing.",)
+    return _Found(
+        seen, "eager" if mode == "eager" else "compiled", failed, layer, tuple(dict.fromkeys(wrong)), node.source in made.ruled, notes
+    )
+
+
+_FILL = "an index lies outside of the array, and JAX fills in NaN for what it would read there (mode='fill')."
+_READS = ("gather", "index", "take_flat")
+
+
+def _filled_in(seen: Examined, made: steps.RecordedStep) -> Examined:
+    """JAX's reading at an index outside of the array is no function outside its domain: it is put into words here."""
+    node = made.trace.graph.nodes[seen.why.node]
+    beside = (n for n in made.trace.graph.nodes if n.site == node.site and made.scopes.get(n.source) == made.scopes.get(node.source))
+    if node.op != "const" or not any(n.op in _READS for n in beside):
+        return seen
+    return replace(seen, finding=replace(seen.finding, message=_FILL, op="gather"), kind=BAD_DATA)
+
+
+def _layer(scopes: str, names: Sequence[str]) -> str:
+    """The module path in an operation's name scopes: from the first one that is a key among the parameters on; else all of them."""
+    plain = [s for s in re.sub(r"(jvp|transpose|linearize|vmap|checkpoint|rematted_computation)\(|\)", "", scopes).split("/") if s]
+    plain = [s for s in plain if s not in ("checkpoint", "rematted_computation")]
+    start = next((i for i, s in enumerate(plain) if any(f"'{s}'" in n or f".{s}" in n for n in names)), 0)
+    return ".".join(plain[start:])
+
+
+# ---------------------------------------------------------------- the batch
+
+
+def _batch(bad: Bad) -> tuple[int, dict[str, Array]]:
+    """How many samples the data have (0: cannot be told), and the data's arrays by name."""
+    names = named_arrays(bad.function, bad.args, bad.kwargs)
+    data = {n: np.asarray(a) for n, (k, a) in names.items() if k not in {key for key, _ in bad.wiring.carried} and _is_data(a)}
+    sizes = [a.shape[0] for a in data.values() if a.ndim]
+    return (max(sizes, key=lambda n: (sizes.count(n), n)) if sizes else 0), data
+
+
+def _is_data(a: Any) -> bool:
+    return isinstance(a.dtype, np.dtype) and a.dtype != np.uint32 and a.dtype.kind not in "cOSU"
+
+
+def _alone(bad: Bad, batch: int, suspects: Sequence[int], seconds: float) -> tuple[int, ...]:
+    """The smallest part of the batch that fails, repeated to fill it. No try is begun after that many seconds."""
+    if batch < 2 or len(suspects) == batch:
+        return ()
+    end = time.monotonic() + max(seconds, 1.0)
+
+    def fails(part: Sequence[int]) -> bool:
+        if time.monotonic() > end:
+            return False
+        args, kwargs = _each(bad, batch, lambda a: parts.filled(a, part, batch))
+        try:
+            return bad.fails(args, kwargs)
+        except Exception:  # a batch that the user's code refuses
+            return False
+
+    return smallest(batch, fails, suspects)
+
+
+def reduced(bad: Bad, incident: Incident) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The step's arguments without the samples that an incident names; None if it names none, or all."""
+    dropped = incident.suspects.samples or incident.suspects.alone
+    batch = incident.suspects.batch
+    if not dropped or len(dropped) >= batch:
+        return None
+    return _each(bad, batch, lambda a: parts.without(a, dropped))
+
+
+def _each(bad: Bad, batch: int, change: Callable[[Any], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The step's arguments with each array of the data changed whose first axis is the batch's."""
+    carried = {key for key, _ in bad.wiring.carried}
+
+    def chosen(a: Any) -> Any:
+        return change(a) if is_array(a) and a.ndim and a.shape[0] == batch and _is_data(a) else a
+
+    args = tuple(a if i in carried else jax.tree.map(chosen, a) for i, a in enumerate(bad.args))
+    return args, {k: a if k in carried else jax.tree.map(chosen, a) for k, a in bad.kwargs.items()}
