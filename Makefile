@@ -16,7 +16,7 @@ help: ## show this list
 $(STAMP):
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/losses.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/losses.txt -r requirements/training.txt
 	rm -f .venv/installed-*
 	touch $@
 

@@ -1,0 +1,89 @@
+"""Other ways of looking for NaN in PyTorch, each as a context around training. None is imported before it is used."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Around = Callable[[nn.Module, Any, Any], Any]
+
+
+@contextmanager
+def nothing(model: nn.Module, loss: Any, optimizer: Any) -> Iterator[None]:
+    """Nobody watches."""
+    yield
+
+
+@contextmanager
+def whynan_watch(model: nn.Module, loss: Any, optimizer: Any) -> Iterator[Any]:
+    """whynan.watch, without incident folders."""
+    import whynan
+
+    with whynan.watch(model, loss=loss, optimizer=optimizer, folder=None) as watch:
+        yield watch
+
+
+@contextmanager
+def anomaly_mode(model: nn.Module, loss: Any, optimizer: Any) -> Iterator[None]:
+    """torch.autograd's anomaly mode: names the forward call of a backward function that returned NaN (docs: torch.autograd.detect_anomaly)."""
+    with torch.autograd.detect_anomaly(check_nan=True):
+        yield
+
+
+@contextmanager
+def module_hooks(model: nn.Module, loss: Any, optimizer: Any) -> Iterator[None]:
+    """A forward hook on each module that checks its output, as many answers on the web advise."""
+
+    def check(module: nn.Module, args: Any, out: Any) -> None:
+        for t in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(t, torch.Tensor) and not torch.isfinite(t).all():
+                raise FloatingPointError(f"the output of {type(module).__name__} is not finite")
+
+    parts = [m for top in (model, loss) if isinstance(top, nn.Module) for m in top.modules()]
+    hooks = [m.register_forward_hook(check) for m in parts]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Checked(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(t, torch.Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
+                raise FloatingPointError(f"{func} gave a value that is not finite")
+        return out
+
+
+@contextmanager
+def dispatch_checks(model: nn.Module, loss: Any, optimizer: Any) -> Iterator[None]:
+    """Every operation's result is checked as it is made, by a TorchDispatchMode."""
+    with _Checked():
+        yield
+
+
+@contextmanager
+def underflow_overflow(model: nn.Module, loss: Any, optimizer: Any) -> Iterator[None]:
+    """`transformers.debug_utils.DebugUnderflowOverflow`: hooks that look at weights, inputs and outputs of all modules."""
+    from transformers.debug_utils import DebugUnderflowOverflow
+
+    DebugUnderflowOverflow(model)
+    try:
+        yield
+    finally:
+        for m in model.modules():
+            m._forward_hooks.clear()
+
+
+PEERS: dict[str, Around] = {
+    "whynan.watch": whynan_watch,
+    "anomaly mode": anomaly_mode,
+    "module hooks": module_hooks,
+    "dispatch checks": dispatch_checks,
+    "DebugUnderflowOverflow": underflow_overflow,
+}
