@@ -1,8 +1,9 @@
 """What is kept of a step while it runs: the calls of model and loss with what they need to be run again. References, not copies."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import Any
 from weakref import ref
 
@@ -34,12 +35,17 @@ class Call:
     buffers: "Buffers | None" = None
     outputs: tuple[Any, ...] = ()  # weak references
     value: torch.Tensor | None = None  # the loss
+    place: tuple[str, int] = ("", 0)  # file and line of the call
     seed: torch.Tensor | str | None = None  # the gradient by it, or ONES, if backward has come by
 
     def tensors(self) -> list[torch.Tensor]:
         """The tensors among the arguments."""
         found = tensors_in(self.args)
         return found + tensors_in(self.kwargs) if self.kwargs else found
+
+    def continues(self) -> bool:
+        """Whether an argument was made by something that is differentiated, too."""
+        return any(t.grad_fn is not None for t in self.tensors())
 
     def overwritten(self) -> bool:
         """Whether an argument has been written to since."""
@@ -157,12 +163,52 @@ class Changing:
             return Buffers(owners, [b.detach().clone() for b in owners])
 
 
+class Refused(Exception):
+    """Lines of the user's cannot be run again; the text says why."""
+
+
+_replays = 0  # how many runs of the user's lines are under way
+
+
+@contextmanager
+def replay() -> Iterator[None]:
+    """Inside, the user's own lines are run again: what may not be done twice is refused."""
+    global _replays
+    _replays += 1
+    try:
+        yield
+    finally:
+        _replays -= 1
+
+
+def refuse_in_replay(*_: object) -> None:
+    """Called by what may not be done twice. Raises Refused while lines are run again."""
+    if _replays:
+        raise Refused("the lines change gradients or parameters")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Differentiated:
+    """One call of `backward`: the frames that it came from, innermost first, with where each of them was; the detached roots; whether it
+    started from ones; autocast as it was then; how many calls there were in the window, and of those how many before another `backward`
+    from the same place."""
+
+    frames: tuple[tuple[FrameType, int], ...]
+    roots: tuple[torch.Tensor, ...]
+    plain: bool
+    autocast: Sequence[tuple[str, bool, Any]]
+    calls: int
+    before: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class Window:
     """The calls that a step consists of, and the roots that were differentiated."""
 
     calls: list[Call] = field(default_factory=list)
     roots: list[tuple[torch.Tensor, Any]] = field(default_factory=list)  # detached, and a weak reference to the tensor as it was
+    differentiated: list[Differentiated] = field(default_factory=list)  # of calls from the same place the last: it has its frame's values
+    backwards: int = 0  # how many calls of `backward` there were
     closing: bool = False  # an optimizer has stepped: the next call begins a new window
 
     def losses(self) -> Iterator[Call]:
@@ -173,10 +219,19 @@ class Window:
         """The calls of the model."""
         return (c for c in self.calls if c.role == MODEL)
 
+    def differentiate(self, step: Differentiated) -> None:
+        """Note a call of `backward`."""
+        self.backwards += 1
+        if self.differentiated and self.differentiated[-1].frames[:1] == step.frames[:1]:
+            step = replace(step, before=self.differentiated.pop().calls)
+        self.differentiated.append(step)
+
     def clear(self) -> None:
         """Forget everything."""
         self.calls.clear()
         self.roots.clear()
+        self.differentiated.clear()
+        self.backwards = 0
         self.closing = False
 
 

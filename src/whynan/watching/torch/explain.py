@@ -12,12 +12,13 @@ import torch
 from whynan.errors import WhynanError
 from whynan.frontends.torch.tensors import to_array
 from whynan.ir.dtype import Array
+from whynan.ir.graph import FORWARD
 from whynan.watching.examine import Examined, examined
 from whynan.watching.record import UNEXPLAINED, Incident, Moment, Suspects
 from whynan.watching.smallest import smallest
 from whynan.watching.torch.calls import Window
 from whynan.watching.torch.recipe import bundled
-from whynan.watching.torch.rerun import Outcome, Part, batch_of, outcome, parts_of, recorded_again, undisturbed
+from whynan.watching.torch.rerun import Outcome, Part, batch_of, outcome, pieces, recorded_again, undisturbed
 
 if TYPE_CHECKING:
     from whynan.watching.torch.watcher import TorchWatch
@@ -42,7 +43,7 @@ def explained(watch: "TorchWatch", window: Window, moment: Moment, failed: str) 
 
 
 def _looked_into(watch: "TorchWatch", window: Window, base: Incident) -> Incident:
-    parts = parts_of(window)
+    parts = list(pieces(window, watch.parameters))
     if not parts:
         return replace(base, unexplained="no call of the model or the loss was seen in this step: pass the model and loss=.")
     notes = tuple(f"an argument of {type(c.target).__name__} was overwritten after the call" for c in window.calls if c.overwritten())
@@ -88,8 +89,11 @@ def _alone(watch: "TorchWatch", part: Part, batch: int, suspects: tuple[int, ...
 
 
 def _in_order(seen: Examined, parameters: tuple[str, ...]) -> tuple[str, ...]:
-    own = seen.why.output
-    return (own, *(p for p in parameters if p != own)) if own in parameters else parameters
+    """The parameters with a gradient that is not finite: if the failure began in the backward, in the order in which they got theirs."""
+    if seen.why.phase == FORWARD:
+        return parameters
+    got = {o.name: o.node for o in seen.trace.graph.outputs}
+    return tuple(sorted(parameters, key=lambda p: got.get(p, len(seen.trace.graph.nodes))))
 
 
 def _arrays(part: Part) -> Mapping[str, Array]:

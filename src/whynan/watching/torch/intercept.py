@@ -7,10 +7,16 @@ local name or a module's. The original is called with its own code, so that posi
 import functools
 import inspect
 from collections.abc import Callable
-from types import FunctionType
+from pathlib import Path
+from sys import _getframe
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
+
+MOST_FRAMES = 5  # callers that are remembered: a backward may be called by way of a library
+
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
 Undo = Callable[[], None]
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -83,6 +89,25 @@ def plain_function(callable_: Any) -> FunctionType | None:
     if not isinstance(callable_, FunctionType):
         callable_ = vars(type(callable_)).get("__call__")
     return callable_ if isinstance(callable_, FunctionType) else None
+
+
+def frames_behind() -> tuple[tuple[FrameType, int], ...]:
+    """The frames of the user's that lead to this call, innermost first, with where each of them is."""
+    found: list[tuple[FrameType, int]] = []
+    frame: FrameType | None = _getframe(1)
+    while frame is not None and len(found) < MOST_FRAMES:
+        if not frame.f_code.co_filename.startswith(_LIBRARIES):
+            found.append((frame, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(found)
+
+
+def place_behind() -> tuple[str, int]:
+    """File and line of the user's that lead to this call."""
+    frame: FrameType | None = _getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+        frame = frame.f_back
+    return (frame.f_code.co_filename, frame.f_lineno or 0) if frame is not None else ("", 0)
 
 
 def watch_backward(seen: Callable[[list[Any], bool], None]) -> Undo:

@@ -10,7 +10,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from whynan.frontends.torch.live import Live, call, differentiate, record
-from whynan.watching.torch.calls import LOSS, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
+from whynan.watching.torch.calls import LOSS, ONES, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
+from whynan.watching.torch.slices import Slice, slices_of
 
 Pick = Sequence[int] | None  # samples of the batch; None: all
 
@@ -28,6 +29,12 @@ class Part:
     cut: dict[str, torch.Tensor] = field(default_factory=dict)
     ends: list[Call] = field(default_factory=list)
     number: int = 0
+    lines: Slice | None = None  # the user's own lines, which lead from the data to the loss: they are run in place of the calls
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether the losses are known, so that gradients can be had."""
+        return bool(self.ends) or self.lines is not None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +74,17 @@ def parts_of(window: Window) -> list[Part]:
         found.append(_part(chain, [end], len(found)))
     found += [_part([c], [], len(found) + i) for i, c in enumerate(c for c in calls if c.role != LOSS and id(c) not in used)]
     return found
+
+
+def part_from(lines: Slice, parameters: Mapping[str, torch.Tensor], number: int) -> Part:
+    """The piece that consists of lines of the user's."""
+    part = Part([c for c in lines.calls if c.role != LOSS], number=number, lines=lines)
+    seen = {id(p) for p in parameters.values()}
+    for name, t in (*(pair for c in part.calls for pair in named_tensors(c)), *lines.data()):
+        if id(t) not in seen and t.grad_fn is None:
+            seen.add(id(t))
+            part.given[_free(name, part.given, t)] = t
+    return part
 
 
 def _is_end(c: Call, window: Window) -> bool:
@@ -144,6 +162,16 @@ def batch_of(part: Part) -> int:
     return first if lengths.count(first) * 2 >= len(lengths) else 0
 
 
+def pieces(window: Window, parameters: Mapping[str, torch.Tensor]) -> Iterator[Part]:
+    """The pieces to look into, best first: the user's own lines where something lies between the calls and the loss, then the calls."""
+    parts = parts_of(window)
+    clean = parts and all(p.ends and not p.cut and all(c.seed is ONES for c in p.ends) for p in parts) and not window.roots
+    if not clean:
+        for number, step in enumerate(window.differentiated):
+            yield from (part_from(lines, parameters, number) for lines in slices_of(step, window.calls))
+    yield from parts
+
+
 # ---------------------------------------------------------------- running
 
 
@@ -173,6 +201,9 @@ def bench(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = None)
     wrt |= {n: p for n, p in parameters.items() if p.requires_grad}
     inputs |= parameters
     seeds = [_seed(c, batch, pick) for c in part.ends] if all(c.seed is not None for c in part.ends) and part.ends else None
+    if part.lines is not None:
+        lines = part.lines
+        return Bench(lambda: [call(lines.run, (lambda t: fresh.get(id(t), t),), {})], inputs, wrt, None)
     return Bench(lambda: _losses(part, fresh), inputs, wrt, seeds)
 
 
@@ -240,9 +271,11 @@ def outcome(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = Non
     ready = bench(part, parameters, pick)
     try:
         losses = ready.run()
-        if not part.ends:  # what came in by its results is not known
+        if part.lines is not None and pick is None and not part.lines.confirmed(losses[0]):
+            return Outcome(error="the lines that lead to the loss gave another value when they were run again")
+        if not part.differentiated:  # what came in by its results is not known
             return Outcome(all(bool(torch.isfinite(t).all()) for t in losses))
-        gradients = differentiate(losses, ready.wrt, _seeds(losses, ready))
+        gradients = differentiate(losses, ready.wrt, _seeds(part, losses, ready))
     except Exception as error:  # a model that does not run on some samples alone: the caller sees that
         return Outcome(error=f"{type(error).__name__}: {error}")
     return Outcome(all(bool(torch.isfinite(t).all()) for t in losses), gradients)
@@ -251,10 +284,12 @@ def outcome(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = Non
 def recorded_again(part: Part, parameters: Mapping[str, torch.Tensor], modules: Mapping[str, torch.nn.Module], pick: Pick = None) -> Live:
     """Run a piece again and record every operation. Raises TargetError if it raises."""
     ready = bench(part, parameters, pick)
-    return record(ready.run, ready.inputs, ready.wrt if part.ends else {}, modules, lambda losses: _seeds(losses, ready))
+    return record(ready.run, ready.inputs, ready.wrt if part.differentiated else {}, modules, lambda losses: _seeds(part, losses, ready))
 
 
-def _seeds(losses: Sequence[torch.Tensor], ready: Bench) -> list[torch.Tensor]:
+def _seeds(part: Part, losses: Sequence[torch.Tensor], ready: Bench) -> list[torch.Tensor]:
     """The gradients that come in by the losses; ones where none fits, as after a change of the batch."""
+    if part.lines is not None:
+        return [torch.full_like(t, part.lines.seed) for t in losses]
     kept = ready.seeds if ready.seeds is not None and len(ready.seeds) == len(losses) else [None] * len(losses)
     return [s if s is not None and s.shape == t.shape else torch.ones_like(t) for t, s in zip(losses, kept, strict=True)]

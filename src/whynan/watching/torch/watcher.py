@@ -21,14 +21,16 @@ from whynan.watching.torch.calls import (
     ONES,
     Call,
     Changing,
+    Differentiated,
     Window,
     autocast_state,
     loss_in,
     random_state,
     references,
+    refuse_in_replay,
     versions_of,
 )
-from whynan.watching.torch.intercept import Undo, watch_backward, watch_clipping, watch_function, watch_scalers
+from whynan.watching.torch.intercept import Undo, frames_behind, place_behind, watch_backward, watch_clipping, watch_function, watch_scalers
 from whynan.watching.torch.remedies import Snapshots, retried
 
 Optimizer = torch.optim.Optimizer
@@ -154,6 +156,7 @@ class TorchWatch:
         first = role == MODEL or not window.calls  # a loss that follows a model goes on with the numbers that the model leaves
         call = Call(role, target, args, kwargs, (), random_state() if first else {}, autocast_state())
         call.versions = versions_of(call.tensors())
+        call.place = place_behind()
         changing = self._changing.get(id(target if role == MODEL or not args else args[0]))  # a model's own method may be the loss
         call.buffers = changing.copies() if changing is not None and changing.module.training else None
         window.calls.append(call)
@@ -202,9 +205,12 @@ class TorchWatch:
         """`backward` is about to run on these; `plain` says that it starts from ones."""
         window = self._window
         if self._asleep:
+            refuse_in_replay()
             return
         if window.closing:
             window.clear()
+        detached = tuple([t.detach() for t in roots])
+        window.differentiate(Differentiated(frames_behind(), detached, plain, autocast_state(), len(window.calls)))
         known = []
         for call in window.calls:
             if call.value is None or call.seed is not None:
