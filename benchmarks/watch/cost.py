@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import torch
-
 from benchmarks.timing import table
 from benchmarks.watch.models import MODELS, torch_step
 from benchmarks.watch.peers import PEERS, nothing

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
-
-try:  # one code base under two names
-    from lightning.pytorch import Callback, LightningModule, Trainer
-except ImportError:
-    from pytorch_lightning import Callback, LightningModule, Trainer
 
 from whynan.watching.doors import options_of
 from whynan.watching.torch.watcher import TorchWatch
 
+lightning: Any = import_module("lightning.pytorch" if find_spec("lightning") else "pytorch_lightning")  # one code base, two names
 
-class Watch(Callback):
+
+class Watch(lightning.Callback):
     """Watches `training_step` and its gradients. `options` are those of `whynan.watch`: policy, patience, folder, ...
 
     A bad step raises NonFiniteError out of `trainer.fit` before the update, or is dropped, or ends the training, as the policy says.
@@ -24,21 +23,21 @@ class Watch(Callback):
         self.options = options_of(options)
         self.watch: TorchWatch | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin: the optimizers exist by now."""
         self.watch = TorchWatch([pl_module], pl_module.training_step, trainer.optimizers, self.options)
         self.watch.during_replay = lambda: _unlogged(pl_module)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Pass on the policy "stop"."""
         if self.watch is not None and self.watch.stopped:
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """End in good order."""
         self._close()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """End after an error, too."""
         self._close()
 
@@ -48,7 +47,7 @@ class Watch(Callback):
 
 
 @contextmanager
-def _unlogged(module: LightningModule) -> Iterator[None]:
+def _unlogged(module: Any) -> Iterator[None]:
     """Nothing is logged while a step is run again."""
 
     def nothing(*args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """What is kept of a step while it runs: the calls of model and loss with what they need to be run again. References, not copies."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
@@ -8,6 +8,8 @@ from typing import Any
 from weakref import ref
 
 import torch
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
 MODEL, LOSS = "model", "loss"
@@ -34,9 +36,22 @@ class Call:
     training: bool = True
     buffers: "Buffers | None" = None
     outputs: tuple[Any, ...] = ()  # weak references
-    value: torch.Tensor | None = None  # the loss
+    value: torch.Tensor | None = None  # the loss; detached as soon as its graph is not waited for
+    waiting: Any = None  # a weak reference to the hook that notes the seed: it lives as long as the graph
     place: tuple[str, int] = ("", 0)  # file and line of the call
     seed: torch.Tensor | str | None = None  # the gradient by it, or ONES, if backward has come by
+    carried: bool = False  # from before the last update, for another optimizer's step
+
+    def alive(self) -> bool:
+        """Whether a result that can be differentiated is still there."""
+        return any((t := o()) is not None and t.requires_grad for o in self.outputs)
+
+    def await_seed(self) -> None:
+        """Note the gradient that comes in by the loss, whenever it does."""
+        if self.waiting is None and self.value is not None and self.value.requires_grad:
+            hook = _Seed(self)
+            self.value.register_hook(hook)  # type: ignore[no-untyped-call]  # torch leaves it without types
+            self.waiting, self.value = ref(hook), self.value.detach()
 
     def tensors(self) -> list[torch.Tensor]:
         """The tensors among the arguments."""
@@ -50,6 +65,18 @@ class Call:
     def overwritten(self) -> bool:
         """Whether an argument has been written to since."""
         return self.versions != versions_of(self.tensors())
+
+
+class _Seed:
+    """Notes the gradient that comes in by a loss."""
+
+    __slots__ = ("__weakref__", "_call")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __call__(self, gradient: torch.Tensor) -> None:
+        self._call.seed = gradient
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:
@@ -124,43 +151,60 @@ def in_autocast(state: Sequence[tuple[str, bool, Any]]) -> AbstractContextManage
 
 @dataclass(slots=True, eq=False)
 class Buffers:
-    """Copies of a module's buffers, with the tensors that they were copied from."""
+    """Copies of a module's buffers: the place that each was in, the tensor that was there, and a copy of its values."""
 
+    places: list[tuple[dict[str, Any], str]]
     owners: list[torch.Tensor]
     copies: list[torch.Tensor]
 
     def restore(self) -> None:
-        """Write the copies back. What was written into the buffers in between is lost."""
+        """Put the tensors back into their places and the values into the tensors."""
         with torch.no_grad():
-            for owner, copy in zip(self.owners, self.copies, strict=True):
+            for (there, name), owner, copy in zip(self.places, self.owners, self.copies, strict=True):
                 owner.copy_(copy)
+                there[name] = owner
 
 
-@dataclass(slots=True, eq=False)
 class Changing:
-    """Those buffers of a module that its steps change (a batch norm's statistics): they are copied before each step, the others are not."""
+    """Those buffers of a module that its steps change (a batch norm's statistics): they are copied before each step, the others are not.
 
-    module: torch.nn.Module
-    _versions: list[int] = field(default_factory=list)
-    _changing: set[int] = field(default_factory=set)
-    _all: list[torch.Tensor] | None = None
+    A buffer changes by being written to, or by another tensor in its place, as after `model.to`. Batch norms write into theirs without
+    telling (the version stays), so those always count.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        self._places: list[tuple[dict[str, Any], str]] | None = None
+        self._last: list[torch.Tensor | None] = []
+        self._versions: list[int] = []
+        self._changing: set[int] = set()
+        self._silent: set[int] = set()
 
     def copies(self) -> Buffers | None:
-        """Copies of the changing buffers as they are now; in the first step, of all."""
-        if self._all is None:
-            self._all = list(self.module.buffers())
-            self._versions = [b._version for b in self._all]
-            owners = self._all
-        else:
-            now = [b._version for b in self._all]
-            if now != self._versions:
-                self._changing.update(i for i, (old, new) in enumerate(zip(self._versions, now, strict=True)) if old != new)
-                self._versions = now
-            owners = [self._all[i] for i in sorted(self._changing)]
-        if not owners:
+        """Copies of the changing buffers as they are now; in the first step, of all. None if there are none."""
+        first = self._places is None
+        if self._places is None:
+            owners = [(m, name) for m in self._module.modules() for name in m._buffers]
+            self._places = [(m._buffers, name) for m, name in owners]
+            self._silent = {i for i, (m, _) in enumerate(owners) if isinstance(m, _NormBase)}
+        if not self._places:
+            return None
+        now = [there.get(name) for there, name in self._places]
+        versions = [-1 if b is None or b.is_inference() else b._version for b in now]
+        if not first:
+            before = zip(self._last, self._versions, now, versions, strict=True)
+            self._changing.update(i for i, (was, old, b, new) in enumerate(before) if b is not was or old != new)
+        self._last, self._versions = now, versions
+        wanted = range(len(now)) if first else sorted(self._changing | self._silent)
+        kept = [(self._places[i], b) for i in wanted if (b := now[i]) is not None and not is_lazy(b)]
+        if not kept:
             return None
         with torch.no_grad():
-            return Buffers(owners, [b.detach().clone() for b in owners])
+            return Buffers([place for place, _ in kept], [b for _, b in kept], [b.detach().clone() for _, b in kept])
+
+
+MICRO_BATCHES = 8  # calls of backward whose data are kept
+CALLS = 16  # calls that are kept although nothing was differentiated by them
 
 
 class Refused(Exception):
@@ -190,26 +234,40 @@ def refuse_in_replay(*_: object) -> None:
 @dataclass(frozen=True, slots=True, eq=False)
 class Differentiated:
     """One call of `backward`: the frames that it came from, innermost first, with where each of them was; the detached roots; whether it
-    started from ones; autocast as it was then; how many calls there were in the window, and of those how many before another `backward`
-    from the same place."""
+    started from ones; autocast as it was then; the step's calls until then, without those before another `backward` from the same place."""
 
     frames: tuple[tuple[FrameType, int], ...]
     roots: tuple[torch.Tensor, ...]
     plain: bool
     autocast: Sequence[tuple[str, bool, Any]]
-    calls: int
-    before: int = 0
+    calls: "tuple[Call, ...]"
 
 
 @dataclass(slots=True, eq=False)
 class Window:
-    """The calls that a step consists of, and the roots that were differentiated."""
+    """The calls that a step consists of, and the roots that were differentiated.
+
+    A step may have many micro-batches: when `MICRO_BATCHES` of them were found healthy they are forgotten (`forget`), their buffers are
+    not: `earlier` holds those from before the step. `backwards` counts calls of backward since, `done` the calls before the last of
+    them, `forgotten` the losses forgotten. With `full` no more calls are kept: one of those kept has gone bad; `room` is how many are
+    kept. `dropped` is what was done about the step, by the look before the update of the optimizer `judge`; `stepped` are the optimizers
+    that have made their updates, `undo` takes some of these back.
+    """
 
     calls: list[Call] = field(default_factory=list)
     roots: list[tuple[torch.Tensor, Any]] = field(default_factory=list)  # detached, and a weak reference to the tensor as it was
     differentiated: list[Differentiated] = field(default_factory=list)  # of calls from the same place the last: it has its frame's values
-    backwards: int = 0  # how many calls of `backward` there were
     closing: bool = False  # an optimizer has stepped: the next call begins a new window
+    full: bool = False
+    room: int = CALLS
+    backwards: int = 0
+    done: int = 0
+    forgotten: int = 0
+    earlier: dict[int, Buffers] = field(default_factory=dict)
+    dropped: str = ""
+    judge: int = 0
+    stepped: set[int] = field(default_factory=set)
+    undo: list[Any] = field(default_factory=list)
 
     def losses(self) -> Iterator[Call]:
         """The calls of the loss that were differentiated."""
@@ -220,19 +278,74 @@ class Window:
         return (c for c in self.calls if c.role == MODEL)
 
     def differentiate(self, step: Differentiated) -> None:
-        """Note a call of `backward`."""
-        self.backwards += 1
+        """Note a call of `backward`. Of several from the same place the last is kept, with the calls since the one before."""
         if self.differentiated and self.differentiated[-1].frames[:1] == step.frames[:1]:
-            step = replace(step, before=self.differentiated.pop().calls)
+            self.differentiated.pop()
+            step = replace(step, calls=tuple(self.calls[self.done :]))
         self.differentiated.append(step)
+        self.backwards, self.done = self.backwards + 1, len(self.calls)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self.calls.clear()
+    def clear(self, carry: bool = False) -> None:
+        """Forget everything; with `carry` not the calls of models whose results are still there, for another optimizer's step."""
+        kept = [c for c in self.calls if c.role == MODEL and c.alive()][-MICRO_BATCHES:] if carry else []
+        for c in kept:
+            c.carried, c.buffers = True, None
+        self.calls[:] = kept
         self.roots.clear()
         self.differentiated.clear()
-        self.backwards = 0
-        self.closing = False
+        self.closing = self.full = False
+        self.backwards = self.forgotten = self.judge = self.done = 0
+        self.room = CALLS
+        self.dropped = ""
+        if self.earlier or self.stepped or self.undo:
+            self.earlier.clear()
+            self.stepped.clear()
+            self.undo.clear()
+
+    def forget(self) -> None:
+        """Forget the calls that were differentiated: they were found healthy, and the step goes on."""
+        kept = [c for c in self.calls[: self.done] if c.seed is None and c.alive()] + self.calls[self.done :]
+        gone = [c for c in self.calls if c not in kept]
+        self.forgotten += sum(c.seed is not None for c in gone)
+        self._leave(gone)
+        self.calls[:] = kept
+        self.roots.clear()
+        self.differentiated.clear()
+        self.backwards = self.done = 0
+
+    def let_go(self) -> None:
+        """Hold no graph of a loss that nothing was done with: one is held until the next, and what was thrown away is forgotten."""
+        for c in [c for c in self.calls if c.role == LOSS and c.seed is None and c.value is not None]:
+            if c.waiting is None:
+                c.await_seed()
+            elif c.waiting() is None:
+                self._leave([c])
+                self.calls.remove(c)
+
+    def make_room(self) -> bool:
+        """Whether one more call can be kept; calls that nothing has come of are forgotten for it."""
+        if self.full:
+            return False
+        waiting = [c for c in self.calls if c.seed is None and not c.alive()][: -CALLS // 2]
+        gone = set(map(id, waiting)) if waiting else set(map(id, self.calls[: len(self.calls) - 8 * CALLS]))
+        self._leave(c for c in self.calls if id(c) in gone)
+        self.done -= sum(id(c) in gone for c in self.calls[: self.done])
+        self.calls[:] = [c for c in self.calls if id(c) not in gone]
+        self.room = max(CALLS, 2 * len(self.calls))
+        return True
+
+    def restore_buffers(self) -> None:
+        """Buffers as before the step: what the bad batch has left in a batch norm's statistics is taken back."""
+        for call in reversed(self.calls):
+            if call.buffers is not None:
+                call.buffers.restore()
+        for buffers in self.earlier.values():
+            buffers.restore()
+
+    def _leave(self, calls: Iterable[Call]) -> None:
+        for c in calls:
+            if c.buffers is not None:
+                self.earlier.setdefault(id(c.target), c.buffers)
 
 
 def mapped(f: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,10 +6,13 @@ local name or a module's. The original is called with its own code, so that posi
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from sys import _getframe
-from types import FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -29,46 +32,82 @@ def _handing_on(*args: Any, **kwargs: Any) -> Any:
     return call(args, kwargs)
 
 
+class _Station:
+    """A function whose calls are handed on: those who watch it, latest outermost, and what it was before."""
+
+    __slots__ = ("_before", "_code", "_function", "_original", "_replaced", "_watching")
+
+    def __init__(self, function: FunctionType) -> None:
+        self._function, self._code, self._before = function, function.__code__, function.__dict__.get("__wrapped__")
+        self._original = original = FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        )
+        original.__kwdefaults__, original.__qualname__ = function.__kwdefaults__, function.__qualname__
+        original.__module__, original.__annotations__ = function.__module__, function.__annotations__
+        original.__dict__.update(function.__dict__)
+        self._watching: tuple[Around, ...] = ()
+        self._replaced = _code_that_calls(self._handed, function.__code__)
+        function.__code__ = self._replaced
+        function.__wrapped__ = original  # type: ignore[attr-defined]  # what inspect.signature looks at
+
+    def _handed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        watching = self._watching
+        if len(watching) == 1:
+            return watching[0](self._original, args, kwargs)
+        call: Callable[..., Any] = self._original
+        for around in watching:
+            call = _with(around, call)
+        return call(*args, **kwargs)
+
+    def add(self, around: Around) -> None:
+        self._watching += (around,)
+
+    def remove(self, around: Around) -> None:
+        """Nobody left: the function is as it was."""
+        self._watching = tuple(a for a in self._watching if a is not around)
+        if self._watching:
+            return
+        _stations.pop(self._function, None)
+        if self._function.__code__ is not self._replaced:
+            return  # somebody else has changed it since, and hands on to here
+        self._function.__code__ = self._code
+        if self._before is None:
+            del self._function.__wrapped__  # type: ignore[attr-defined]
+        else:
+            self._function.__wrapped__ = self._before  # type: ignore[attr-defined]
+
+
+_stations: dict[FunctionType, _Station] = {}
+
+
+def _with(around: Around, call: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: around(call, args, kwargs)
+
+
+def _code_that_calls(handed: Callable[..., Any], like: CodeType) -> CodeType:
+    template = _handing_on.__code__
+    constants = tuple(handed if c == _PLACE else c for c in template.co_consts)
+    return template.replace(co_consts=constants, co_freevars=like.co_freevars, co_name=like.co_name, co_qualname=like.co_qualname)
+
+
 def watch_function(function: Any, around: Around) -> Undo | None:
     """Let `around(original, args, kwargs)` be called in place of a function, method or partial; returns what ends it.
 
-    A method is watched for its own object only, which is the first of `args`. None if the callable is not written in Python (a built-in, a
-    scripted function).
+    Several may watch the same function and may end in any order. A method is watched for its own object only, which is the first of
+    `args`. None if the callable is not written in Python (a built-in, a scripted function).
     """
     plain = plain_function(function)
     if plain is None:
         return None
     owner = owner_of(function)
-    code, before = plain.__code__, plain.__dict__.get("__wrapped__")
-    original = FunctionType(code, plain.__globals__, plain.__name__, plain.__defaults__, plain.__closure__)
-    original.__kwdefaults__, original.__qualname__, original.__module__ = plain.__kwdefaults__, plain.__qualname__, plain.__module__
-    original.__annotations__ = plain.__annotations__
 
-    active = True
+    def mine(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return around(original, args, kwargs) if args and args[0] is owner else original(*args, **kwargs)
 
-    def handed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if active and (owner is None or (args and args[0] is owner)):
-            return around(original, args, kwargs)
-        return original(*args, **kwargs)
-
-    template = _handing_on.__code__
-    constants = tuple(handed if c == _PLACE else c for c in template.co_consts)
-    replaced = template.replace(co_consts=constants, co_freevars=code.co_freevars, co_name=code.co_name, co_qualname=code.co_qualname)
-    plain.__code__ = replaced
-    plain.__wrapped__ = original  # type: ignore[attr-defined]  # what inspect.signature looks at
-
-    def undo() -> None:
-        nonlocal active
-        active = False
-        if plain.__code__ is not replaced:
-            return  # somebody else watches it, too, and goes on
-        plain.__code__ = code
-        if before is None:
-            del plain.__wrapped__  # type: ignore[attr-defined]
-        else:
-            plain.__wrapped__ = before  # type: ignore[attr-defined]
-
-    return undo
+    entry = around if owner is None else mine
+    station = _stations.get(plain) or _stations.setdefault(plain, _Station(plain))
+    station.add(entry)
+    return lambda: station.remove(entry)
 
 
 def owner_of(callable_: Any) -> Any:
@@ -119,7 +158,7 @@ def watch_backward(seen: Callable[[list[Any], bool], None]) -> Undo:
         seen([roots] if isinstance(roots, torch.Tensor) else list(roots), first is None)
         return original(*args, **kwargs)
 
-    return _surely(torch.autograd.backward, around)
+    return surely(torch.autograd.backward, around)
 
 
 def watch_scalers(stepped: Callable[[Any, Any, Callable[[], Any]], Any]) -> Undo:
@@ -129,21 +168,60 @@ def watch_scalers(stepped: Callable[[Any, Any, Callable[[], Any]], Any]) -> Undo
         optimizer = args[1] if len(args) > 1 else kwargs.get("optimizer")
         return stepped(args[0], optimizer, lambda: original(*args, **kwargs))
 
-    return _surely(torch.amp.GradScaler.step, around)
+    return surely(torch.amp.GradScaler.step, around)
 
 
-def watch_clipping(clipped: Callable[[Any], None]) -> Undo:
-    """Let `clipped` have the total norm that `clip_grad_norm_` found."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """One call of `clip_grad_norm_`: the parameters, the total norm that it found, and how to make it again."""
+
+    parameters: list[torch.Tensor]
+    norm: Any
+    again: Callable[[], Any]
+
+
+def watch_clipping(clipped: Callable[[Clip], None]) -> Undo:
+    """Let `clipped` have each call of `clip_grad_norm_`, after it."""
 
     def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        norm = original(*args, **kwargs)
-        clipped(norm)
+        given = args[0] if args else kwargs.pop("parameters", ())
+        parameters = [given] if isinstance(given, torch.Tensor) else list(given)
+        norm = original(parameters, *args[1:], **kwargs)
+        clipped(Clip(parameters, norm, lambda: original(parameters, *args[1:], **kwargs)))
         return norm
 
-    return _surely(torch.nn.utils.clip_grad_norm_, around)
+    return surely(torch.nn.utils.clip_grad_norm_, around)
 
 
-def _surely(function: Any, around: Around) -> Undo:
+def surely(function: Any, around: Around) -> Undo:
+    """`watch_function` for one that is known to be written in Python."""
     undo = watch_function(function, around)
     assert undo is not None, f"{function} is written in Python"
     return undo
+
+
+class Hook:
+    """A module's hook. A copy of the module, or one loaded from a file, has one that does nothing instead, which needs no whynan."""
+
+    __slots__ = ("__call__",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.__call__ = call
+
+    def __reduce__(self) -> Any:
+        return partial, (logging.getLogger("whynan.watch").log, 0)  # level 0 is never logged
+
+
+def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The module that torch.compile or DistributedDataParallel was given."""
+    while True:
+        compiled = module._modules.get("_orig_mod")
+        inner = compiled if compiled is not None else module._modules["module"] if is_data_parallel(module) else None
+        if inner is None:
+            return module
+        module = inner
+
+
+def is_data_parallel(module: torch.nn.Module) -> bool:
+    """Whether it is a DistributedDataParallel; does not import it."""
+    return any(c.__name__ == "DistributedDataParallel" for c in type(module).__mro__)

@@ -1,7 +1,7 @@
 """A kept step run again: the calls in their order from the kept state, on the whole batch or on some of its samples."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,8 +71,10 @@ def parts_of(window: Window) -> list[Part]:
     for end in (c for c in calls if _is_end(c, window)):
         chain = _behind(end, calls)
         used.update(id(c) for c in chain)
-        found.append(_part(chain, [end], len(found)))
-    found += [_part([c], [], len(found) + i) for i, c in enumerate(c for c in calls if c.role != LOSS and id(c) not in used)]
+        found.append(_part(chain, [end], window.forgotten + len(found)))
+    found += [
+        _part([c], [], len(found) + i) for i, c in enumerate(c for c in calls if c.role != LOSS and id(c) not in used and not c.carried)
+    ]
     return found
 
 
@@ -168,7 +170,7 @@ def pieces(window: Window, parameters: Mapping[str, torch.Tensor]) -> Iterator[P
     clean = parts and all(p.ends and not p.cut and all(c.seed is ONES for c in p.ends) for p in parts) and not window.roots
     if not clean:
         for number, step in enumerate(window.differentiated):
-            yield from (part_from(lines, parameters, number) for lines in slices_of(step, window.calls))
+            yield from (part_from(lines, parameters, number) for lines in slices_of(step))
     yield from parts
 
 
@@ -284,7 +286,22 @@ def outcome(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = Non
 def recorded_again(part: Part, parameters: Mapping[str, torch.Tensor], modules: Mapping[str, torch.nn.Module], pick: Pick = None) -> Live:
     """Run a piece again and record every operation. Raises TargetError if it raises."""
     ready = bench(part, parameters, pick)
-    return record(ready.run, ready.inputs, ready.wrt if part.differentiated else {}, modules, lambda losses: _seeds(part, losses, ready))
+    with _dense_gradients(modules.values()):
+        wrt = ready.wrt if part.differentiated else {}
+        return record(ready.run, ready.inputs, wrt, modules, lambda losses: _seeds(part, losses, ready))
+
+
+@contextmanager
+def _dense_gradients(roots: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Embeddings with sparse gradients give the same numbers as dense ones, which can be recorded."""
+    sparse = [m for root in roots for m in root.modules() if getattr(m, "sparse", None) is True]
+    try:
+        for m in sparse:
+            setattr(m, "sparse", False)  # noqa: B010  # typed as Tensor | Module
+        yield
+    finally:
+        for m in sparse:
+            setattr(m, "sparse", True)  # noqa: B010
 
 
 def _seeds(part: Part, losses: Sequence[torch.Tensor], ready: Bench) -> list[torch.Tensor]:

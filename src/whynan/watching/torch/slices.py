@@ -89,16 +89,15 @@ class Slice:
         return _data(self.values)
 
 
-def slices_of(step: Differentiated, calls: Sequence[Call]) -> Iterator[Slice]:
+def slices_of(step: Differentiated) -> Iterator[Slice]:
     """The lines that lead to a call of `backward`: for each frame in which they can be found, innermost first. None has been run yet."""
     if len(step.roots) != 1 or not step.plain:
         return
-    calls = calls[step.before : step.calls]
     for depth, (frame, last) in enumerate(step.frames):
         if depth and not _hands_on(step.frames[depth - 1][0]):
             return
         try:
-            yield _in_frame(frame, last, step, calls, outer=depth > 0)
+            yield _in_frame(frame, last, step, step.calls, outer=depth > 0)
         except (Refused, SyntaxError, OSError, RecursionError):
             continue
 

@@ -12,11 +12,12 @@ import torch
 
 from whynan.errors import WhynanError
 from whynan.watching.overseer import Overseer
-from whynan.watching.policy import RETRY, ROLLBACK, STOP, Options
+from whynan.watching.policy import RETRY, ROLLBACK, SKIP, STOP, Options
 from whynan.watching.record import Incident, Moment
 from whynan.watching.torch import health
 from whynan.watching.torch.calls import (
     LOSS,
+    MICRO_BATCHES,
     MODEL,
     ONES,
     Call,
@@ -30,13 +31,30 @@ from whynan.watching.torch.calls import (
     refuse_in_replay,
     versions_of,
 )
-from whynan.watching.torch.intercept import Undo, frames_behind, place_behind, watch_backward, watch_clipping, watch_function, watch_scalers
+from whynan.watching.torch.intercept import (
+    Clip,
+    Hook,
+    Undo,
+    frames_behind,
+    place_behind,
+    surely,
+    unwrapped,
+    watch_backward,
+    watch_clipping,
+    watch_function,
+    watch_scalers,
+)
 from whynan.watching.torch.remedies import Snapshots, retried
+from whynan.watching.torch.updates import Dropped, Kept, evaluates_again, gradients_of
 
 Optimizer = torch.optim.Optimizer
 
 SCALER_PATIENCE = 12  # steps in a row without an update: from its first scale of 65536 it would be at 16
 NOTED_TOGETHER = 8  # steps
+
+
+# what is noted of a step: its number, loss, norms, sizes of groups, rates, scale, clippings, optimizer
+Seen = tuple[int, float, list[float], list[int], list[Any], Any, list[Clip], int]
 
 
 class TorchWatch:
@@ -56,12 +74,19 @@ class TorchWatch:
         self._window = Window()
         self._inside = 0  # depth of watched calls: a model's own calls of the loss are part of it
         self._asleep = False
+        self._current: Call | None = None  # the call that runs
+        self._stepping = False
+        self._own = {id(o): i for i, o in enumerate(self.optimizers)}
         self._changing = {id(m): Changing(m) for m in self.models}
-        self._clip_norm: Any = None  # what clip_grad_norm_ has measured in this step
-        self._snapshots = Snapshots(self.models, options)
-        self._left_out_in_a_row = 0
-        self._unnoted: list[tuple[int, float, list[float], list[int], list[Any]]] = []  # step, loss, norms, sizes of groups, rates
+        self._clips: list[Clip] = []  # what clip_grad_norm_ has done in this step
+        self._scaler: Any = None  # the gradient scaler that makes the step under way
+        self._updated = False  # that step came to its end
+        self._kept: Kept | None = None  # parameters and state before a step whose closure is called several times
+        self._left_out_in_a_row: dict[int, int] = {}  # by optimizer
+        self._unnoted: list[Seen] = []
         self.parameters = dict(self._named_parameters())
+        self._parameter_ids = {id(p) for o in self.optimizers for g in o.param_groups for p in g["params"]}
+        self._snapshots = Snapshots(self.models, self.optimizers, options)
         self._undo: list[Undo] = []
         self._attach()
 
@@ -104,27 +129,25 @@ class TorchWatch:
     def roots(self) -> dict[str, torch.nn.Module]:
         """The watched modules by the path that their layers' names begin with."""
         several = len(self.models) > 1
-        found: dict[str, torch.nn.Module] = {str(i) if several else "": m for i, m in enumerate(self.models)}
+        found: dict[str, torch.nn.Module] = {str(i) if several else "": unwrapped(m) for i, m in enumerate(self.models)}
         return {**found, "loss": self.loss} if isinstance(self.loss, torch.nn.Module) else found
 
     # ------------------------------------------------------------ attaching
 
     def _attach(self) -> None:
         for model in self.models:
-            self._hook(model.register_forward_pre_hook(self._before_model, with_kwargs=True))
-            self._hook(model.register_forward_hook(self._after, with_kwargs=True))
+            self._hook(model.register_forward_pre_hook(Hook(self._before_model), with_kwargs=True))
+            self._hook(model.register_forward_hook(Hook(self._after), with_kwargs=True, always_call=True))
         if isinstance(self.loss, torch.nn.Module):
-            self._hook(self.loss.register_forward_hook(self._after_loss, with_kwargs=True))
+            self._hook(self.loss.register_forward_hook(Hook(self._after_loss), with_kwargs=True))
         elif self.loss is not None:
             undo = watch_function(self.loss, self._around_loss)
             if undo is None:
                 self.close()
                 raise WhynanError(f"the loss {self.loss!r} is not written in Python and cannot be watched.", "Wrap it: def loss(p, t): ...")
             self._undo.append(undo)
-        for optimizer in self.optimizers:
-            self._hook(optimizer.register_step_pre_hook(self._before_update))
-            if self.overseer.options.policy == ROLLBACK:
-                self._hook(optimizer.register_step_post_hook(self._after_update))
+        for step in {type(o).step for o in self.optimizers}:
+            self._undo.append(surely(step, self._around_step))
         self._undo.append(watch_backward(self._roots))
         self._undo.append(watch_scalers(self._scaled))
         self._undo.append(watch_clipping(self._clipped))
@@ -135,7 +158,7 @@ class TorchWatch:
     def _named_parameters(self) -> Iterable[tuple[str, torch.Tensor]]:
         several = len(self.models) > 1
         for i, model in enumerate(self.models):
-            for name, p in model.named_parameters():
+            for name, p in unwrapped(model).named_parameters():
                 yield (f"{i}.{name}" if several else name), p
         if isinstance(self.loss, torch.nn.Module):
             yield from ((f"loss.{name}", p) for name, p in self.loss.named_parameters())
@@ -143,37 +166,50 @@ class TorchWatch:
     # ------------------------------------------------------------ while the step runs
 
     def _before_model(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        self._called(MODEL, module, args, kwargs)
+        if not torch.compiler.is_compiling():
+            self._called(MODEL, module, args, kwargs)
 
-    def _called(self, role: str, target: Any, args: Any, kwargs: Any) -> Call | None:
-        """Keep a call that begins; None if it is none of a training step's."""
+    def _called(self, role: str, target: Any, args: Any, kwargs: Any) -> None:
+        """Keep a call that begins, unless it is none of a training step's."""
         self._inside += 1
-        if self._inside > 1 or self._asleep or not torch.is_grad_enabled():
-            return None
+        if self._inside > 1:
+            return
+        self._current = None
+        if self._asleep or not torch.is_grad_enabled():
+            return
         window = self._window
         if window.closing:
-            window.clear()
+            window.clear(len(self.optimizers) > 1)
+        if len(window.calls) >= window.room and not window.make_room():
+            return
+        if role == LOSS and window.calls:
+            window.let_go()
         first = role == MODEL or not window.calls  # a loss that follows a model goes on with the numbers that the model leaves
-        call = Call(role, target, args, kwargs, (), random_state() if first else {}, autocast_state())
+        self._current = call = Call(role, target, args, kwargs, (), random_state() if first else {}, autocast_state())
         call.versions = versions_of(call.tensors())
         call.place = place_behind()
         changing = self._changing.get(id(target if role == MODEL or not args else args[0]))  # a model's own method may be the loss
-        call.buffers = changing.copies() if changing is not None and changing.module.training else None
+        call.buffers = changing.copies() if changing is not None else None
         window.calls.append(call)
-        return call
 
     def _after(self, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        self._returned(result)
+        if not torch.compiler.is_compiling():
+            self._returned(result)
 
     def _after_loss(self, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        self._called(LOSS, module, args, kwargs)
-        self._returned(result)
+        if not torch.compiler.is_compiling():
+            self._called(LOSS, module, args, kwargs)
+            self._returned(result)
 
     def _returned(self, result: Any) -> None:
         self._inside -= 1
-        if self._inside or self._asleep or not torch.is_grad_enabled() or not self._window.calls:
+        call = self._current
+        if self._inside or call is None:
             return
-        call = self._window.calls[-1]
+        self._current = None
+        if result is None:  # it has raised
+            self._window.calls.remove(call)
+            return
         if call.role == LOSS and not isinstance(result, torch.Tensor):
             result = loss_in(result)
         call.outputs = references(result)
@@ -181,25 +217,32 @@ class TorchWatch:
             call.value = result
 
     def _around_loss(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        before = self._inside
+        before, result = self._inside, None
         self._called(LOSS, original, args, kwargs)
         try:
             result = original(*args, **kwargs)
-            self._returned(result)
             return result
         finally:
+            self._returned(result)
             self._inside = before
 
     def _scaled(self, scaler: Any, optimizer: Any, go: Callable[[], Any]) -> Any:
         """A gradient scaler steps an optimizer, or leaves it out."""
-        before = self.step
-        result = go()
-        if optimizer in self.optimizers and self.step == before:
-            self._left_out(scaler, optimizer)
-        return result
+        if id(optimizer) not in self._own or self._asleep or not scaler.is_enabled():
+            return go()
+        self._scaler, self._updated = scaler, False
+        try:
+            result = go()
+            if not self._updated and self._left_out(scaler, optimizer):
+                self._asleep = True
+                result = optimizer.step()
+            return result
+        finally:
+            self._scaler, self._asleep = None, False
 
-    def _clipped(self, norm: Any) -> None:
-        self._clip_norm = norm
+    def _clipped(self, clip: Clip) -> None:
+        if not self._asleep and clip.parameters and id(clip.parameters[0]) in self._parameter_ids:
+            self._clips.append(clip)
 
     def _roots(self, roots: Sequence[torch.Tensor], plain: bool) -> None:
         """`backward` is about to run on these; `plain` says that it starts from ones."""
@@ -208,9 +251,11 @@ class TorchWatch:
             refuse_in_replay()
             return
         if window.closing:
-            window.clear()
+            window.clear(len(self.optimizers) > 1)
+        if window.backwards >= MICRO_BATCHES:
+            self._forget()
         detached = tuple([t.detach() for t in roots])
-        window.differentiate(Differentiated(frames_behind(), detached, plain, autocast_state(), len(window.calls)))
+        window.differentiate(Differentiated(frames_behind(), detached, plain, autocast_state(), tuple(window.calls)))
         known = []
         for call in window.calls:
             if call.value is None or call.seed is not None:
@@ -219,45 +264,112 @@ class TorchWatch:
                 call.seed = ONES
                 known.append(call.value)
             else:  # something lies between this loss and the root: the gradient that comes in tells what
-                call.value.register_hook(_Seed(call))  # type: ignore[no-untyped-call]  # torch leaves it without types
-        window.roots += [(t.detach(), ref(t)) for t in roots if not any(t is k for k in known)]
+                call.await_seed()
+        if not window.full:
+            window.roots += [(t.detach(), ref(t)) for t in roots if not any(t is k for k in known)]
+
+    def _forget(self) -> None:
+        """Forget the micro-batches so far if they are healthy, so that a step of many keeps no more than a few."""
+        window = self._window
+        if self._loss()[1] and all(health.finite(gradients_of(o)) for o in self.optimizers):
+            window.forget()
+        else:
+            window.full, window.room = True, 0
 
     # ------------------------------------------------------------ before and after the update
 
-    def _before_update(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._inside = 0  # a call that raised has not returned
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # the first argument is the optimizer
-        if closure is None:
-            self._look(optimizer)
-            return None
+    def _around_step(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An optimizer's step; its update is made only if it is healthy."""
+        optimizer = args[0]
+        if self._stepping or self._asleep or id(optimizer) not in self._own:
+            return original(*args, **kwargs)
+        self._inside, self._stepping = 0, True  # a call that raised has not returned
+        try:
+            closure = args[1] if len(args) > 1 else kwargs.get("closure")
+            if closure is not None:
+                result = self._with_closure(original, optimizer, closure, args, kwargs)
+            else:
+                result = original(*args, **kwargs) if self._look(optimizer) else None
+            if self.overseer.options.policy == ROLLBACK and self.overseer.in_a_row == 0 and self.step % self.overseer.options.every == 0:
+                self._snapshots.take()
+            return result
+        finally:
+            self._stepping = False
+
+    def _with_closure(self, original: Callable[..., Any], optimizer: Optimizer, closure: Callable[[], Any], args: Any, kwargs: Any) -> Any:
+        """A step that calls a closure, once or, while it changes the parameters, several times."""
+        kept = self._kept = Kept(optimizer) if evaluates_again(optimizer) else None
+        times, value = 0, None
 
         def looked() -> Any:
+            nonlocal times, value
             value = closure()
-            self._look(optimizer)
+            times += 1
+            if not self._look(optimizer, again=times > 1):
+                raise Dropped
+            if kept is not None:  # what comes is the same step
+                self._window.forget()
+                self._window.closing = False
             return value
 
-        return ((args[0], looked, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": looked})
+        try:
+            result = original(args[0], looked, *args[2:], **kwargs) if len(args) > 1 else original(*args, **{**kwargs, "closure": looked})
+        except Dropped:
+            result = value
+        finally:
+            self._kept = None
+            self._window.closing = True
+        return result
 
-    def _look(self, optimizer: Optimizer) -> None:
-        """Judge the step whose update is due: note it, or deal with it."""
+    def _look(self, optimizer: Optimizer, again: bool = False) -> bool:
+        """Judge the step whose update is due: note it, or deal with it; whether the update is to be made.
+
+        `again` says that it is the same step, its closure called once more.
+        """
+        self._updated = True
+        window, several = self._window, len(self.optimizers) > 1
+        if several and window.dropped and window.judge != id(optimizer):
+            return window.dropped == RETRY  # the step was judged when another optimizer was to make its update
         groups = [[g for p in group["params"] if (g := p.grad) is not None] for group in optimizer.param_groups]
         flat = groups[0] if len(groups) == 1 else [g for group in groups for g in group]
         norms = health.norms(flat)
         loss, loss_fine = self._loss()
         fine = loss_fine and (math.isfinite(sum(norms)) or health.finite(flat))
+        scaled = self._scaler is not None and getattr(optimizer, "found_inf", None) is not None
+        if scaled and not fine and float(optimizer.found_inf) > 0:  # type: ignore[attr-defined]  # set by the scaler
+            self._updated = False
+            return False
+        if again:
+            if fine:
+                return True
+            self.overseer.step -= 1
         rates = [g["lr"] for g in optimizer.param_groups if "lr" in g]
-        self._unnoted.append((self.overseer.step, loss, norms, [len(g) for g in groups], rates))
+        scale = None if self._scaler is None else self._scaler._scale.clone()
+        clips = self._clips
+        self._unnoted.append((self.overseer.step, loss, norms, [len(g) for g in groups], rates, scale, clips, self._own[id(optimizer)]))
+        if clips:
+            self._clips = []
         if fine:
-            self._window.closing = True
-            self.overseer.applied()
-            self._left_out_in_a_row = 0
+            window.closing = True
+            self.overseer.applied(self._own[id(optimizer)])
+            if several:
+                self._look_ahead(optimizer)
+            if self._left_out_in_a_row:
+                self._left_out_in_a_row.pop(id(optimizer), None)
             if len(self._unnoted) >= NOTED_TOGETHER:
                 self._note()
-        else:
-            *before, now = self._moments()
-            for moment in before:
-                self.overseer.noted(moment)
-            self._bad(optimizer, now, "gradient" if loss_fine else "loss")
+            return True
+        *before, now = self._moments()
+        for moment in before:
+            self.overseer.noted(moment)
+        return self._bad(optimizer, now, "gradient" if loss_fine else "loss", clips)
+
+    def _look_ahead(self, optimizer: Optimizer) -> None:
+        """A healthy update is made while another optimizer of the same step may not be: then it can be taken back."""
+        stepped = self._window.stepped
+        stepped.add(id(optimizer))
+        if not all(math.isfinite(sum(health.norms(gradients_of(o)))) for o in self.optimizers if id(o) not in stepped):
+            self._window.undo.append(Kept(optimizer))
 
     def _note(self) -> None:
         for moment in self._moments():
@@ -266,7 +378,7 @@ class TorchWatch:
     def _moments(self) -> list[Moment]:
         """What was seen of the last steps, as records; they are made several at a time, which is cheaper."""
         found, self._unnoted = self._unnoted, []
-        return [Moment(n, loss, _by_group(norms, sizes), learning_rates=tuple(map(float, rates))) for n, loss, norms, sizes, rates in found]
+        return [_moment(*seen) for seen in found]
 
     def _loss(self) -> tuple[float, bool]:
         """The step's loss as a number, and whether all that was differentiated is finite."""
@@ -283,68 +395,87 @@ class TorchWatch:
             fine = fine and (math.isfinite(number) or health.finite([t]))
         return total, fine
 
-    def _bad(self, optimizer: Optimizer, moment: Moment, failed: str, due: bool = True) -> None:
-        """Explain a bad step and do what the policy says; `due` says that its update is about to be made."""
+    def _bad(self, optimizer: Optimizer, moment: Moment, failed: str, clips: Sequence[Clip]) -> bool:
+        """Explain a bad step and do what the policy says; whether the gradients are healthy now and the update is to be made."""
         from whynan.watching.torch.explain import explained  # only now: it brings the analysis
 
+        window = self._window
         self._asleep = True
         try:
-            self._undo_buffers()
-            action = self.overseer.bad(moment, lambda: explained(self, self._window, moment, failed))
+            while window.undo:
+                window.undo.pop().restore()
+            window.restore_buffers()
+            self._ready_to_rerun()
+            action = self.overseer.bad(moment, lambda: explained(self, window, moment, failed))
         finally:
             self._asleep = False
-            self._window.closing = True
+            window.closing = True
+            if self._kept is not None:
+                self._kept.restore()
         self.stopped = self.stopped or action == STOP
         if action == ROLLBACK:
-            self._snapshots.restore(self.optimizers)
-        if due and (action != RETRY or not self._retried(optimizer)):
-            self._drop(optimizer)
+            self._snapshots.restore()
+        healed = action == RETRY and self._kept is None and self._retried(optimizer, clips)
+        window.dropped, window.judge = (RETRY if healed else SKIP), id(optimizer)
+        return healed
 
-    def _retried(self, optimizer: Optimizer) -> bool:
+    def _ready_to_rerun(self) -> None:
+        self.parameters = dict(self._named_parameters())
+        for call in self._window.calls:
+            if isinstance(call.target, torch.nn.Module):
+                call.target = unwrapped(call.target)
+
+    def _retried(self, optimizer: Optimizer, clips: Sequence[Clip]) -> bool:
         """Replace the gradients by those of the step without the samples that fail; whether that made them finite."""
         if not self.incidents:
             return False
+        scaled = self._scaler is not None and getattr(optimizer, "grad_scale", None) is None  # else the optimizer divides
         self._asleep = True
         try:
-            return retried(self._window, self.incidents[-1].suspects, self.parameters, optimizer)
+            healed = retried(self._window, self.incidents[-1].suspects, self.parameters, self._scaler.get_scale() if scaled else 1.0)
+            for clip in clips if healed else ():
+                clip.again()
+            return healed
         finally:
             self._asleep = False
 
-    def _left_out(self, scaler: Any, optimizer: Optimizer) -> None:
-        """The gradient scaler has found an overflow and has not stepped: ordinary, unless the loss itself failed or it never ends."""
-        self._left_out_in_a_row += 1
+    def _left_out(self, scaler: Any, optimizer: Optimizer) -> bool:
+        """The gradient scaler has found an overflow and has not stepped: ordinary, unless the loss itself failed or it never ends.
+
+        Whether there are healthy gradients after all.
+        """
+        window = self._window
+        if window.dropped and window.judge != id(optimizer):
+            return False
+        row = self._left_out_in_a_row[id(optimizer)] = self._left_out_in_a_row.get(id(optimizer), 0) + 1
         loss, loss_fine = self._loss()
         scale = float(scaler.get_scale())
-        moment = Moment(self.step, loss, scale=scale, outcome="left out by the gradient scaler")
-        collapsing = self._left_out_in_a_row >= SCALER_PATIENCE or scale < 1
-        if loss_fine and not collapsing:
+        self._note()
+        clips, self._clips = self._clips, []
+        which = self._own[id(optimizer)]
+        moment = Moment(self.step, loss, scale=scale, outcome="left out by the gradient scaler", optimizer=which)
+        if loss_fine and row < SCALER_PATIENCE and scale >= 1:
             self.overseer.passed_over(moment)
-            self._window.closing = True
-        else:
-            self._bad(optimizer, moment, "scale" if loss_fine else "loss", due=False)
+            window.closing = True
+            return False
+        return self._bad(optimizer, moment, "scale" if loss_fine else "loss", clips)
 
-    def _undo_buffers(self) -> None:
-        """Buffers as before the step: what the bad batch has left in a batch norm's statistics is taken back."""
-        for call in reversed(self._window.calls):
-            if call.buffers is not None:
-                call.buffers.restore()
 
-    def _drop(self, optimizer: Optimizer) -> None:
-        """Make the update under way do nothing: optimizers pass over parameters without a gradient."""
-        dropped = [(p, p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        for p, _ in dropped:
-            p.grad = None
-
-        def put_back(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            once.remove()
-            for p, grad in dropped:
-                p.grad = grad
-
-        once = optimizer.register_step_post_hook(put_back)
-
-    def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self.overseer.in_a_row == 0 and self.step % self.overseer.options.every == 0:
-            self._snapshots.take(self.optimizers)
+def _moment(
+    step: int,
+    loss: float,
+    norms: Sequence[float],
+    sizes: Sequence[int],
+    rates: Sequence[Any],
+    scale: Any,
+    clips: Sequence[Clip],
+    which: int,
+) -> Moment:
+    clipped = math.hypot(*(float(c.norm) for c in clips)) if clips else math.nan
+    scale = math.nan if scale is None else float(scale)
+    return Moment(
+        step, loss, _by_group(norms, sizes), learning_rates=tuple(map(float, rates)), scale=scale, clipped_from=clipped, optimizer=which
+    )
 
 
 def _number(loss: torch.Tensor) -> float:
@@ -356,15 +487,3 @@ def _by_group(norms: Sequence[float], sizes: Sequence[int]) -> tuple[float, ...]
     """The norm of each parameter group's gradients from those of its parameters."""
     ends = list(itertools.accumulate(sizes))
     return tuple(math.hypot(*norms[end - size : end]) for end, size in zip(ends, sizes, strict=True))
-
-
-class _Seed:
-    """Notes the gradient that comes in by a loss."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    def __call__(self, gradient: torch.Tensor) -> None:
-        self._call.seed = gradient
