@@ -15,11 +15,12 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from benchmarks.timing import table
 from benchmarks.watch.models import MODELS, torch_step
-from benchmarks.watch.peers import PEERS, nothing
+from benchmarks.watch.peers import PEERS, Around, anomaly_mode, dispatch_checks, nothing
 
 SECONDS = 0.03  # of one timing
 
@@ -44,17 +45,17 @@ def ratios(name: str, rounds: int) -> tuple[float, dict[str, float]]:
     return statistics.median(plain) * 1e3, {t: statistics.median(b / a for a, b in zip(plain, ts, strict=True)) for t, ts in times.items()}
 
 
-def _within(stack: ExitStack, around: object, model: object, loss: object, optimizer: object, step: Callable[[], None]) -> Callable[[], None]:
+def _within(stack: ExitStack, around: Around, model: Any, loss: Any, optimizer: Any, step: Callable[[], None]) -> Callable[[], None]:
     """The step as it runs inside a tool. Tools that are a mode are entered for each step, the others once."""
-    if around.__name__ in ("anomaly_mode", "dispatch_checks"):  # type: ignore[attr-defined]
+    if around not in (anomaly_mode, dispatch_checks):
+        stack.enter_context(around(model, loss, optimizer))
+        return step
 
-        def inside() -> None:
-            with around(model, loss, optimizer):  # type: ignore[operator]
-                step()
+    def inside() -> None:
+        with around(model, loss, optimizer):
+            step()
 
-        return inside
-    stack.enter_context(around(model, loss, optimizer))  # type: ignore[operator]
-    return step
+    return inside
 
 
 def _one(step: Callable[[], None], count: int) -> float:
@@ -74,7 +75,8 @@ def main() -> None:
     tools = ["whynan.watch", *(t for t in PEERS if t != "whynan.watch")]
     rows = [[tool, *(f"{r[tool]:.3f}" if tool in r else "-" for _, r in found.values())] for tool in tools]
     rows.append(["(nothing, again)", *(f"{r[' ']:.3f}" for _, r in found.values())])
-    table("Time of a training step, ratio to the same step unwatched", ["tool", *(f"{n} ({ms:.2f} ms)" for n, (ms, _) in found.items())], rows)
+    head = ["tool", *(f"{name} ({ms:.2f} ms)" for name, (ms, _) in found.items())]
+    table("Time of a training step, ratio to the same step unwatched", head, rows)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def whynan_watch(model: nn.Module, loss: Any, optimizer: Any) -> Iterator[Any]:
 
 @contextmanager
 def anomaly_mode(model: nn.Module, loss: Any, optimizer: Any) -> Iterator[None]:
-    """torch.autograd's anomaly mode: names the forward call of a backward function that returned NaN (docs: torch.autograd.detect_anomaly)."""
+    """torch.autograd's anomaly mode: names the forward call of a backward function that returned NaN."""
     with torch.autograd.detect_anomaly(check_nan=True):
         yield
 

@@ -147,13 +147,19 @@ def _place(page: Page, incident: Incident) -> None:
 
 
 def _rest(page: Page, incident: Incident) -> None:
+    fields = {
+        "advice": list(incident.advice),
+        "run again": _again(incident),
+        "in bundle": stored_text(incident.stored),
+        "look up": _look_up(incident),
+        "notes": [*_doubt(incident), *incident.notes],
+    }
+    if not any(fields.values()):
+        return
     page.line()
     page.prose("What next", "bold")
-    page.field("advice", list(incident.advice))
-    page.field("run again", _again(incident))
-    page.field("in bundle", stored_text(incident.stored))
-    page.field("look up", _look_up(incident))
-    page.field("notes", [*_doubt(incident), *incident.notes])
+    for label, texts in fields.items():
+        page.field(label, texts)
 
 
 def _doubt(incident: Incident) -> list[str]:
