@@ -307,11 +307,12 @@ def lost_epsilon(scene: Scene, node: Node) -> Lost | None:
     found = _folded(scene, node)
     if found is not None:
         return found
-    frontier = [node.id, *(n.id for n in scene.derived(node))]
+    own = [n.id for n in scene.derived(node)] if node.phase != FORWARD else []
+    frontier = own or [node.id]  # of a derivative: what lies before its forward operation; an epsilon behind that protects something else
     seen = set(frontier)
     for _ in range(12):
         for i in frontier:
-            found = _lost_here(scene, nodes[i])
+            found = _lost_here(scene, nodes[i], node)
             if found is not None:
                 return found
         frontier = sorted({j for i in frontier for j in nodes[i].inputs} - seen)
@@ -330,7 +331,7 @@ def _folded(scene: Scene, node: Node) -> Lost | None:
     return None
 
 
-def _lost_here(scene: Scene, node: Node) -> Lost | None:
+def _lost_here(scene: Scene, node: Node, failing: Node) -> Lost | None:
     fmt = node.format
     for key, rounded in (
         ("low_written", node.attrs.get("low")),
@@ -343,13 +344,13 @@ def _lost_here(scene: Scene, node: Node) -> Lost | None:
             if kept in (0.0, 1.0, -1.0) and kept != written and (kept != 0.0 or written > 0):
                 return Lost(_rounds_to(fmt.name, written, kept, spacing(fmt, 1.0), fmt.smallest))
     if node.op in ("add", "sub") and len(node.inputs) == 2:
-        return _absorbed(scene, node)
+        return _absorbed(scene, node, failing)
     return None
 
 
-def _absorbed(scene: Scene, node: Node) -> Lost | None:
-    """x + c == x for a small constant c at an element where x is not 0."""
-    fmt, out = node.format, scene.value(node.id)
+def _absorbed(scene: Scene, node: Node, failing: Node) -> Lost | None:
+    """x + c == x for a small constant c at an element where x is not 0, and which leads to one that fails."""
+    fmt, out, result = node.format, scene.value(node.id), scene.value(failing.id)
     for constant, other in (node.inputs, node.inputs[::-1]):
         c, x = scene.value(constant), scene.value(other)
         if scene.graph.nodes[constant].op != "const" or c is None or x is None or out is None or c.size != 1:
@@ -358,6 +359,8 @@ def _absorbed(scene: Scene, node: Node) -> Lost | None:
         if not 0 < abs(small) <= 1e-3:
             continue
         same = (np.broadcast_to(x, out.shape) == out) & (out != 0) & np.isfinite(out)
+        if result is not None and result.shape == out.shape:
+            same &= ~np.isfinite(result)
         if same.any() and np.abs(out[same]).min() <= 2:
             near = float(np.abs(out[same]).reshape(-1)[0])
             return Lost(f"{small:.3g} added to {near:.6g} changes nothing in {fmt.name}: numbers there are {spacing(fmt, near):.3g} apart.")

@@ -1,16 +1,17 @@
 """From a recorded step that failed to what an incident says of it: finding, class of the cause, samples, values. Knows no framework."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whynan.analysis.blame import Blame, blame
+from whynan.analysis.blame import Blame, blame, number
 from whynan.analysis.finding import ERROR, Finding
 from whynan.analysis.scene import Scene
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
 from whynan.ir.graph import BACKWARD
+from whynan.watching.culprits import Culprits
 from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, OPERATION, OVERFLOW, Element
 
 MOST_ELEMENTS = 6
@@ -31,25 +32,27 @@ class Examined:
     elements: tuple[Element, ...]
 
 
-def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int) -> Examined | None:
+def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, axes: Mapping[str, int] | None = None) -> Examined | None:
     """Explain a recorded step; None if every output of it is finite.
 
-    `given` are the step's data by argument name, `batch` is the length of their first axis where that counts samples, else 0.
+    `given` are the step's data by argument name, `batch` is how many samples there are (0: unknown), `axes` say along which axis of each
+    argument they lie: without it, along the first where that has as many entries.
     """
-    bad = tuple(_nonfinite(given))
     why = blame(trace)
     if why is None:
         return None
     scene = Scene(trace)
+    along = axes if axes is not None else {n: 0 for n, a in given.items() if batch and a.ndim and a.shape[0] == batch}
+    culprits = Culprits(scene, why, given, along)
+    bad = tuple(_nonfinite(given))
+    broken = tuple(sorted({e.index[along[e.name]] for e in bad if e.name in along}))
+    if why.cause == "nonfinite-input":
+        why, elements, samples = _entering(scene, why), bad or _parameter(scene, why), broken or culprits.samples
+        return Examined(trace, why, finding_of(why, mode), BAD_DATA, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
     kind = CUSTOM_BACKWARD if _handwritten(trace, why) else kind_of(why, bool(bad))
-    if bad and kind != BAD_DATA and _from_data(scene, why, given):
-        kind = BAD_DATA
-    if kind == BAD_DATA and batch:
-        samples = tuple(sorted({e.index[0] for e in bad if e.index and len(given[e.name]) == batch}))
-    else:
-        samples = _samples(scene, why, batch)
-    elements = bad if kind == BAD_DATA else tuple(_beside(scene, why, given, batch, samples))
-    return Examined(trace, why, finding_of(why, mode), kind, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
+    if kind != BAD_DATA and bad and _from_data(scene, why, given):
+        return Examined(trace, why, finding_of(why, mode), BAD_DATA, broken[:MOST_SAMPLES], bad[:MOST_ELEMENTS])
+    return Examined(trace, why, finding_of(why, mode), kind, culprits.samples[:MOST_SAMPLES], culprits.elements()[:MOST_ELEMENTS])
 
 
 def finding_of(why: Blame, mode: str) -> Finding:
@@ -76,6 +79,24 @@ def kind_of(why: Blame, bad_data: bool) -> str:
     if why.cause == "custom-gradient-wrong":
         return CUSTOM_BACKWARD
     return OVERFLOW if why.cause.removesuffix("-overflow") in _OVERFLOWS else OPERATION
+
+
+def _entering(scene: Scene, why: Blame) -> Blame:
+    """The blame of an input that is not finite, with the expression that it goes into and words for what it is."""
+    value, node = scene.value(why.node), scene.graph.nodes[why.node]
+    user = next((n for n in scene.graph.nodes[why.node + 1 :] if why.node in n.inputs and n.site is not None and scene.bad(n.id)), None)
+    name = next((n for n, i in scene.graph.inputs.items() if i == why.node), str(node.attrs.get("name", "")))
+    if value is None or user is None:
+        return why
+    place = f"[{', '.join(map(str, why.element))}]" if why.element else ""
+    return replace(why, site=user.site, message=f"{name}{place} is {number(float(value[why.element]))} before anything is computed.")
+
+
+def _parameter(scene: Scene, why: Blame) -> tuple[Element, ...]:
+    """The element of a parameter that is not finite."""
+    value = scene.value(why.node)
+    name = next((n for n, i in scene.graph.inputs.items() if i == why.node), "")
+    return (Element(name, why.element, float(value[why.element])),) if value is not None and name else ()
 
 
 def _handwritten(trace: Trace, why: Blame) -> bool:
@@ -108,52 +129,3 @@ def _nonfinite(given: Mapping[str, Array]) -> Iterator[Element]:
         for index in np.argwhere(~np.isfinite(wide))[:MOST_SAMPLES]:
             where = tuple(int(k) for k in index)
             yield Element(name, where, float(wide[where]))
-
-
-def _samples(scene: Scene, why: Blame, batch: int) -> tuple[int, ...]:
-    """The batch indices at which the blamed operation's result, or what it was given, or what was made of it is not finite."""
-    if not batch:
-        return ()
-    near = (why.node, *scene.graph.nodes[why.node].inputs, *_made_of(scene, why.node))
-    return next((found for i in near if (found := _rows(scene.value(i), batch)) is not None), ())
-
-
-def _made_of(scene: Scene, origin: int) -> Iterator[int]:
-    """The nodes that are computed from one, as long as they are not finite: nearest first."""
-    reached = {origin}
-    for node in scene.graph.nodes[origin + 1 :]:
-        if reached.intersection(node.inputs) and scene.bad(node.id):
-            reached.add(node.id)
-            yield node.id
-
-
-def _rows(values: Array | None, batch: int) -> tuple[int, ...] | None:
-    """The first-axis indices with non-finite elements; None if the first axis is not the batch or all is finite there."""
-    if values is None or not values.ndim or values.shape[0] != batch:
-        return None
-    wrong = ~np.isfinite(values.astype(np.float64)).reshape(batch, -1)
-    return tuple(int(i) for i in np.flatnonzero(wrong.any(axis=1))) if wrong.any() else None
-
-
-def _beside(scene: Scene, why: Blame, given: Mapping[str, Array], batch: int, samples: Iterable[int]) -> Iterator[Element]:
-    """What the data have where the operation failed: the element with the same index, or the sample's only value."""
-    for sample in list(samples)[:3]:
-        index = _index_in(scene.value(why.node), sample)
-        for name, values in given.items():
-            if not values.ndim or values.shape[0] != batch:
-                continue
-            where = next((i for i in (index, index[: values.ndim], (sample,)) if len(i) == values.ndim and _inside(i, values)), None)
-            if where is not None:
-                yield Element(name, where, float(values[where]))
-
-
-def _index_in(values: Array | None, sample: int) -> tuple[int, ...]:
-    """The index of the sample's first non-finite element."""
-    if values is None or not values.ndim or sample >= values.shape[0]:
-        return (sample,)
-    row = ~np.isfinite(values[sample].astype(np.float64))
-    return (sample, *(int(k) for k in np.unravel_index(int(np.argmax(row)), row.shape))) if row.ndim else (sample,)
-
-
-def _inside(index: tuple[int, ...], values: Array) -> bool:
-    return all(0 <= i < n for i, n in zip(index, values.shape, strict=True))

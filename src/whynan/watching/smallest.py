@@ -34,4 +34,6 @@ def smallest(batch: int, fails: Callable[[Sequence[int]], bool], suspects: Seque
             break
         else:
             pieces = min(2 * pieces, len(kept))
-    return tuple(kept) if len(kept) < batch else ()
+    if len(kept) == batch or (not suspects and tried([i for i in range(batch) if i not in kept])):
+        return ()  # with nobody under suspicion and the others failing as well, it is not these samples' doing
+    return tuple(kept)

@@ -19,7 +19,7 @@ import torch
 
 MOST_FRAMES = 5  # callers that are remembered: a backward may be called by way of a library
 
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
 Undo = Callable[[], None]
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -135,7 +135,7 @@ def frames_behind() -> tuple[tuple[FrameType, int], ...]:
     found: list[tuple[FrameType, int]] = []
     frame: FrameType | None = _getframe(1)
     while frame is not None and len(found) < MOST_FRAMES:
-        if not frame.f_code.co_filename.startswith(_LIBRARIES):
+        if not frame.f_code.co_filename.startswith(LIBRARIES):
             found.append((frame, frame.f_lasti))
         frame = frame.f_back
     return tuple(found)
@@ -144,7 +144,7 @@ def frames_behind() -> tuple[tuple[FrameType, int], ...]:
 def place_behind() -> tuple[str, int]:
     """File and line of the user's that lead to this call."""
     frame: FrameType | None = _getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+    while frame is not None and frame.f_code.co_filename.startswith(LIBRARIES):
         frame = frame.f_back
     return (frame.f_code.co_filename, frame.f_lineno or 0) if frame is not None else ("", 0)
 

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from whynan.frontends.torch.live import Live, call, differentiate, record
 from whynan.watching.torch.calls import LOSS, ONES, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
+from whynan.watching.torch.intercept import LIBRARIES
 from whynan.watching.torch.slices import Slice, slices_of
 
 Pick = Sequence[int] | None  # samples of the batch; None: all
@@ -82,7 +83,7 @@ def part_from(lines: Slice, parameters: Mapping[str, torch.Tensor], number: int)
     """The piece that consists of lines of the user's."""
     part = Part([c for c in lines.calls if c.role != LOSS], number=number, lines=lines)
     seen = {id(p) for p in parameters.values()}
-    for name, t in (*(pair for c in part.calls for pair in named_tensors(c)), *lines.data()):
+    for name, t in (*(pair for c in lines.calls for pair in named_tensors(c)), *lines.data()):
         if id(t) not in seen and t.grad_fn is None:
             seen.add(id(t))
             part.given[_free(name, part.given, t)] = t
@@ -168,10 +169,16 @@ def pieces(window: Window, parameters: Mapping[str, torch.Tensor]) -> Iterator[P
     """The pieces to look into, best first: the user's own lines where something lies between the calls and the loss, then the calls."""
     parts = parts_of(window)
     clean = parts and all(p.ends and not p.cut and all(c.seed is ONES for c in p.ends) for p in parts) and not window.roots
+    clean = clean and not any(_of_torch(c.target) for p in parts for c in p.ends)  # else no line of the user's would be seen
     if not clean:
         for number, step in enumerate(window.differentiated):
             yield from (part_from(lines, parameters, number) for lines in slices_of(step))
     yield from parts
+
+
+def _of_torch(target: Any) -> bool:
+    code = getattr(getattr(type(target), "forward", target), "__code__", None)
+    return code is not None and code.co_filename.startswith(LIBRARIES)
 
 
 # ---------------------------------------------------------------- running

@@ -1,0 +1,168 @@
+"""Which samples of the batch made an operation fail, and which of their values explain it."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from whynan.analysis.blame import Blame
+from whynan.analysis.scene import Scene
+from whynan.ir.dtype import Array
+from whynan.watching.provenance import MIXED, NONE, Labels, element_labels, labelled, sample_labels
+from whynan.watching.record import Element
+
+TOLD = 3  # samples whose values are told
+FAR = 8.0  # an element that lies so many mean deviations from the other samples' explains more than its neighbours
+FEW = 3  # a sample of so few values is told whole
+DOMINATES = 10.0  # how many times the median of its operands one must be to be held responsible for an overflowing sum
+
+TINY = float(np.finfo(np.float32).tiny)
+
+Index = tuple[int, ...]
+
+
+class Culprits:
+    """Samples and values behind the blamed operation of a recorded step. `axes` say along which axis of the data the samples lie."""
+
+    def __init__(self, scene: Scene, why: Blame, given: Mapping[str, Array], axes: Mapping[str, int]) -> None:
+        self._scene, self._why = scene, why
+        known = scene.graph.inputs
+        self._given = {n: a for n, a in given.items() if n in known and a.size}
+        self._axes = {n: axis for n, axis in axes.items() if n in self._given}
+        self._places: dict[int, tuple[int, Index]] = {}  # by sample: a node and the index of an element that failed
+        self.samples: tuple[int, ...] = self._found() if self._axes else ()
+
+    def _found(self) -> tuple[int, ...]:
+        node = self._why.node
+        labels = labelled(self._scene, self._labels(), [node])
+        self._note(node, labels[node], self._wrong(node))
+        if not self._places:
+            self._overflowing(labels)
+        return tuple(sorted(self._places)) or self._further_on()
+
+    def _further_on(self) -> tuple[int, ...]:
+        """The samples that a failure in what no sample has a part in (a row of a table) reaches first."""
+        reached = self._reached(self._why.node)
+        labels = labelled(self._scene, self._labels(), reached)
+        for i in reached:
+            self._note(i, labels[i], self._wrong(i))
+            if 0 < len(self._places) < self._batch():
+                return tuple(sorted(self._places))
+            self._places.clear()
+        return ()
+
+    def _labels(self) -> dict[int, Labels]:
+        return {self._scene.graph.inputs[n]: sample_labels(self._given[n], axis) for n, axis in self._axes.items()}
+
+    def _batch(self) -> int:
+        return int(next(self._given[n].shape[axis] for n, axis in self._axes.items()))
+
+    def _reached(self, origin: int) -> list[int]:
+        """The nodes of the same phase that the failure has come to, in order."""
+        found = {origin}
+        for n in self._scene.graph.nodes[origin + 1 :]:
+            if n.phase == self._scene.graph.nodes[origin].phase and self._scene.bad(n.id) and not found.isdisjoint(n.inputs):
+                found.add(n.id)
+        return sorted(found - {origin})
+
+    def _wrong(self, node: int) -> Array:
+        value = self._scene.value(node)
+        shape = self._scene.graph.nodes[node].shape
+        return np.zeros(shape, bool) if value is None else ~np.isfinite(value.astype(np.float64))
+
+    def _note(self, node: int, labels: Labels, chosen: Array) -> None:
+        """Remember the samples of the chosen elements, as far as each is of one."""
+        mask = chosen & (labels != NONE) & (labels != MIXED)
+        for index in np.argwhere(mask):
+            self._places.setdefault(int(labels[tuple(index)]) - 1, (node, tuple(int(k) for k in index)))
+
+    def _overflowing(self, labels: Mapping[int, Labels]) -> None:
+        """Of a sum over samples that is too large: the samples with by far the largest terms."""
+        for j in self._scene.graph.nodes[self._why.node].inputs:
+            value = self._scene.value(j)
+            if value is None or not value.size or not self._why.cause.endswith("overflow"):
+                continue
+            size = np.abs(value.astype(np.float64))
+            self._note(j, labels[j], size > DOMINATES * max(float(np.median(size)), TINY))
+
+    # ------------------------------------------------------------ values
+
+    def elements(self) -> tuple[Element, ...]:
+        """What the data have where it failed: the elements that the failing one was computed from, else those that stand out."""
+        if not self.samples:
+            return tuple(self._all_alike())
+        found: list[Element] = []
+        for sample in self.samples[:TOLD]:
+            node, index = self._places[sample]
+            found += self._of_sample(sample, self._forward(node), index)
+        return tuple(dict.fromkeys(found))
+
+    def _forward(self, node: int) -> int:
+        """For a derivative the forward operation that it derives: what came in from the loss explains nothing."""
+        n = self._scene.graph.nodes[node]
+        same = [m.id for m in self._scene.derived(n) if m.shape == n.shape]
+        return same[-1] if same else node
+
+    def _of_sample(self, sample: int, node: int, index: Index) -> list[Element]:
+        exact: list[Element] = []
+        mixed: list[tuple[float, str, Index]] = []
+        for name, values in self._given.items():
+            label = self._element_label(name, node, index)
+            if label not in (NONE, MIXED):
+                exact.append(_element(name, values, tuple(int(k) for k in np.unravel_index(int(label) - 1, values.shape))))
+            elif label == MIXED and name in self._axes:
+                score, where = _standing_out(values, self._axes[name], sample)
+                mixed.append((score, name, where))
+        told = exact + [_element(name, self._given[name], where) for score, name, where in mixed if score >= FAR]
+        if told or not mixed:
+            return told
+        few = [n for _, n, _ in mixed if self._given[n].size <= FEW * self._given[n].shape[self._axes[n]]]
+        score, name, where = max(mixed, key=lambda m: m[0])
+        return [e for n in few for e in self._row(n, sample)] or [_element(name, self._given[name], where)]
+
+    def _row(self, name: str, sample: int) -> Iterator[Element]:
+        """All values of a sample that has few."""
+        values, axis = self._given[name], self._axes[name]
+        for index in np.ndindex(*values.shape[:axis], 1, *values.shape[axis + 1 :]):
+            yield _element(name, values, (*index[:axis], sample, *index[axis + 1 :]))
+
+    def _element_label(self, name: str, node: int, index: Index) -> float:
+        found = labelled(self._scene, {self._scene.graph.inputs[name]: element_labels(self._given[name])}, [node])
+        return float(found[node][index])
+
+    def _all_alike(self) -> Iterator[Element]:
+        """Where no sample is to blame: data that are the same everywhere, such as an empty mask."""
+        for name, values in self._given.items():
+            if (values == values.reshape(-1)[0]).all() and self._takes_part(name):
+                yield _element(name, values, (0,) * values.ndim)
+
+    def _takes_part(self, name: str) -> bool:
+        node = self._why.node
+        labels = labelled(self._scene, {self._scene.graph.inputs[name]: element_labels(self._given[name])}, [node])[node]
+        return bool((labels[self._wrong(node)] != NONE).any())
+
+
+def _element(name: str, values: Array, where: Index) -> Element:
+    return Element(name, where, float(values[where]))
+
+
+def _standing_out(values: Array, axis: int, sample: int) -> tuple[float, Index]:
+    """How far the sample's most unusual element lies from those of the other samples, in their mean deviation, and its index."""
+    wide = np.moveaxis(values.astype(np.float64), axis, 0)
+    row, others = wide[sample], np.delete(wide, sample, axis=0)
+    if not len(others):
+        others = wide
+    with np.errstate(all="ignore"):
+        centre = np.median(others, axis=0)
+        spread = float(np.mean(np.abs(others - centre))) or float(np.abs(centre).max()) * 1e-6 or TINY
+        score = np.nan_to_num(np.abs(row - centre) / spread, nan=np.inf, posinf=np.inf)
+    at = tuple(int(k) for k in np.unravel_index(int(np.argmax(score)), row.shape))
+    best = float(score[at]) if row.ndim else float(score)
+    if row.size > 1 and (row == row.reshape(-1)[0]).all() and not _constant(others):
+        best = np.inf
+    return best, (*at[:axis], sample, *at[axis:])
+
+
+def _constant(rows: Array) -> bool:
+    """Whether some sample's values are all the same."""
+    flat = rows.reshape(len(rows), -1)
+    return bool((flat == flat[:, :1]).all(axis=1).any())

@@ -1,0 +1,140 @@
+"""Where the elements of a recorded step's values come from: of which sample, of which element of the data each was computed.
+
+Every element of an input gets a label (a sample's number, an element's), and the graph is gone through once with labels in place of
+numbers: what is computed from one label keeps it, what is computed from several is mixed. Constants, parameters and what is computed from
+them alone have none.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from whynan.analysis.scene import Scene
+from whynan.ir.dtype import Array
+from whynan.ir.graph import Call, Node, Shape, call_of
+from whynan.ops._opdef import OPS
+
+NONE, MIXED = 0.0, 1e15  # a label is a number between them
+
+Labels = npt.NDArray[np.float64]
+
+_BY_VALUE = frozenset({"sort_values", "topk_values", "kth", "masked_select"})  # where elements go depends on the values
+_MOVES_TOO = frozenset({"concat", "pad", "slice_scatter", "diagonal_scatter"})
+
+
+def labelled(scene: Scene, inputs: Mapping[int, Labels], wanted: Iterable[int]) -> dict[int, Labels]:
+    """The labels of the wanted nodes' elements and of all that they are computed from. `inputs` are the labels of input nodes."""
+    found: dict[int, Labels] = {}
+    with np.errstate(all="ignore"):
+        for i in _behind(scene, wanted):
+            node = scene.graph.nodes[i]
+            found[i] = inputs[i] if i in inputs else _labels(scene, node, [found[j] for j in node.inputs])
+    return found
+
+
+def _behind(scene: Scene, wanted: Iterable[int]) -> list[int]:
+    seen: set[int] = set()
+    stack = list(wanted)
+    while stack:
+        i = stack.pop()
+        if i not in seen:
+            seen.add(i)
+            stack += scene.graph.nodes[i].inputs
+    return sorted(seen)
+
+
+def _labels(scene: Scene, node: Node, inputs: list[Labels]) -> Labels:
+    if all(not a.any() for a in inputs):
+        return np.zeros(node.shape)
+    call = call_of(scene.graph, node)
+    try:
+        found = _exactly(scene, node, call, inputs)
+    except (ValueError, TypeError, IndexError, KeyError, ArithmeticError):
+        found = None
+    if found is not None and found.shape == node.shape:
+        return found
+    return together(_roughly(a, node.shape) for a in inputs)
+
+
+def _exactly(scene: Scene, node: Node, call: Call, inputs: list[Labels]) -> Labels | None:
+    """By what the operation does, where that is simple."""
+    record = OPS.get(node.op)
+    if node.op == "matmul":
+        return _product(*inputs)
+    if record is None:
+        return None
+    if record.elementwise:
+        return together(np.broadcast_to(a, node.shape) for a in inputs)
+    if (record.moves and node.op not in _BY_VALUE) or node.op in _MOVES_TOO:
+        return _moved(scene, node, call, inputs)
+    axes = _axes(call)
+    if axes and len(inputs) == 1 and inputs[0].ndim == len(node.shape):
+        return np.array(np.broadcast_to(joined(inputs[0], axes), node.shape))
+    return None
+
+
+def _moved(scene: Scene, node: Node, call: Call, inputs: list[Labels]) -> Labels:
+    """The operation itself puts labels where it puts values; what says where (an index) is a part of the origin, too."""
+    evaluate = OPS[node.op].evaluate
+    if node.op in _MOVES_TOO:
+        found = np.asarray(evaluate(call, *inputs), np.float64)
+        return np.where(np.isfinite(found) & (found > 0), found, NONE)
+    indices: list[Any] = [scene.values[j] for j in node.inputs[1:]]
+    found = np.asarray(evaluate(call, inputs[0], *indices), np.float64)
+    return together([found, *(_roughly(a, node.shape) for a in inputs[1:])])
+
+
+def _axes(call: Call) -> tuple[int, ...]:
+    axes = call.attrs.get("dims", call.attrs.get("dim"))
+    return tuple(axes) if isinstance(axes, (tuple, list)) else (axes,) if isinstance(axes, int) else ()
+
+
+def _product(a: Labels, b: Labels) -> Labels:
+    """A matrix product: each element has a row of the one and a column of the other."""
+    return together(np.broadcast_arrays(joined(a, (-1,)), joined(b, (-2,))))
+
+
+def _roughly(a: Labels, shape: Shape) -> Labels:
+    """For any operation: along an axis that it keeps if that keeps labels apart, else all together."""
+    if not a.any():
+        return np.zeros(shape)
+    if a.shape == shape[: a.ndim]:
+        wide = a.reshape(a.shape + (1,) * (len(shape) - a.ndim))
+        if len(shape) > a.ndim:
+            return np.array(np.broadcast_to(wide, shape))
+    for axis in range(min(a.ndim, len(shape))):
+        if a.shape[axis] != shape[axis]:
+            continue
+        rows = joined(a, tuple(k for k in range(a.ndim) if k != axis)).reshape(-1)
+        if not (rows == MIXED).any():
+            return np.array(np.broadcast_to(rows.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape))
+    return np.full(shape, joined(a, tuple(range(a.ndim))).reshape(-1)[0])
+
+
+def joined(a: Labels, axes: tuple[int, ...]) -> Labels:
+    """Labels joined along axes, which stay with length 1."""
+    if not a.size:
+        return np.zeros([1 if k in {x % a.ndim for x in axes} else n for k, n in enumerate(a.shape)])
+    low, high = np.where(a == NONE, np.inf, a).min(axis=axes, keepdims=True), a.max(axis=axes, keepdims=True)
+    return np.where(high == NONE, NONE, np.where(low == high, high, MIXED))
+
+
+def together(parts: Iterable[Labels]) -> Labels:
+    """The labels of what is computed from several values, element by element."""
+    found, *rest = (np.array(a) for a in parts)
+    for a in rest:
+        found = np.where(found == NONE, a, np.where((a == NONE) | (a == found), found, MIXED))
+    return found
+
+
+def sample_labels(values: Array, axis: int) -> Labels:
+    """Each element's sample, counted from 1, if samples lie along that axis."""
+    shape = [-1 if k == axis else 1 for k in range(values.ndim)]
+    return np.array(np.broadcast_to(np.arange(1.0, values.shape[axis] + 1).reshape(shape), values.shape))
+
+
+def element_labels(values: Array) -> Labels:
+    """Each element's place in the flattened array, counted from 1."""
+    return np.arange(1.0, values.size + 1).reshape(values.shape)
