@@ -55,7 +55,7 @@ def _rate(found: Divergence) -> Iterator[str]:
 def _by_curvature(steps: Sequence[Moment], now: float) -> tuple[float, str] | None:
     """Gradient descent with step s on a quadratic of curvature c multiplies the gradient by 1 - s * c.
 
-    A growth by g means s * c = 1 + g; stable is s * c < 2, and s * c = 1 goes straight to the minimum. No more than a thousandth is
+    A growth by g means s * c = 1 + g; stable is s * c < 2, and s * c = 1 goes straight to the minimum. No less than a thousandth is
     proposed: where gradients grow faster, it is not a quadratic.
     """
     known = [norm_of(m) for m in steps if 0 < norm_of(m) < math.inf][:2]

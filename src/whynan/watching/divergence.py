@@ -72,7 +72,7 @@ def divergence(flight: FlightRecord, moment: Moment) -> Divergence | None:
 def outlier(flight: FlightRecord, moment: Moment) -> Moment | None:
     """The last steps' one whose loss or gradient suddenly was a thousand times as large as before with the parameters unchanged, if any."""
     moments = _since_rollback(flight, moment)
-    found = _jumped(moments, max(1, len(moments) - 10), len(moments) - 1)
+    found = _jumped(moments, max(1, len(moments) - 10), len(moments))
     return moments[found] if found is not None else None
 
 
@@ -116,6 +116,8 @@ def _convincing(known: tuple[Moment, ...], loss: Growth | None, gradient: Growth
     grown = [g for g in (loss, gradient) if g is not None]
     first = min(g.first for g in grown)
     moved = _growth_of_parameters(known, first)
+    if loss is None and _fallen(known, first):
+        return False  # a training that leaves a saddle, not one that diverges
     if moved is not None:
         return True  # in one jump or several: the parameters grew with it, and no loss or gradient jumped before they did
     gradual = [g for g in grown if g.gradual]
@@ -127,8 +129,7 @@ def _convincing(known: tuple[Moment, ...], loss: Growth | None, gradient: Growth
     other = norm_of if loss in gradual else _loss
     if sum(math.isfinite(other(m)) for m in known[:-1]) < 2:
         return long
-    steep = gradient in gradual and gradual[0].bits >= _STEEP and gradual[0].last - gradual[0].first >= 5
-    return steep and not _fallen(known, first)
+    return gradient in gradual and gradual[0].bits >= _STEEP and gradual[0].last - gradual[0].first >= 5
 
 
 def _fallen(known: tuple[Moment, ...], first: int) -> bool:

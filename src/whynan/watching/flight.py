@@ -15,6 +15,7 @@ _NOISE = 4.0  # and at least so many times the usual change from one step to the
 _CLIMB = 3.0  # bits by which the norm must have gone on growing since then
 _STREAK = 3  # and for so many steps
 _STEEP = 10.0  # bits of such growth that are enough at once
+_ENORMOUS = 20.0  # bits above the usual norm that count even if the loss stands still
 _CALM = 20  # steps in the ordinary range after which an episode is over
 _SLOW, _FAST = 0.01, 0.5  # weights of a new value in the usual and in the present norm
 _WIDEST = 8.0  # bits; a larger change counts as this much noise
@@ -82,7 +83,7 @@ class Alarm:
     """Follows one optimizer's gradient norm from step to step, in constant time and memory.
 
     `usual` is a slow mean of the norm's logarithm, `noise` one of its changes. The norm climbs while its fast mean `now` is above the
-    ordinary range; `began`, `level` and `loss` are the step, the fast mean and the loss at which that began.
+    ordinary range; `began`, `level` and `loss` are the step, the norm and the loss at which that began.
     """
 
     seen: int = 0
@@ -116,7 +117,7 @@ class Alarm:
         margin = max(_MARGIN, _NOISE * self.noise)
         self.now += _FAST * (bits - self.now)
         climbs = self.now > self.usual + margin
-        warn = self._climb(moment) if climbs else self._rest(abs(bits - self.last))
+        warn = self._climb(moment, bits) if climbs else self._rest(abs(bits - self.last))
         weight = max(_SLOW, 1 / (self.seen + 1))
         self.usual += weight * min(max(bits - self.usual, -margin), margin)
         self.last = bits
@@ -132,17 +133,21 @@ class Alarm:
             self.warned = False
         return False
 
-    def _climb(self, moment: Moment) -> bool:
+    def _climb(self, moment: Moment, bits: float) -> bool:
         self.calm = 0
         if not self.streak:
-            self.began, self.level, self.loss = moment.step, self.now, moment.loss
+            self.began, self.level, self.loss = moment.step, bits, moment.loss
         self.streak += 1
-        falls = moment.loss <= self.loss  # a norm that grows while the loss falls is the way out of a saddle; NaN: not known
-        grown = self.now - self.level
+        grown = bits - self.level
         lasts = (grown >= _CLIMB and self.streak >= _STREAK) or (grown >= _STEEP and self.streak >= 2)
-        warn = lasts and not falls and not self.warned
+        warn = lasts and not self.warned and not self._good(moment.loss)
         self.warned |= warn
         return warn
+
+    def _good(self, loss: float) -> bool:
+        """Whether the loss has hardly risen with the norm, as on the way out of a saddle; for an enormous norm, whether it has fallen."""
+        level = self.now < self.usual + _ENORMOUS
+        return loss <= self.loss + (abs(self.loss) / 4 if level else 0)
 
     def _growing(self, moment: Moment) -> str:
         norm, usual = norm_of(moment), 2.0**self.usual

@@ -302,11 +302,12 @@ class TorchWatch:
 
     def _retried(self, optimizer: Optimizer) -> bool:
         """Replace the gradients by those of the step without the samples that fail; whether that made them finite."""
-        if not self.incidents:
+        incident = self.overseer.last
+        if incident is None:
             return False
         self._asleep = True
         try:
-            return retried(self._window, self.incidents[-1].suspects, self.parameters, optimizer)
+            return retried(self._window, incident.suspects, self.parameters, optimizer)
         finally:
             self._asleep = False
 
