@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tests.watch.trainings import mlp, regression, train
+
 from whynan.analysis.finding import ERROR, Finding
 from whynan.ir.where import Site
 from whynan.watching.divergence import as_divergence, diverged, outlier

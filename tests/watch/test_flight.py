@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tests.watch.trainings import mlp, regression, train
+
 from whynan.watching.flight import FlightRecord, norm_of, short, warning
 from whynan.watching.record import Moment
 

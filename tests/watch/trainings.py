@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -29,7 +30,7 @@ def regression(step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def mlp(*sizes: int) -> torch.nn.Sequential:
     """Linear layers with ReLU between them."""
-    layers = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (torch.nn.Linear(a, b), torch.nn.ReLU())]
+    layers = [layer for a, b in pairwise(sizes) for layer in (torch.nn.Linear(a, b), torch.nn.ReLU())]
     return torch.nn.Sequential(*layers[:-1])
 
 
