@@ -180,13 +180,13 @@ def test_an_explanation_that_fails_does_not_end_the_run(caplog):
     assert any(r.exc_info for r in caplog.records)
 
 
-def test_an_incident_has_the_steps_before_it():
+def test_an_incident_has_the_steps_before_it_and_its_own():
     o = overseer(RAISE, memory=5)
     for _ in range(20):
         good(o)
     with pytest.raises(NonFiniteError) as raised:
         bad(o)
-    assert [m.step for m in raised.value.incident.moments] == [15, 16, 17, 18, 19]
+    assert [m.step for m in raised.value.incident.moments] == [16, 17, 18, 19, 20]
     assert o.flight.moments[-1].outcome == RAISE
 
 

@@ -266,7 +266,7 @@ def test_a_real_run_of_mlflow(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    mlflow.set_tracking_uri(f"file:{tmp_path}")
+    mlflow.set_tracking_uri(f"file:{tmp_path / 'runs'}")
     with mlflow.start_run() as run:
         s = Scalars()
         s.healthy(moment(3), 0, 0)

@@ -16,6 +16,7 @@ _CLIMB = 3.0  # bits by which the norm must have gone on growing since then
 _STREAK = 3  # and for so many steps
 _STEEP = 10.0  # bits of such growth that are enough at once
 _ENORMOUS = 20.0  # bits above the usual norm that count even if the loss stands still
+_FIRST = 8  # steps before which no norm is known to be ordinary
 _CALM = 20  # steps in the ordinary range after which an episode is over
 _SLOW, _FAST = 0.01, 0.5  # weights of a new value in the usual and in the present norm
 _WIDEST = 8.0  # bits; a larger change counts as this much noise
@@ -30,6 +31,7 @@ class FlightRecord:
         self._gone = 0
         self._alarms: dict[int, Alarm] = {}
         self._text = ""
+        self._ordinary = 0.0
 
     def add(self, moment: Moment) -> None:
         """Append one step. The oldest leaves the ring when that is full."""
@@ -38,7 +40,9 @@ class FlightRecord:
                 self._past.append(self._ring[0])
             self._gone += 1
         self._ring.append(moment)
-        self._text = self._alarms.setdefault(moment.optimizer, Alarm()).add(moment)
+        alarm = self._alarms.setdefault(moment.optimizer, Alarm())
+        self._text = alarm.add(moment)
+        self._ordinary = alarm.ordinary if len(self._alarms) == 1 else min(a.ordinary for a in self._alarms.values())
 
     @property
     def moments(self) -> tuple[Moment, ...]:
@@ -49,6 +53,14 @@ class FlightRecord:
     def past(self) -> tuple[Moment, ...]:
         """Every 16th of the steps before them, oldest first."""
         return tuple(self._past)
+
+    @property
+    def ordinary(self) -> float:
+        """The gradient norm up to which a step is quite ordinary: one with a larger norm may be the first of a climb.
+
+        A watcher that notes several steps together notes at once when it is exceeded. 0 in the first steps.
+        """
+        return self._ordinary
 
     @property
     def alarm(self) -> str:
@@ -98,6 +110,7 @@ class Alarm:
     calm: int = 0
     warned: bool = False
     overflown: bool = False
+    ordinary: float = 0.0
 
     def add(self, moment: Moment) -> str:
         """Take in one step and return what it gives cause to warn of, empty if nothing."""
@@ -122,6 +135,7 @@ class Alarm:
         self.usual += weight * min(max(bits - self.usual, -margin), margin)
         self.last = bits
         self.seen += 1
+        self.ordinary = 2.0 ** min(self.usual + margin / 2, 1000.0) if self.seen >= _FIRST else 0.0
         return warn
 
     def _rest(self, change: float) -> bool:

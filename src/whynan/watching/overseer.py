@@ -110,7 +110,8 @@ class Overseer:
             log.warning("whynan could not explain step %d", moment.step, exc_info=True)
             incident = _unexplained(moment, f"the explanation itself failed with {type(error).__name__}: {error}")
         advice = (*incident.advice, *advice_from(self.flight, moment, incident))
-        incident = replace(incident, moments=self.flight.moments, advice=advice, action=action)
+        moments = (*self.flight.moments, replace(moment, outcome=action))[-self.options.memory :]
+        incident = replace(incident, moments=moments, advice=advice, action=action)
         return self._kept(incident) if keep else incident
 
     def _kept(self, incident: Incident) -> Incident:

@@ -4,8 +4,9 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -60,7 +61,8 @@ class TorchWatch:
         self._clip_norm: Any = None  # what clip_grad_norm_ has measured in this step
         self._snapshots = Snapshots(self.models, options)
         self._left_out_in_a_row = 0
-        self._unnoted: list[tuple[int, float, list[float], list[int], list[Any]]] = []  # step, loss, norms, sizes of groups, rates
+        self._scaler: Any = None  # the gradient scaler that is stepping
+        self._unnoted: list[_Seen] = []
         self.parameters = dict(self._named_parameters())
         self._undo: list[Undo] = []
         self._attach()
@@ -192,8 +194,11 @@ class TorchWatch:
 
     def _scaled(self, scaler: Any, optimizer: Any, go: Callable[[], Any]) -> Any:
         """A gradient scaler steps an optimizer, or leaves it out."""
-        before = self.step
-        result = go()
+        before, self._scaler = self.step, scaler
+        try:
+            result = go()
+        finally:
+            self._scaler = None
         if optimizer in self.optimizers and self.step == before:
             self._left_out(scaler, optimizer)
         return result
@@ -246,27 +251,40 @@ class TorchWatch:
         loss, loss_fine = self._loss()
         fine = loss_fine and (math.isfinite(sum(norms)) or health.finite(flat))
         rates = [g["lr"] for g in optimizer.param_groups if "lr" in g]
-        self._unnoted.append((self.overseer.step, loss, norms, [len(g) for g in groups], rates))
+        number = self._number_of(optimizer)
+        self._unnoted.append(_Seen(self.overseer.step, loss, norms, [len(g) for g in groups], rates, self._scaler, self._clip_norm, number))
+        self._clip_norm = None
         if fine:
             self._window.closing = True
-            self.overseer.applied()
+            self.overseer.applied(number)
             self._left_out_in_a_row = 0
-            if len(self._unnoted) >= NOTED_TOGETHER:
-                self._note()
+            at_once = sum(norms) > self.overseer.flight.ordinary * math.sqrt(len(norms) or 1)
+            if at_once or len(self._unnoted) >= NOTED_TOGETHER:
+                self._note(optimizer)
         else:
-            *before, now = self._moments()
+            *before, now = self._moments(optimizer)
             for moment in before:
                 self.overseer.noted(moment)
             self._bad(optimizer, now, "gradient" if loss_fine else "loss")
 
-    def _note(self) -> None:
-        for moment in self._moments():
+    def _number_of(self, optimizer: Optimizer) -> int:
+        return next((i for i, o in enumerate(self.optimizers) if o is optimizer), 0)
+
+    def _note(self, optimizer: Optimizer | None = None) -> None:
+        for moment in self._moments(optimizer):
             self.overseer.noted(moment)
 
-    def _moments(self) -> list[Moment]:
-        """What was seen of the last steps, as records; they are made several at a time, which is cheaper."""
+    def _moments(self, optimizer: Optimizer | None = None) -> list[Moment]:
+        """What was seen of the last steps, as records; they are made several at a time, which is cheaper.
+
+        If the last one's update by the optimizer is due, it gets the norm of the parameters.
+        """
         found, self._unnoted = self._unnoted, []
-        return [Moment(n, loss, _by_group(norms, sizes), learning_rates=tuple(map(float, rates))) for n, loss, norms, sizes, rates in found]
+        moments = [s.moment() for s in found]
+        if moments and optimizer is not None:
+            parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
+            moments[-1] = replace(moments[-1], parameter_norm=math.hypot(*health.norms(parameters)))
+        return moments
 
     def _loss(self) -> tuple[float, bool]:
         """The step's loss as a number, and whether all that was differentiated is finite."""
@@ -316,7 +334,9 @@ class TorchWatch:
         self._left_out_in_a_row += 1
         loss, loss_fine = self._loss()
         scale = float(scaler.get_scale())
-        moment = Moment(self.step, loss, scale=scale, outcome="left out by the gradient scaler")
+        self._note()
+        number, self._clip_norm = self._number_of(optimizer), None
+        moment = Moment(self.step, loss, scale=scale, outcome="left out by the gradient scaler", optimizer=number)
         collapsing = self._left_out_in_a_row >= SCALER_PATIENCE or scale < 1
         if loss_fine and not collapsing:
             self.overseer.passed_over(moment)
@@ -357,6 +377,31 @@ def _by_group(norms: Sequence[float], sizes: Sequence[int]) -> tuple[float, ...]
     """The norm of each parameter group's gradients from those of its parameters."""
     ends = list(itertools.accumulate(sizes))
     return tuple(math.hypot(*norms[end - size : end]) for end, size in zip(ends, sizes, strict=True))
+
+
+class _Seen(NamedTuple):
+    """What was seen of a step: the norms by parameter, the sizes of the parameter groups, the scaler and the optimizer that stepped."""
+
+    step: int
+    loss: float
+    norms: list[float]
+    sizes: list[int]
+    rates: list[Any]
+    scaler: Any
+    clipped_from: Any
+    optimizer: int
+
+    def moment(self) -> Moment:
+        """The record of the step."""
+        return Moment(
+            self.step,
+            self.loss,
+            _by_group(self.norms, self.sizes),
+            learning_rates=tuple(map(float, self.rates)),
+            scale=math.nan if self.scaler is None else float(self.scaler.get_scale()),
+            clipped_from=math.nan if self.clipped_from is None else float(self.clipped_from),
+            optimizer=self.optimizer,
+        )
 
 
 class _Seed:
