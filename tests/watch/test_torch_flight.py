@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
+from tests.watch.trainings import mlp, regression
 
 import whynan
-from tests.watch.trainings import mlp, regression
 from whynan.errors import NonFiniteError
 from whynan.watching.record import DIVERGENCE
 
