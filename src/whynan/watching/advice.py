@@ -38,13 +38,14 @@ def advice_from(flight: FlightRecord, moment: Moment, incident: Incident) -> tup
 
 def _rate(found: Divergence) -> Iterator[str]:
     """A smaller learning rate: the one that was healthy before it was raised, or the larger of two estimates from the growth."""
-    now, before = _highest_rate(found.steps), _highest_rate(found.healthy[:-1][-50:])
-    raised = next((m.step for m in found.steps if m.learning_rates and max(m.learning_rates) >= 2 * before), None)
+    recent = found.healthy[-50:]
+    now, before = _highest_rate(found.steps), _usual_rate(recent)
+    raised = next((m.step for m in (*recent, *found.steps) if _highest_rate([m]) >= 2 * before), None)
     estimates = [e for e in (_by_curvature(found.steps, now), _by_update(found.steps, now)) if e is not None]
     if math.isnan(now):
         yield "lower the learning rate."
-    elif raised is not None and len(found.healthy) > ENOUGH:
-        yield f"lower the learning rate: up to {short(before)} the steps were healthy, at step {raised} it was {short(now)}."
+    elif raised is not None and len(recent) >= ENOUGH:
+        yield f"lower the learning rate: with {short(before)} the steps were healthy, from step {raised} on it was {short(now)}."
     elif estimates:
         rate, why = max(estimates)
         yield f"lower the learning rate to about {_one_digit(rate)}: {why} with {short(now)}."
@@ -55,14 +56,13 @@ def _rate(found: Divergence) -> Iterator[str]:
 def _by_curvature(steps: Sequence[Moment], now: float) -> tuple[float, str] | None:
     """Gradient descent with step s on a quadratic of curvature c multiplies the gradient by 1 - s * c.
 
-    A growth by g means s * c = 1 + g; stable is s * c < 2, and s * c = 1 goes straight to the minimum. No more than a thousandth is
-    proposed: where gradients grow faster, it is not a quadratic.
+    A growth by g means s * c = 1 + g; stable is s * c < 2. Proposed is s * c = 1/2, since batches differ.
     """
     known = [norm_of(m) for m in steps if 0 < norm_of(m) < math.inf][:2]
     if len(known) < 2 or known[1] <= known[0]:
         return None
     factor = known[1] / known[0]
-    return max(now / (1 + factor), now / 1000), f"the first of these updates multiplied the gradient norm by {short(factor)}"
+    return now / (1 + factor) / 2, f"the first of these updates multiplied the gradient norm by {short(factor)}"
 
 
 def _by_update(steps: Sequence[Moment], now: float) -> tuple[float, str] | None:
@@ -78,6 +78,11 @@ def _by_update(steps: Sequence[Moment], now: float) -> tuple[float, str] | None:
 
 def _highest_rate(moments: Sequence[Moment]) -> float:
     return max((r for m in moments for r in m.learning_rates), default=math.nan)
+
+
+def _usual_rate(moments: Sequence[Moment]) -> float:
+    rates = [_highest_rate([m]) for m in moments if m.learning_rates]
+    return _quantile(rates, 0.5) if rates else math.nan
 
 
 def _warm_up(found: Divergence) -> Iterator[str]:
@@ -105,7 +110,9 @@ def _quantile(values: Sequence[float], q: float) -> float:
 
 
 def _one_digit(x: float) -> str:
-    return f"{x:.0e}" if abs(x) < 1e-4 else f"{float(f'{x:.0e}'):g}"
+    """A positive number rounded down to one digit."""
+    size = 10.0 ** math.floor(math.log10(x))
+    return f"{math.floor(x / size) * size:.1g}"
 
 
 def _two_digits(x: float) -> str:

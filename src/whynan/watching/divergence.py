@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from whynan.analysis.finding import ERROR, Finding
 from whynan.watching.flight import APPLIED, FlightRecord, norm_of, short
-from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, DIVERGENCE, Incident, Moment
+from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, DIVERGENCE, Incident, Moment, Suspects
 
 GROWN = 10.0  # bits by which loss or gradient norm must have grown
 _MOVED = 5.0  # bits by which the parameters' norm must have grown where it confirms that
@@ -72,7 +72,7 @@ def divergence(flight: FlightRecord, moment: Moment) -> Divergence | None:
 def outlier(flight: FlightRecord, moment: Moment) -> Moment | None:
     """The last steps' one whose loss or gradient suddenly was a thousand times as large as before with the parameters unchanged, if any."""
     moments = _since_rollback(flight, moment)
-    found = _jumped(moments, max(1, len(moments) - 10), len(moments) - 1)
+    found = _jumped(moments, max(1, len(moments) - 10), len(moments))
     return moments[found] if found is not None else None
 
 
@@ -116,6 +116,8 @@ def _convincing(known: tuple[Moment, ...], loss: Growth | None, gradient: Growth
     grown = [g for g in (loss, gradient) if g is not None]
     first = min(g.first for g in grown)
     moved = _growth_of_parameters(known, first)
+    if loss is None and _fallen(known, first):
+        return False  # a training that leaves a saddle, not one that diverges
     if moved is not None:
         return True  # in one jump or several: the parameters grew with it, and no loss or gradient jumped before they did
     gradual = [g for g in grown if g.gradual]
@@ -127,8 +129,7 @@ def _convincing(known: tuple[Moment, ...], loss: Growth | None, gradient: Growth
     other = norm_of if loss in gradual else _loss
     if sum(math.isfinite(other(m)) for m in known[:-1]) < 2:
         return long
-    steep = gradient in gradual and gradual[0].bits >= _STEEP and gradual[0].last - gradual[0].first >= 5
-    return steep and not _fallen(known, first)
+    return gradient in gradual and gradual[0].bits >= _STEEP and gradual[0].last - gradual[0].first >= 5
 
 
 def _fallen(known: tuple[Moment, ...], first: int) -> bool:
@@ -216,11 +217,14 @@ def _lowest_before(bits: Sequence[float], top: int) -> int:
 
 
 def _points(known: Sequence[Moment], signal: Signal) -> list[tuple[int, float]]:
-    """The values that are known and not zero, as (index, bits). A norm that overflowed in a step that was applied is very large."""
+    """The values that are known and not zero, as (index, bits). A norm that overflowed is very large.
+
+    A loss or gradient that is inf in the failing step, the last one, may have become so at once and tells nothing.
+    """
     points = []
     for i, m in enumerate(known):
         value = abs(signal(m))
-        if value == math.inf and m.outcome == APPLIED and i < len(known) - 1:
+        if value == math.inf and (i < len(known) - 1 or signal is _parameters):
             points.append((i, _OVERFLOWED))
         elif 0 < value < math.inf:
             points.append((i, math.log2(value)))
@@ -242,19 +246,20 @@ def _value(bits: float) -> str:
 def as_divergence(incident: Incident, reason: str) -> Incident:
     """The incident with divergence as its cause; the operation at which it overflowed is told as where it ended, not blamed.
 
-    Bad data and a wrong backward of the user's own stay what they are.
+    Nor is a layer or a sample. Bad data and a wrong backward of the user's own stay what they are.
     """
     if not reason or incident.kind in (BAD_DATA, CUSTOM_BACKWARD):
         return incident
     ended = incident.finding
     where = f" It ended at {_place(ended)}, which is not to blame." if ended is not None else ""
     message = f"The training diverged: {reason}.{where}"
+    incident = replace(incident, kind=DIVERGENCE, layer="", suspects=Suspects(batch=incident.suspects.batch, call=incident.suspects.call))
     if ended is None:
         blank = Finding(id="", kind="non-finite", severity=ERROR, cause="divergence", message=message, op="", phase="forward", site=None)
-        return replace(incident, kind=DIVERGENCE, finding=blank)
+        return replace(incident, finding=blank)
     related = tuple(dict.fromkeys(c for c in (ended.cause, *ended.related) if c != "divergence"))
     finding = replace(ended, cause="divergence", message=message, op="", site=None, related=related, chain=())
-    return replace(incident, kind=DIVERGENCE, finding=finding)
+    return replace(incident, finding=finding)
 
 
 def _place(ended: Finding) -> str:

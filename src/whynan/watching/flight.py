@@ -15,6 +15,8 @@ _NOISE = 4.0  # and at least so many times the usual change from one step to the
 _CLIMB = 3.0  # bits by which the norm must have gone on growing since then
 _STREAK = 3  # and for so many steps
 _STEEP = 10.0  # bits of such growth that are enough at once
+_ENORMOUS = 20.0  # bits above the usual norm that count even if the loss stands still
+_FIRST = 8  # steps before which no norm is known to be ordinary
 _CALM = 20  # steps in the ordinary range after which an episode is over
 _SLOW, _FAST = 0.01, 0.5  # weights of a new value in the usual and in the present norm
 _WIDEST = 8.0  # bits; a larger change counts as this much noise
@@ -29,6 +31,7 @@ class FlightRecord:
         self._gone = 0
         self._alarms: dict[int, Alarm] = {}
         self._text = ""
+        self._ordinary = 0.0
 
     def add(self, moment: Moment) -> None:
         """Append one step. The oldest leaves the ring when that is full."""
@@ -37,7 +40,9 @@ class FlightRecord:
                 self._past.append(self._ring[0])
             self._gone += 1
         self._ring.append(moment)
-        self._text = self._alarms.setdefault(moment.optimizer, Alarm()).add(moment)
+        alarm = self._alarms.setdefault(moment.optimizer, Alarm())
+        self._text = alarm.add(moment)
+        self._ordinary = alarm.ordinary if len(self._alarms) == 1 else min(a.ordinary for a in self._alarms.values())
 
     @property
     def moments(self) -> tuple[Moment, ...]:
@@ -48,6 +53,14 @@ class FlightRecord:
     def past(self) -> tuple[Moment, ...]:
         """Every 16th of the steps before them, oldest first."""
         return tuple(self._past)
+
+    @property
+    def ordinary(self) -> float:
+        """The gradient norm up to which a step is quite ordinary: one with a larger norm may be the first of a climb.
+
+        A watcher that notes several steps together notes at once when it is exceeded. 0 in the first steps.
+        """
+        return self._ordinary
 
     @property
     def alarm(self) -> str:
@@ -82,7 +95,7 @@ class Alarm:
     """Follows one optimizer's gradient norm from step to step, in constant time and memory.
 
     `usual` is a slow mean of the norm's logarithm, `noise` one of its changes. The norm climbs while its fast mean `now` is above the
-    ordinary range; `began`, `level` and `loss` are the step, the fast mean and the loss at which that began.
+    ordinary range; `began`, `level` and `loss` are the step, the norm and the loss at which that began.
     """
 
     seen: int = 0
@@ -97,6 +110,7 @@ class Alarm:
     calm: int = 0
     warned: bool = False
     overflown: bool = False
+    ordinary: float = 0.0
 
     def add(self, moment: Moment) -> str:
         """Take in one step and return what it gives cause to warn of, empty if nothing."""
@@ -116,11 +130,12 @@ class Alarm:
         margin = max(_MARGIN, _NOISE * self.noise)
         self.now += _FAST * (bits - self.now)
         climbs = self.now > self.usual + margin
-        warn = self._climb(moment) if climbs else self._rest(abs(bits - self.last))
+        warn = self._climb(moment, bits) if climbs else self._rest(abs(bits - self.last))
         weight = max(_SLOW, 1 / (self.seen + 1))
         self.usual += weight * min(max(bits - self.usual, -margin), margin)
         self.last = bits
         self.seen += 1
+        self.ordinary = 2.0 ** min(self.usual + margin / 2, 1000.0) if self.seen >= _FIRST else 0.0
         return warn
 
     def _rest(self, change: float) -> bool:
@@ -132,17 +147,21 @@ class Alarm:
             self.warned = False
         return False
 
-    def _climb(self, moment: Moment) -> bool:
+    def _climb(self, moment: Moment, bits: float) -> bool:
         self.calm = 0
         if not self.streak:
-            self.began, self.level, self.loss = moment.step, self.now, moment.loss
+            self.began, self.level, self.loss = moment.step, bits, moment.loss
         self.streak += 1
-        falls = moment.loss <= self.loss  # a norm that grows while the loss falls is the way out of a saddle; NaN: not known
-        grown = self.now - self.level
+        grown = bits - self.level
         lasts = (grown >= _CLIMB and self.streak >= _STREAK) or (grown >= _STEEP and self.streak >= 2)
-        warn = lasts and not falls and not self.warned
+        warn = lasts and not self.warned and not self._good(moment.loss)
         self.warned |= warn
         return warn
+
+    def _good(self, loss: float) -> bool:
+        """Whether the loss has hardly risen with the norm, as on the way out of a saddle; for an enormous norm, whether it has fallen."""
+        level = self.now < self.usual + _ENORMOUS
+        return loss <= self.loss + (abs(self.loss) / 4 if level else 0)
 
     def _growing(self, moment: Moment) -> str:
         norm, usual = norm_of(moment), 2.0**self.usual

@@ -107,7 +107,7 @@ def _element(e: Mapping[str, Any]) -> Element:
 def _moment(m: Mapping[str, Any]) -> Moment:
     numbers: dict[str, Any] = {name: float(m[name]) for name in ("loss", "parameter_norm", "update_ratio", "scale", "clipped_from")}
     lists: dict[str, Any] = {name: tuple(float(x) for x in m[name]) for name in ("gradient_norms", "learning_rates")}
-    return Moment(step=m["step"], outcome=m["outcome"], **numbers, **lists)
+    return Moment(step=m["step"], outcome=m["outcome"], optimizer=m.get("optimizer", 0), **numbers, **lists)
 
 
 def _stored_dict(s: Stored) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from whynan.watching.divergence import as_divergence, diverged
 from whynan.watching.flight import FlightRecord, warning
 from whynan.watching.policy import RAISE, RETRY, ROLLBACK, Options, decided
 from whynan.watching.record import UNEXPLAINED, Incident, Moment
+from whynan.watching.scalars import Scalars
 
 log = logging.getLogger("whynan.watch")
 
@@ -21,7 +22,7 @@ class Overseer:
 
     `step` is the number of the step under way, from 0. `in_a_row` counts the bad steps since the last healthy one, for each optimizer by
     itself: where two take turns, the one's healthy steps do not hide that the other no longer learns. `skipped` counts updates that were
-    not made, by whynan or by a gradient scaler.
+    not made, by whynan or by a gradient scaler. `last` is the incident of the last bad step, None if that was not explained.
     """
 
     def __init__(self, options: Options) -> None:
@@ -30,7 +31,9 @@ class Overseer:
         self.bad_steps = 0
         self.skipped = 0
         self.incidents: list[Incident] = []
+        self.last: Incident | None = None
         self.flight = FlightRecord(options.memory)
+        self._scalars = Scalars(options.scalars, options.writer)
         self._in_a_row: dict[int, int] = {}
         self._rollbacks = 0  # since the last snapshot that can be new
         self._healthy = 0  # steps since the last rollback
@@ -59,6 +62,7 @@ class Overseer:
         soon = warning(self.flight)
         if soon:
             log.warning(soon)
+        self._scalars.healthy(moment, self.bad_steps, self.skipped)
 
     def passed_over(self, moment: Moment) -> None:
         """A step that the loop itself has left out, as a gradient scaler does: neither healthy nor an incident."""
@@ -70,43 +74,45 @@ class Overseer:
         """A step that must not be applied as it is; returns the policy to be followed.
 
         Raises NonFiniteError if that is the policy, or when it has come to it. `explain` is called for the first `options.incidents` bad
-        steps and for the one that raises. For the others, there is no incident, and the callback is not asked.
+        steps and for one that raises, and these incidents are kept; also for each that is to be retried. For the others there is no
+        incident, and the callback is not asked.
         """
         in_a_row = self._in_a_row[moment.optimizer] = self._in_a_row.get(moment.optimizer, 0) + 1
         self.bad_steps += 1
         self.step += 1
         action = decided(self.options, None, in_a_row, self._rollbacks + 1)
-        if action != RAISE and len(self.incidents) >= self.options.incidents:
-            log.warning("step %d went bad again (%d in a row). This update was not applied; policy %s.", moment.step, in_a_row, action)
-            return self._noted(moment, action)
-        incident = self._explained(moment, explain, action)
-        if self.options.on_incident is not None:
+        keep = action == RAISE or len(self.incidents) < self.options.incidents
+        self.last = incident = self._explained(moment, explain, action, keep) if keep or action == RETRY else None
+        if incident is not None and self.options.on_incident is not None:
             action = decided(self.options, self.options.on_incident(incident), in_a_row, self._rollbacks + 1)
-            self.incidents[-1] = incident = replace(incident, action=action)
-        self._noted(moment, action)
+            self.last = incident = replace(incident, action=action)
+        if incident is not None and (keep or action == RAISE):
+            self.incidents.append(incident)
+        self._drop(moment, action)
         if action == RAISE:
             raise NonFiniteError.of(incident, in_a_row)
-        log.warning("%s\nThis update was not applied; policy %s.", incident, action)
+        what = incident if incident is not None else f"step {moment.step} went bad again ({in_a_row} in a row)"
+        log.warning("%s\nThis update was not applied; policy %s.", what, action)
         return action
 
-    def _noted(self, moment: Moment, action: str) -> str:
+    def _drop(self, moment: Moment, action: str) -> None:
         self.flight.add(replace(moment, outcome=action))
         self.skipped += action != RETRY
         if action == ROLLBACK:
             self._rollbacks += 1
             self._healthy = 0
-        return action
+        self._scalars.bad(moment, self.bad_steps, self.skipped)
 
-    def _explained(self, moment: Moment, explain: Callable[[], Incident], action: str) -> Incident:
+    def _explained(self, moment: Moment, explain: Callable[[], Incident], action: str, keep: bool) -> Incident:
         try:
             incident = as_divergence(explain(), diverged(self.flight, moment))
         except Exception as error:  # the explanation must not end a run that only wants to skip the step
             log.warning("whynan could not explain step %d", moment.step, exc_info=True)
             incident = _unexplained(moment, f"the explanation itself failed with {type(error).__name__}: {error}")
         advice = (*incident.advice, *advice_from(self.flight, moment, incident))
-        incident = self._kept(replace(incident, moments=self.flight.moments, advice=advice, action=action))
-        self.incidents.append(incident)
-        return incident
+        moments = (*self.flight.moments, replace(moment, outcome=action))[-self.options.memory :]
+        incident = replace(incident, moments=moments, advice=advice, action=action)
+        return self._kept(incident) if keep else incident
 
     def _kept(self, incident: Incident) -> Incident:
         """The incident with its bundle written, if bundles are wanted and this run has not yet written as many as it may."""

@@ -20,7 +20,8 @@ class Options:
     `patience`-th raises. `on_incident` is called with the incident and may return another policy for this step. `folder` is where
     incident bundles are written (None: nowhere), `incidents` how many are explained and kept; `save_batch` says whether the batch goes
     into them, `limit` is a bundle's size in bytes. `memory` is how many steps the flight record holds. `replay_seconds` bounds the
-    explanation. `scalars` says whether TensorBoard, W&B or MLflow, where the run uses them, get bad steps and the gradient norm.
+    explanation. `scalars` says whether TensorBoard, W&B or MLflow, where the run uses them, get bad steps and the gradient norm;
+    `writer` is the TensorBoard writer to use, where it is not the only one.
     """
 
     policy: str = RAISE
@@ -36,6 +37,7 @@ class Options:
     replay_seconds: float = 60.0
     fixes: bool = True
     scalars: bool = True
+    writer: Any = None
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
