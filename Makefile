@@ -40,6 +40,7 @@ fuzz: $(STAMP) ## the property tests, with many more examples and fresh seeds
 
 update-goldens: $(STAMP) ## write the expected files anew; review the diff
 	$(BIN)/python -m pytest -q tests/report --update-goldens
+	$(BIN)/python -m tests.watch.incidents
 	$(BIN)/python -m tests.frontends.torch_snippets
 	$(BIN)/python -m tests.conformance.losses.golden
 	$(BIN)/python examples/gallery/summary.py --write

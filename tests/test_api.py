@@ -140,7 +140,7 @@ def folder(tmp_path, monkeypatch):
         ("check losses.py:mse --output no/where.txt", "no/where.txt cannot be written"),
         ("check losses.py:mse --samples broken.npz", "broken.npz cannot be read: it is no .npz archive"),
         ("check losses.py:mse --samples broken.pt", "broken.pt cannot be read"),
-        ("explain incident.json", "recorded incidents are not read by this version"),
+        ("explain incident.json", "an incident is broken"),
         ("explain losses.py:bce -d p=[0.5]", "no value is given for t"),
     ],
 )

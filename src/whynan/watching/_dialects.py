@@ -139,9 +139,10 @@ import jax.numpy as jnp
 
 def run(device):
     """Run the step's function on what it was given and look at everything it returns."""
+    mine = build()
     given = {name: jnp.asarray(value) for name, value in tensors().items()}
     failed = False
-    for result in calls(build(), given):
+    for result in calls(mine, given):
         for path, value in jax.tree_util.tree_flatten_with_path(result)[0]:
             count, first = wrong(value)
             failed = told("result" + jax.tree_util.keystr(path), np.asarray(value)[first], count, first) or failed
@@ -198,4 +199,66 @@ def run(device):
 '''
 )
 
-RUNS: Mapping[str, str] = MappingProxyType({"torch": _TORCH, "jax": _JAX, "tensorflow": _TENSORFLOW})
+_KERAS = (
+    _ARRAYS
+    + '''
+import os
+
+os.environ["KERAS_BACKEND"] = BACKEND
+
+import keras
+
+
+def differentiated(total, variables):
+    """The loss and its gradients by the variables."""
+    values = [v.value for v in variables]
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = total()
+        return value, tape.gradient(value, values)
+    if BACKEND == "torch":
+        value = total()
+        value.backward()
+        return value, [v.grad for v in values]
+    import jax
+
+    def of(values):
+        with keras.StatelessScope(list(zip(variables, values))):
+            return total()
+
+    return jax.value_and_grad(of)(values)
+
+
+def run(device):
+    """Restore the variables, run forward and backward, and look at loss and gradients."""
+    given, mine = tensors(), build()
+    model = mine["model"]
+    model.compile(loss=mine["loss"])
+    next(calls(mine, given))  # what is not yet there, variables among it, is made by the first call
+    for group, own in (("parameters", model.trainable_variables), ("buffers", model.non_trainable_variables)):
+        kept = [value for name, value in given.items() if name.startswith(group + "/")]
+        if kept and len(kept) != len(own):
+            raise ValueError(f"your model has {len(own)} {group}, the bundle {len(kept)}: make it as it was")
+        for variable, value in zip(own, kept):  # in order: paths depend on what else the program has made
+            variable.assign(value)
+    variables = list(model.trainable_variables)
+    value, gradients = differentiated(lambda: sum(calls(mine, given)), variables)
+    found = [("the loss", value), *((f"the gradient by {v.path}", g) for v, g in zip(variables, gradients) if g is not None)]
+    failed = 0
+    for name, value in found:
+        value = np.asarray(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(value)))
+        if name == "the loss":
+            print(f"loss = {value}")
+        count, first = wrong(value)
+        failed += count > 0
+        if failed < 3:
+            told(name, value[first], count, first)
+    if failed > 2:
+        print(f"and {failed - 2} more of {len(found)} are not finite")
+    return failed > 0
+'''
+)
+
+RUNS: Mapping[str, str] = MappingProxyType({"torch": _TORCH, "jax": _JAX, "tensorflow": _TENSORFLOW, "keras": _KERAS})

@@ -41,8 +41,10 @@ def _importable(home: Any, module: str, name: str) -> tuple[str, str, str]:
     if "<" in name or not name:
         return "", "", f"{name or 'it'} is defined inside a function or has no name"
     loaded = sys.modules.get(module)
-    if loaded is None or _attribute(loaded, name) is not home:
+    found = None if loaded is None else _attribute(loaded, name)
+    if found is None or not (found is home or _wrapped(found) is home or _wrapped(home) is found):
         return "", "", f"{module}.{name} is something else than what was used"
+    name = f"{name}.__wrapped__" if found is not home and _wrapped(found) is home else name
     file = getattr(loaded, "__file__", None)
     if module != "__main__":
         return _root(file, module), f"{module}:{name}", ""
@@ -58,6 +60,11 @@ def _attribute(module: ModuleType, name: str) -> Any:
     for part in name.split("."):
         value = getattr(value, part, None)
     return value
+
+
+def _wrapped(thing: Any) -> Any:
+    """What a decorator has wrapped, None if there is nothing inside."""
+    return getattr(thing, "__wrapped__", None)
 
 
 def _root(file: str | None, module: str) -> str:

@@ -105,11 +105,14 @@ class Recipe:
 
     `lines` are Python: the body of a generator in terms of the pieces' names and the bundle's tensors (`given["batch/x"]`), which yields
     each loss that is differentiated, or all that a step returns. `autocast` are, for each call in the lines, device type and dtype.
+    `before` are lines of Python that come before anything is made, `dialect` is whose language all that is, if not the framework's own.
     """
 
     pieces: tuple[Piece, ...] = ()
     lines: tuple[str, ...] = ()
     autocast: tuple[tuple[tuple[str, str], ...], ...] = ()
+    before: tuple[str, ...] = ()
+    dialect: str = ""
 
 
 @dataclass(frozen=True, slots=True)

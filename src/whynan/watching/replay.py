@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
 from whynan.ir.graph import Node
 from whynan.watching.examine import Examined, examined
-from whynan.watching.record import UNEXPLAINED, Incident, Moment, Suspects
+from whynan.watching.record import UNEXPLAINED, Incident, Moment, Recipe, Suspects
 from whynan.watching.smallest import smallest
 
 MOST_PARTS = 12  # runs that look for a small part of the batch that fails alone
@@ -35,7 +36,7 @@ class Again:
 
     `record` runs it in one of `modes` (the first that fails again is believed) on all samples or on those of the given rows, and records
     it; it raises WhynanError where that is not possible. `given` are the step's data by argument name, as NumPy arrays; `batch` is how
-    many samples they hold, 0 if no axis counts samples.
+    many samples they hold, 0 if no axis counts samples. `bundled` gives what a bundle keeps of the step.
     """
 
     framework: str
@@ -45,6 +46,7 @@ class Again:
     batch: int
     record: Callable[[str, Sequence[int] | None], Recorded]
     notes: Sequence[str] = ()
+    bundled: Callable[[], tuple[Recipe | None, Mapping[str, Any]]] | None = None
 
 
 def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Incident:
@@ -61,6 +63,7 @@ def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Inci
         if found is not None:
             break
         notes.append(f"run again in mode {how} from the same state, the step is finite")
+    recipe, tensors = again.bundled() if again.bundled is not None else (None, {f"batch/{n}": a for n, a in again.given.items()})
     plain = Incident(
         step=moment.step,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,7 +76,8 @@ def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Inci
         suspects=Suspects(batch=again.batch),
         unexplained="the failure did not come again: it may stem from random numbers or from the order of sums in the compiled program",
         notes=tuple(notes),
-        tensors=again.given,
+        recipe=recipe,
+        tensors=tensors,
         seconds=time.monotonic() - start,
     )
     if found is None or recorded is None:

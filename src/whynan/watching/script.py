@@ -23,7 +23,7 @@ def replay_script(incident: Incident) -> str:
         _build(recipe),
         _calls(recipe, names),
         _REST,
-        RUNS.get(incident.framework, RUNS["jax"]),
+        RUNS.get(recipe.dialect or incident.framework, RUNS["jax"]),
         _MAIN,
     ]
     return "".join(parts)
@@ -39,6 +39,7 @@ def _facts(incident: Incident, recipe: Recipe) -> str:
         f"TRAINING = { ({p.name: p.training for p in pieces})!r}\n"
         f"EVALUATING = { ({p.name: list(p.evaluating) for p in pieces})!r}  # submodules that were in evaluation mode\n"
         f"AUTOCAST = {[list(call) for call in recipe.autocast]!r}  # for each call, device type and dtype\n"
+        f"BACKEND = {incident.framework!r}\n"
         f"LEFT_OUT = {missing!r}  # not in the bundle, see incident.json\n"
         f"SAMPLES = {None if cut is None else list(cut)!r}  # of the batch, if the bundle has not all\n"
     )
@@ -46,6 +47,7 @@ def _facts(incident: Incident, recipe: Recipe) -> str:
 
 def _build(recipe: Recipe) -> str:
     lines = ["", "", "def build():", f'    """{_BUILD}"""']
+    lines += [f"    {line}" for line in recipe.before]
     for p in recipe.pieces:
         lines += _made(p.name, p)
     if recipe.pieces:

@@ -38,7 +38,7 @@ def _fault(value: Any, rule: Mapping[str, Any], home: str, path: str) -> str:
         return _fault(value, rule, home, path)
     if "anyOf" in rule:
         each = [_fault(value, one, home, path) for one in rule["anyOf"]]
-        return "" if "" in each else max(each, key=len)
+        return "" if "" in each else max(each, key=lambda found: (not found.endswith("is no null"), len(found)))
     return _own(value, rule, path) or _inner(value, rule, home, path)
 
 

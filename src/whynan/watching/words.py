@@ -45,11 +45,16 @@ _FAILED = {
     "scale": "the gradient scaler's scale has collapsed",
     "update": "the optimizer's update is not finite",
 }
+_UNREPEATED = (
+    "See that the model and loss= are watched, so that the step can be run again. If it was and stayed finite, look for what does not "
+    "repeat: kernels that are not deterministic, the device, other threads."
+)
 _STEPS_SHOWN = 6
 _NAMES_SHOWN = 8
 _LINKS_SHOWN = 10
 _LEVELS = "_.:-=+*#"  # of a sparkline, low to high
 _WRONG = "!"  # a value that is not finite
+_LOG = " (log)"
 _SPARKS = 50  # columns of a sparkline
 _STEEP = 100.0  # a larger ratio of largest to smallest is shown by logarithms
 
@@ -69,6 +74,9 @@ def summary(incident: Incident) -> str:
     finding = incident.finding
     if finding is None:
         return f"{what_failed(incident)}; {words('divergence').title if incident.kind == DIVERGENCE else 'no operation could be named'}"
+    first = next((e for e in incident.suspects.elements if e.value is not None), None)
+    if incident.kind == BAD_DATA and first is not None:
+        return f"{what_failed(incident)}: the batch has {element(first)}"
     return f"{what_failed(incident)}: {_culprit(finding)}"
 
 
@@ -104,8 +112,9 @@ def _context(incident: Incident) -> list[str]:
     facts = FRAMEWORKS.get(incident.framework)
     parts = [f"{facts.product if facts else incident.framework} {incident.framework_version}".strip() + f" ({incident.how})"]
     if incident.world > 1:
-        failed = f", failed on {several(incident.ranks)}" if incident.ranks and incident.ranks != (incident.rank,) else ""
-        parts.append(f"rank {incident.rank} of {incident.world}{failed}")
+        parts.append(f"rank {incident.rank} of {incident.world}")
+        if incident.ranks and incident.ranks != (incident.rank,):
+            parts.append(f"failed on rank{'s' if len(incident.ranks) > 1 else ''} {several(incident.ranks)}")
     return [
         *parts,
         *([moment_text(incident.when)] if incident.when else []),
@@ -120,8 +129,7 @@ def _finding(page: Page, incident: Incident) -> None:
     if finding is None:
         page.prose(f"error[{incident.kind or UNEXPLAINED}] {_CLASSES.get(incident.kind, '')}".rstrip(), "bold red")
         page.field("why", [incident.unexplained] if incident.unexplained else [])
-        if incident.kind == DIVERGENCE:
-            page.field("to do", [words("divergence").hint])
+        page.field("to do", [words("divergence").hint if incident.kind == DIVERGENCE else _UNREPEATED])
         _place(page, incident)
         return
     text = words(finding.cause)
@@ -204,15 +212,15 @@ def parameters_text(names: Sequence[str]) -> str:
 
 def sample_text(s: Suspects) -> str:
     """Which samples failed first and which of them fail alone; empty if none could be told."""
-    within = f" of micro-batch {s.call}" if s.call else ""
-    of = f" of the batch of {s.batch}" if s.batch else ""
-    first = f"{several(s.samples)}{of}{within} (counted from 0)" if s.samples else ""
+    of = f" of micro-batch {s.call}" if s.call else " of the batch"
+    of += f" of {_text.count(s.batch, 'sample')}" if s.batch else ""
+    first = f"{several(s.samples)}{of} (counted from 0)" if s.samples else ""
     if not s.alone or len(s.alone) == s.batch:
         return first
     if s.alone == s.samples:
         return f"{first}; without the rest of the batch {'it fails' if len(s.alone) == 1 else 'they fail'} as well"
     rest = f"{several(s.alone)} alone {'fails' if len(s.alone) == 1 else 'fail together'}"
-    return f"{first}; {rest} as well" if first else f"{rest}{of}{within} (counted from 0)"
+    return f"{first}; {rest} as well" if first else f"{rest}{of} (counted from 0)"
 
 
 def moment_text(when: str) -> str:
@@ -277,10 +285,9 @@ def _last_steps(page: Page, incident: Incident) -> None:
     columns = [c for c in _COLUMNS if any(not math.isnan(c[1](m)) for m in moments[:-1])]
     for row in _table(moments[-_STEPS_SHOWN:], columns, page.width - 2, incident):
         page.line(("  " + page.clean(row), ""))
-    room = min(_SPARKS, page.width - 34)
     for name, value in columns[:2]:
-        if room >= 10 and len(moments) > _STEPS_SHOWN:
-            _spark(page, name, [value(m) for m in moments], room)
+        if len(moments) > _STEPS_SHOWN:
+            _spark(page, name, [value(m) for m in moments])
 
 
 def _with_own(incident: Incident) -> tuple[Moment, ...]:
@@ -308,13 +315,15 @@ def _short(x: float) -> str:
     return "-" if math.isnan(x) else f"{x:.4g}"
 
 
-def _spark(page: Page, name: str, values: Sequence[float], room: int) -> None:
+def _spark(page: Page, name: str, values: Sequence[float]) -> None:
     finite = [x for x in values if math.isfinite(x)]
     if len(finite) < 2:
         return
-    line, scale = sparkline(values, room)
-    low, high = _short(min(finite)), _short(max(finite))
-    page.line((f"  {name:<15}", "bold"), (f" {line} ", ""), (f"{low} to {high}{scale}", "dim"))
+    ends = f"{_short(min(finite))} to {_short(max(finite))}"
+    room = min(_SPARKS, page.width - 19 - len(ends) - len(_LOG))
+    if room >= 10:
+        line, scale = sparkline(values, room)
+        page.line((f"  {name:<15}", "bold"), (f" {line} ", ""), (f"{ends}{scale}", "dim"))
 
 
 def sparkline(values: Sequence[float], room: int) -> tuple[str, str]:
@@ -334,9 +343,9 @@ def sparkline(values: Sequence[float], room: int) -> tuple[str, str]:
     steep = min(finite) > 0 and max(finite) > _STEEP * min(finite)
     scaled: Callable[[float], float] = math.log if steep else float
     low, high = scaled(min(finite)), scaled(max(finite))
-    return "".join(_level(scaled(x), low, high) if math.isfinite(x) else _WRONG for x in tops), " (log)" if steep else ""
+    return "".join(_level(scaled(x), low, high) if math.isfinite(x) else _WRONG for x in tops), _LOG if steep else ""
 
 
 def _level(x: float, low: float, high: float) -> str:
-    share = (x - low) / (high - low) if high > low else 0.0
+    share = (x / 2 - low / 2) / (high / 2 - low / 2) if high / 2 > low / 2 else 0.0  # halves: their difference does not overflow
     return _LEVELS[min(int(share * len(_LEVELS)), len(_LEVELS) - 1)]

@@ -17,6 +17,7 @@ from whynan.frontends.trace import first_line
 from whynan.ir.dtype import Array
 from whynan.watching.examine import Examined, examined
 from whynan.watching.jax import health, parts
+from whynan.watching.jax.recipe import bundled
 from whynan.watching.jax.wiring import Key, Traced, Wiring, arrays_of, is_array, is_floating, named_arrays, traced
 from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
 from whynan.watching.smallest import smallest
@@ -46,7 +47,7 @@ def explained(bad: Bad, known: Traced | None, units: Any) -> Incident:
     """Run the step again under recording and say what went wrong in it. `known` is the step traced, if it was for these shapes."""
     start = time.monotonic()
     batch, data = _batch(bad)
-    named = named_arrays(bad.function, bad.args, bad.kwargs)
+    recipe, tensors = bundled(bad.function, bad.args, bad.kwargs, [key for key, _ in bad.wiring.carried])
     blank = Incident(
         step=bad.step,
         when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -56,7 +57,8 @@ def explained(bad: Bad, known: Traced | None, units: Any) -> Incident:
         loss=bad.loss,
         finding=None,
         kind=UNEXPLAINED,
-        tensors={f"{'batch' if n in data else 'parameters'}/{n}": a for n, (_, a) in named.items()},
+        tensors=tensors,
+        recipe=recipe,
     )
     try:
         with jax.debug_nans(False), jax.debug_infs(False):

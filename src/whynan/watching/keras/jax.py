@@ -24,6 +24,7 @@ from whynan.watching.judge import Judge
 from whynan.watching.keras.data import by_name, collected
 from whynan.watching.keras.fit import Logs, replaced
 from whynan.watching.keras.layers import Layers
+from whynan.watching.keras.recipe import bundled
 from whynan.watching.keras.tap import Apply, Update
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY
@@ -93,6 +94,11 @@ class Step:
         self.model._jax_state = dict(zip(names, self._state, strict=True))
         return self.judge.bad(moment, lambda: self._explained(moment, data))
 
+    def _values(self) -> Iterator[tuple[Any, Any]]:
+        """The model's variables with their values as of the last step."""
+        yield from zip(self.model.trainable_variables, self._state[0], strict=True)
+        yield from zip(self.model.non_trainable_variables, self._state[1], strict=True)
+
     def metrics(self) -> Any:
         """The metrics' results as of the last step."""
         with StatelessScope(state_mapping=list(zip(self.model.metrics_variables, self._state[3], strict=True))):
@@ -129,7 +135,15 @@ class Step:
         given = {n: np.asarray(a) for n, a in _arrays(data).items()}
         batch = batch_of(given)
         failed = "loss" if not math.isfinite(moment.loss) else "gradient" if math.isnan(moment.scale) else "scale"
-        again = Again("jax", str(jax.__version__), ("eager", "jit"), given, batch, lambda how, rows: self._recorded(how, rows, data, batch))
+        again = Again(
+            "jax",
+            str(jax.__version__),
+            ("eager", "jit"),
+            given,
+            batch,
+            lambda how, rows: self._recorded(how, rows, data, batch),
+            bundled=lambda: bundled(self.model, data, lambda v: hasattr(v, "dtype"), self._values()),
+        )
         return explained(again, moment, failed, self.overseer.options.replay_seconds)
 
     def _recorded(self, how: str, rows: Sequence[int] | None, data: Any, batch: int) -> Recorded:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from whynan.errors import WhynanError
 from whynan.watching.keras.data import by_name, collected
 from whynan.watching.keras.fit import Logs, replaced
+from whynan.watching.keras.recipe import bundled
 from whynan.watching.overseer import Overseer
 from whynan.watching.tensorflow.step import State, WatchedStep, raw
 
@@ -17,7 +18,14 @@ def begin(model: Any, overseer: Overseer) -> Callable[[], None]:
     """Watch the model's training from now on; returns what ends that. Raises WhynanError for a strategy with several replicas."""
     if model.distribute_strategy.num_replicas_in_sync > 1:
         raise WhynanError("whynan.keras.Watch does not watch a strategy with several replicas.", "Train on one, or without the callback.")
-    watched = WatchedStep(model.train_step, lambda: _state(model), overseer, _compile(model, model.train_function), names=_names)
+    watched = WatchedStep(
+        model.train_step,
+        lambda: _state(model),
+        overseer,
+        _compile(model, model.train_function),
+        names=_names,
+        bundled=lambda args, kwargs: bundled(model, args[0], lambda v: isinstance(v, tf.Tensor)),
+    )
     one, logs = model._autoconvert_optionals(watched), Logs(model, watched.judge, model.get_metrics_result)
 
     def train_function(iterator: Any) -> Any:

@@ -17,6 +17,7 @@ from whynan.watching.judge import Judge
 from whynan.watching.keras.data import by_name, collected
 from whynan.watching.keras.fit import Logs, replaced
 from whynan.watching.keras.layers import Layers
+from whynan.watching.keras.recipe import bundled
 from whynan.watching.keras.tap import Apply, Patch, Tap, Update
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY
@@ -107,7 +108,15 @@ class Step:
         present = random_state()
         try:
             return explained(
-                Again("torch", str(torch.__version__), ("eager",), given, batch, record),
+                Again(
+                    "torch",
+                    str(torch.__version__),
+                    ("eager",),
+                    given,
+                    batch,
+                    record,
+                    bundled=lambda: bundled(self.model, data, lambda v: isinstance(v, torch.Tensor)),
+                ),
                 moment,
                 failed,
                 self.overseer.options.replay_seconds,

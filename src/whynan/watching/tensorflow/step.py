@@ -15,7 +15,8 @@ from whynan.watching.judge import Judge
 from whynan.watching.keras.tap import Tap
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY
-from whynan.watching.record import Incident, Moment
+from whynan.watching.recipe import of_function
+from whynan.watching.record import Incident, Moment, Recipe
 from whynan.watching.replay import Again, batch_of, explained
 from whynan.watching.tensorflow.rerun import Rerun, arrays, named, part_of
 from whynan.watching.tensorflow.tap import BAD, FINE, LEFT_OUT, Guard, differentiating
@@ -45,6 +46,7 @@ class WatchedStep:
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None  # None: the step runs eagerly
     convert: bool = False  # whether AutoGraph rewrites the step
     names: Callable[..., dict[str, Any]] = named
+    bundled: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[Recipe, dict[str, Any]]] | None = None  # what a bundle keeps of a step
     _run: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
@@ -106,11 +108,19 @@ class WatchedStep:
         given = arrays(self.names(self.step, args, kwargs))
         batch = batch_of(given)
         rerun = Rerun(self.step, args, kwargs, self.state().owned(), batch, self.names)
-        again = Again("tensorflow", str(tf.__version__), ("eager",), given, batch, rerun.record)
+        kept = self.bundled or self._called
+        again = Again("tensorflow", str(tf.__version__), ("eager",), given, batch, rerun.record, bundled=lambda: kept(args, kwargs))
         failed = "gradient" if math.isfinite(moment.loss) else "loss"
         if failed == "gradient" and not math.isnan(moment.scale):
             failed = "scale"
         return explained(again, moment, failed, self.overseer.options.replay_seconds)
+
+    def _called(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+        """The call of the step, and its variables, which only the user's code can put into their places."""
+        recipe, tensors = of_function(self.step, args, kwargs, lambda v: isinstance(v, tf.Tensor))
+        load = ("# first load your variables from given['parameters/...']: see the names in incident.json",)
+        tensors |= {f"parameters/{name}": v for name, v in self.state().parameters.items()}
+        return replace(recipe, lines=(*load, *recipe.lines)), tensors
 
     def _again(self, rest: Sequence[int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run the step on some of the samples."""
