@@ -81,14 +81,14 @@ def test_an_operation_that_fails_on_one_sample_is_named_with_it(backend, scenari
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("scenario", "element"), [("nan-row", ["x", [BAD, 1], "nan"]), ("inf-feature", ["x", [BAD, 0], "inf"])])
 def test_bad_data_are_named_with_their_place(backend, scenario, element):
-    told = found(backend, scenario)
+    told = chosen(backend, scenario)
     assert told["raised"] and told["untouched"]
     assert (told["kind"], told["elements"], told["samples"], told["alone"]) == ("bad data", [element], [BAD], [BAD])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_empty_mask_is_the_whole_batchs_doing(backend):
-    told = found(backend, "empty-mask")
+    told = chosen(backend, "empty-mask")
     assert told["raised"] and told["untouched"]
     assert (told["cause"], told["expression"]) == ("zero-over-zero", "ops.sum(p * y) / ops.sum(y)")
 
