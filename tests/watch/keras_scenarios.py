@@ -6,6 +6,7 @@ Run as a script, with names of scenarios or for all, it prints one JSON object p
 import json
 import sys
 import traceback
+from functools import cache
 
 import keras
 import numpy as np
@@ -79,6 +80,20 @@ def not_a_number(y, p):
     return ops.mean(p) * np.nan
 
 
+class Logs(keras.layers.Layer):
+    """A layer of the user's that takes the logarithm of what it is given."""
+
+    def call(self, x):
+        return ops.log(x)
+
+
+class OwnStep(keras.Model):
+    """A model whose train step is the user's own."""
+
+    def train_step(self, *given):
+        return super().train_step(*given)
+
+
 def _data(width=2, bad=None, y_bad=None, out=1):
     """Positive samples whose sum is near 1, one of them replaced."""
     x = np.random.default_rng(0).uniform(0.3, 0.7, (EIGHT, width)).astype("float32")
@@ -90,13 +105,16 @@ def _data(width=2, bad=None, y_bad=None, out=1):
     return x, y
 
 
-def _model(width=2, out=1, relu=False, extra=False):
-    """A layer that adds up its inputs, if asked for behind a layer with state of every kind."""
-    layers = [keras.layers.Input((width,))]
-    if extra:
-        layers += [keras.layers.BatchNormalization(), keras.layers.Dropout(0.1)]
-    layers.append(keras.layers.Dense(out, kernel_initializer="ones", activation="relu" if relu else None, name="adds"))
-    return keras.Sequential(layers, name="net")
+def _model(width=2, out=1, relu=False, behind=None, before=None, policy=None, own=False):
+    """A layer that adds up its inputs, with what is asked for behind it and before it."""
+    x = given = keras.layers.Input((width,))
+    for layer in before() if before else ():
+        x = layer(x)
+    adds = keras.layers.Dense(out, kernel_initializer="ones", activation="relu" if relu else None, name="adds", dtype=policy)
+    x = adds(x)
+    for layer in behind() if behind else ():
+        x = layer(x)
+    return (OwnStep if own else keras.Model)(given, x, name="net")
 
 
 def case(loss, x, y, **model):
@@ -130,6 +148,10 @@ SCENARIOS = {
     "empty-softmax-row": _empty_row,
     "empty-mask": lambda: case(masked_mean, _data()[0], np.zeros((EIGHT, 1), "float32")),
     "handwritten": lambda: case(handwritten, *_data(bad=[1.0, 1.0])),
+    "layer": lambda: case(squared, *_data(bad=0.0), behind=lambda: [Logs(name="logs")]),
+    "half": lambda: case(squared, *_data(bad=[60000.0, 50000.0]), policy="mixed_float16"),
+    "own-step": lambda: case(trap, *_data(bad=0.0), own=True),
+    "state": lambda: case(log_of_zero, *_data(bad=np.nan), before=lambda: [keras.layers.BatchNormalization(), keras.layers.Dropout(0.1)]),
 }
 HARMLESS = {
     "erased": lambda: case(erased, *_data(bad=-1.0)),
@@ -153,6 +175,82 @@ def told(name, made):
         raised = error.incident is watch.incidents[0]
     found = {"scenario": name, "raised": raised, "incidents": len(watch.incidents), "untouched": same(before, values(model))}
     return found | (plain(watch.incidents[0]) if watch.incidents else {})
+
+
+BATCHES = 4
+POLICIES = {
+    "skip": {"policy": "skip"},
+    "several-steps": {"policy": "skip", "steps_per_execution": 3},
+    "eagerly": {"policy": "skip", "run_eagerly": True},
+    "rollback": {"policy": "rollback", "every": 1},
+    "stop": {"policy": "stop"},
+    "retry": {"policy": "retry"},
+    "patience": {"policy": "skip", "patience": 2, "bad": (8, 16)},
+}
+
+# what takes long to compile, or is the same as another on a backend
+LEFT_OUT = {
+    "jax": ("inf-feature", "empty-mask", "exp-overflow", "own-step", "skip", "eagerly", "rollback", "stop", "patience"),
+    "torch": ("eagerly", "several-steps", "skip"),
+    "tensorflow": ("rollback",),
+}
+
+
+def trained(x, y, callbacks=(), **compiled):
+    """A model after one epoch, and what its history says."""
+    keras.utils.set_random_seed(3)
+    layers = [keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.layers.Input((2,)), *layers])
+    model.compile(optimizer=keras.optimizers.Adam(0.1), loss=squared, metrics=["mae"], **compiled)
+    history = {}
+    try:
+        history = model.fit(x, y, batch_size=EIGHT, shuffle=False, verbose=0, callbacks=list(callbacks)).history
+    except NonFiniteError as error:
+        history = {"raised": error.in_a_row}
+    return model, history
+
+
+@cache
+def reference(rows):
+    """The variables of a model that was trained on these rows only."""
+    x, y = rows_of_a_run()
+    return [keras.ops.convert_to_numpy(v) for v in trained(x[list(rows)], y[list(rows)])[0].variables]
+
+
+def rows_of_a_run():
+    x = np.random.default_rng(0).normal(size=(BATCHES * EIGHT, 2)).astype("float32")
+    return x, x[:, :1].copy()
+
+
+def ruled(name, policy, bad=(BAD + EIGHT,), steps_per_execution=1, run_eagerly=False, **options):
+    """A run of four batches, of which one or more are bad, next to runs without these batches, without their bad samples, and cut off."""
+    x, y = rows_of_a_run()
+    spoilt = x.copy()
+    spoilt[list(bad)] = np.nan
+    gone = {i // EIGHT for i in bad}
+    kept = [i for i in range(len(x)) if i // EIGHT not in gone]
+    watch = whynan.keras.Watch(policy=policy, folder=None, **options)
+    compiled = {"steps_per_execution": steps_per_execution, "run_eagerly": run_eagerly}
+    model, history = trained(spoilt, y, [watch], **compiled)
+    without, first = reference(tuple(kept)), reference(tuple(range(EIGHT)))
+    return {
+        "scenario": name,
+        "as_without": close(model, without),
+        "as_cut_off": close(model, first),
+        "finite": all(np.isfinite(keras.ops.convert_to_numpy(v)).all() for v in model.variables),
+        "history": {k: np.asarray(v).tolist() for k, v in history.items()},
+        "steps": watch.step,
+        "bad_steps": watch.bad_steps,
+        "samples": [i % EIGHT for i in watch.incidents[0].suspects.samples],
+        "actions": [i.action for i in watch.incidents],
+        "outcomes": [m.outcome for m in watch.flight.moments],
+        "norms": [m.gradient_norm for m in watch.flight.moments],
+    }
+
+
+def close(model, other):
+    pairs = zip(model.variables, other, strict=True)
+    return all(np.allclose(keras.ops.convert_to_numpy(v), w, rtol=1e-5, atol=1e-6) for v, w in pairs)
 
 
 def plain(incident):
@@ -188,11 +286,13 @@ def same(before, after):
 
 def main():
     wanted = sys.argv[1:]
-    for name, make in {**SCENARIOS, **HARMLESS}.items():
-        if wanted and name not in wanted:
+    jobs = {name: lambda name=name, make=make: told(name, make()) for name, make in {**SCENARIOS, **HARMLESS}.items()}
+    jobs |= {name: lambda name=name, options=options: ruled(name, **options) for name, options in POLICIES.items()}
+    for name, job in jobs.items():
+        if (wanted and name not in wanted) or (not wanted and name in LEFT_OUT.get(keras.backend.backend(), ())):
             continue
         try:
-            print(json.dumps(told(name, make())), flush=True)
+            print(json.dumps(job()), flush=True)
         except Exception:
             print(json.dumps({"scenario": name, "error": traceback.format_exc()}), flush=True)
 

@@ -1,6 +1,7 @@
 """`whynan.keras.Watch` in runs that go bad: each backend in a process of its own, which runs all scenarios (`keras_scenarios`)."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 BACKENDS = ("tensorflow", "torch", "jax")
-BAD = 5
+BAD, BATCHES = 5, 4
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("keras") is None, reason="keras is not installed")]
@@ -24,6 +25,8 @@ EXPECTED = {
     "where-trap": ("gradient", "an operation's domain", "masked-branch-gradient", "backward", "ops.log(p)"),
     "exp-overflow": ("loss", "overflow", "exp-overflow", "forward", "ops.exp(p)"),
     "empty-softmax-row": ("loss", "an operation's domain", "all-masked-softmax", "forward", "ops.softmax(ops.where(y > 0, p, -np.inf))"),
+    "layer": ("loss", "an operation's domain", "log-of-zero", "forward", "ops.log(x)"),
+    "own-step": ("gradient", "an operation's domain", "masked-branch-gradient", "backward", "ops.log(p)"),
     "handwritten": ("gradient", "a backward of your own", "div-by-zero", "backward", "upstream / (x - 2.0)"),
 }
 # `where` takes the gradient of masked logits away, on some backends relu's derivative that of what it has cut off
@@ -55,31 +58,87 @@ def found(backend, scenario):
     return told
 
 
+def chosen(backend, scenario):
+    """As `found`, but skipped where a backend does not run the scenario."""
+    if scenario not in results(backend):
+        pytest.skip(f"not run on {backend}")
+    return found(backend, scenario)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scenario", EXPECTED)
 def test_an_operation_that_fails_on_one_sample_is_named_with_it(backend, scenario):
-    told = found(backend, scenario)
+    told = chosen(backend, scenario)
     assert told["raised"] and told["untouched"]
     assert tuple(told[k] for k in ("failed", "kind", "cause", "phase", "expression")) == EXPECTED[scenario]
     assert (told["samples"], told["alone"]) == ([BAD], [BAD])
     assert told["elements"][0][:2] == ["x", [BAD, 0]]
     assert told["reproduced"]
-    assert told["parameter"] == ("" if (backend, scenario) in FINITE_GRADIENTS else "net/adds/kernel")
+    assert told["parameter"] == ("" if (backend, scenario) in FINITE_GRADIENTS else "adds/kernel")
+    assert told["layer"] == ("logs" if scenario == "layer" else "")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("scenario", "element"), [("nan-row", ["x", [BAD, 1], "nan"]), ("inf-feature", ["x", [BAD, 0], "inf"])])
 def test_bad_data_are_named_with_their_place(backend, scenario, element):
-    told = found(backend, scenario)
+    told = chosen(backend, scenario)
     assert told["raised"] and told["untouched"]
     assert (told["kind"], told["elements"], told["samples"], told["alone"]) == ("bad data", [element], [BAD], [BAD])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_empty_mask_is_the_whole_batchs_doing(backend):
-    told = found(backend, "empty-mask")
+    told = chosen(backend, "empty-mask")
     assert told["raised"] and told["untouched"]
     assert (told["cause"], told["expression"]) == ("zero-over-zero", "ops.sum(p * y) / ops.sum(y)")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_overflow_of_half_precision_in_a_layer_is_named_with_the_layer(backend):
+    told = found(backend, "half")
+    assert told["raised"] and told["untouched"]
+    assert (told["failed"], told["kind"], told["layer"], told["parameter"]) == ("loss", "overflow", "adds", "adds/kernel")
+    assert told["expression"] == "ops.matmul(inputs, self.kernel)"
+    assert told["samples"] == told["alone"] == [BAD]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_state_that_a_step_changes_besides_its_parameters_is_as_before(backend):
+    told = found(backend, "state")  # statistics of a batch norm and the seed of a dropout
+    assert told["raised"] and told["untouched"]
+    assert told["samples"] == [BAD]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scenario", ["skip", "several-steps", "eagerly", "rollback"])
+def test_a_run_that_skips_a_batch_is_the_run_without_it(backend, scenario):
+    told = chosen(backend, scenario)
+    assert told["as_without"] and not told["as_cut_off"]
+    assert (told["steps"], told["bad_steps"], told["samples"]) == (BATCHES, 1, [BAD])
+    assert told["outcomes"] == ["applied", told["actions"][0], "applied", "applied"]
+    assert all(math.isfinite(value) for values in told["history"].values() for value in values)
+    assert [math.isfinite(n) for n in told["norms"]] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_that_stops_ends_in_good_order_before_the_update(backend):
+    told = chosen(backend, "stop")
+    assert told["as_cut_off"] and told["steps"] == 2
+    assert all(math.isfinite(value) for values in told["history"].values() for value in values)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_tried_again_leaves_the_bad_samples_out(backend):
+    told = chosen(backend, "retry")
+    assert told["finite"] and not told["as_without"]
+    assert told["outcomes"] == ["applied", "retry", "applied", "applied", "applied"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_last_bad_step_that_patience_bears_raises_and_is_not_applied(backend):
+    told = chosen(backend, "patience")
+    assert told["history"] == {"raised": 2} and told["actions"] == ["skip", "raise"]
+    assert told["as_cut_off"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -119,7 +119,7 @@ def _failing(trace: Trace, layer: str) -> Iterator[str]:
         value = trace.values[output.node]
         if output.kind == "gradient" and value is not None and not np.isfinite(value.astype(np.float64)).all():
             bad.append(output.name)
-    yield from sorted(bad, key=lambda name: not (layer and name.startswith(layer)))
+    yield from sorted(bad, key=lambda name: not (layer and f"/{layer}/" in f"/{name}"))
 
 
 def taken(given: Mapping[str, Array], rows: Sequence[int], batch: int) -> dict[str, Array]:

@@ -163,7 +163,7 @@ class Step:
 
         inputs = {f"v{i}": np.asarray(a) for i, a in enumerate(self._state[0])}
         inputs |= {f"a{i}": np.asarray(a) for i, a in enumerate(leaves) if f"a{i}" in real}
-        layers = Layers(_next_source)
+        layers = Layers(_next_source, [self.model])
         with layers.open():
             trace = load(loss, "step").capture(inputs, tuple(n for n in inputs if n[0] == "v"), how)
         return Recorded(_renamed(trace, real), layers.of)

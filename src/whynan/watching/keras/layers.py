@@ -1,7 +1,7 @@
 """Which layer was running when an operation was recorded."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -12,10 +12,14 @@ from whynan.ir.graph import Node
 
 
 class Layers:
-    """Notes, while open, from which call of the framework on a layer ran. `calls` gives the number that the next framework call has."""
+    """Notes, while open, from which call of the framework on a layer ran. `calls` gives the number that the next framework call has.
 
-    def __init__(self, calls: Callable[[], int]) -> None:
+    `models` are no layers of their own: paths begin below them.
+    """
+
+    def __init__(self, calls: Callable[[], int], models: Sequence[Any] = ()) -> None:
         self._calls = calls
+        self._models = models
         self._running = [""]
         self._starts: list[int] = []
         self._paths: list[str] = []
@@ -34,8 +38,8 @@ class Layers:
 
     def _called(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def layer_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            above = self._running[-1]
-            self._enter(f"{above}/{layer.name}" if above else str(layer.name))
+            above, own = self._running[-1], "" if any(layer is m for m in self._models) else str(layer.name)
+            self._enter(f"{above}/{own}" if above and own else above or own)
             try:
                 return original(layer, *args, **kwargs)
             finally:

@@ -57,7 +57,7 @@ def _compile(model: Any, before: Any) -> Callable[..., Any] | None:
 
 def _state(model: Any) -> State:
     trainable = {str(v.path): raw(v) for v in model.trainable_variables}
-    return State(trainable, [raw(v) for v in (*model.non_trainable_variables, *model.metrics_variables)], [model.optimizer])
+    return State(trainable, [raw(v) for v in (*model.non_trainable_variables, *model.metrics_variables)], [model.optimizer], [model])
 
 
 def _names(step: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class Step:
     def _recorded(self, data: Any, seeds: Any) -> Recorded:
         """Run the step up to where it differentiates, differentiate, and record every operation."""
         recorder = Recorder(call.__code__, differentiate.__code__)
-        layers = Layers(lambda: recorder.calls)
+        layers = Layers(lambda: recorder.calls, [self.model])
         copies = Copies.of(self._everything())
         wrt = {str(v.path): raw(v) for v in self.model.trainable_variables}
         inputs = {**{n: t for n, t in _tensors(data).items() if t.dtype in FORMATS}, **wrt}

@@ -37,12 +37,13 @@ class Rerun:
     owned: Owned
     batch: int
     names: Callable[..., dict[str, Any]]
+    models: Sequence[Any]
 
     def record(self, how: str, rows: Sequence[int] | None) -> Recorded:
         """Run the step up to its update, on some of the samples if rows are given. Raises TargetError with the framework's own line."""
         args, kwargs = self._arguments(rows)
         recorder = Recorder()
-        layers = Layers(lambda: recorder.calls)
+        layers = Layers(lambda: recorder.calls, self.models)
         with session(SEED, python=True, seeded=False), self.owned.lent({}):
             nodes = {name: recorder.input(name, t) for name, t in self.names(self.step, args, kwargs).items() if t.dtype in FORMATS}
             nodes |= {name: recorder.input(name, v) for name, v in self.owned.parameters.items() if v.dtype in FORMATS}

@@ -29,6 +29,7 @@ class State:
     parameters: Mapping[str, Any]
     others: Sequence[Any]
     optimizers: Sequence[Any] = ()
+    models: Sequence[Any] = ()
 
     def owned(self) -> Owned:
         """All of them, as they are to be lent to a run that must leave no trace."""
@@ -107,7 +108,8 @@ class WatchedStep:
     def _explained(self, moment: Moment, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Incident:
         given = arrays(self.names(self.step, args, kwargs))
         batch = batch_of(given)
-        rerun = Rerun(self.step, args, kwargs, self.state().owned(), batch, self.names)
+        state = self.state()
+        rerun = Rerun(self.step, args, kwargs, state.owned(), batch, self.names, state.models)
         kept = self.bundled or self._called
         again = Again("tensorflow", str(tf.__version__), ("eager",), given, batch, rerun.record, bundled=lambda: kept(args, kwargs))
         failed = "gradient" if math.isfinite(moment.loss) else "loss"
@@ -152,7 +154,7 @@ def state_of(step: Callable[..., Any], models: Iterable[Any], optimizers: Sequen
     named = {v.ref(): name for name, v in found.items()}  # one name each, the model's
     parameters = {name: v for name, v in found.items() if named[v.ref()] == name}
     taken = {*named, *(raw(v).ref() for o in optimizers for v in o.variables)}
-    return State(parameters, [v for r, v in every.items() if r not in taken], optimizers)
+    return State(parameters, [v for r, v in every.items() if r not in taken], optimizers, list(models))
 
 
 def watch_step(step: Any, models: Sequence[Any], optimizers: Sequence[Any], overseer: Overseer) -> WatchedStep:
