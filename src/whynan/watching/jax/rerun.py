@@ -15,7 +15,7 @@ from whynan.errors import WhynanError
 from whynan.frontends.jax import steps
 from whynan.frontends.trace import first_line
 from whynan.ir.dtype import Array
-from whynan.watching.examine import Examined, examined
+from whynan.watching.examine import Examined, examined, kind_of
 from whynan.watching.jax import health, parts
 from whynan.watching.jax.wiring import Key, Traced, Wiring, arrays_of, is_array, is_floating, named_arrays, traced
 from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
@@ -76,7 +76,7 @@ def explained(bad: Bad, known: Traced | None, units: Any) -> Incident:
         blank,
         failed=found.failed,
         finding=found.seen.finding,
-        kind=CUSTOM_BACKWARD if found.ruled else found.seen.kind,
+        kind=found.kind,
         layer=found.layer,
         parameters=found.parameters,
         suspects=Suspects(found.seen.samples, alone, found.seen.elements, batch),
@@ -97,7 +97,7 @@ class _Found:
     failed: str
     layer: str
     parameters: tuple[str, ...]
-    ruled: bool
+    kind: str
     notes: tuple[str, ...] = ()
 
 
@@ -178,10 +178,11 @@ def _told(step: Traced, made: steps.RecordedStep, seen: Examined, mode: str) -> 
     layer = _layer(made.scopes.get(node.source, ""), step.program.names)
     wrong.sort(key=lambda name: not (layer and layer in name))
     failed = LOSS if seen.why.output == "loss" else GRADIENT if mode else UPDATE
+    # JAX's stacks tell what a rule of the user's has computed: what just has no forward operation at its place is the optimizer's
+    plain = kind_of(seen.why, False) if seen.kind == CUSTOM_BACKWARD and mode == "eager" else seen.kind
+    kind = CUSTOM_BACKWARD if node.source in made.ruled else plain
     notes = () if mode == "eager" else ("run again operation by operation, the step is finite: this is the compiled program's doing.",)
-    return _Found(
-        seen, "eager" if mode == "eager" else "compiled", failed, layer, tuple(dict.fromkeys(wrong)), node.source in made.ruled, notes
-    )
+    return _Found(seen, "eager" if mode == "eager" else "compiled", failed, layer, tuple(dict.fromkeys(wrong)), kind, notes)
 
 
 _FILL = "an index lies outside of the array, and JAX fills in NaN for what it would read there (mode='fill')."
