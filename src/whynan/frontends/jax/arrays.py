@@ -20,6 +20,12 @@ def is_array(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.generic, jax.Array))
 
 
+def plain_array(value: Any) -> Any:
+    """The array itself; of random keys the numbers that they are made of, as the compiled program has them."""
+    extended = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(value) if extended else value
+
+
 def is_floating(value: Any) -> bool:
     """Whether an array or tracer has a real floating element type."""
     return hasattr(value, "dtype") and bool(jnp.issubdtype(value.dtype, jnp.floating))

@@ -15,7 +15,7 @@ import numpy as np
 
 from whynan.frontends.hlo.parse import Metadata, Module, parse
 from whynan.frontends.hlo.record import Spot, record, settle
-from whynan.frontends.jax.arrays import format_of, x64_enabled
+from whynan.frontends.jax.arrays import format_of, plain_array, x64_enabled
 from whynan.frontends.jax.ending import Recorded, add_inputs
 from whynan.frontends.jax.inside import core, hlo_text, jitted_primitive, nowhere, showing, source_info
 from whynan.frontends.jax.jaxpr import Traced, traced
@@ -180,6 +180,7 @@ class Recorder(core.Trace):  # type: ignore[misc]  # as above
         """The node of a value: its own, or a constant."""
         if isinstance(value, Value):
             return int(value.node)
+        value = plain_array(value)
         builder, aval = self.recording.builder, core.typeof(value)
         fmt = format_of(aval.dtype) if isinstance(aval.dtype, np.dtype) else None
         if fmt is not None:
@@ -261,4 +262,4 @@ def _value(x: Any) -> Any:
 
 
 def _array(x: Any) -> Array:
-    return np.array(_value(x))
+    return np.array(plain_array(_value(x)))

@@ -35,11 +35,12 @@ def jitted_primitive(primitive: Any, params: Mapping[str, Any]) -> Any:
 
 def as_given(step: Any) -> Any:
     """The function that a jitted function was made of; any other callable itself."""
-    return step.__wrapped__ if hasattr(step, "_jit_info") or _is_jitted(step) else step
+    return step.__wrapped__ if is_jitted(step) else step
 
 
-def _is_jitted(step: Any) -> bool:
-    return isinstance(step, type(jax.jit(lambda: None))) and hasattr(step, "__wrapped__")
+def is_jitted(step: Any) -> bool:
+    """Whether a callable is what `jax.jit` returns."""
+    return hasattr(step, "_jit_info") and hasattr(step, "__wrapped__")
 
 
 def donates(step: Any) -> bool:
@@ -48,16 +49,29 @@ def donates(step: Any) -> bool:
     return info is not None and bool(info.donate_argnums or info.donate_argnames)
 
 
-def undonated(step: Any, function: Any = None) -> Any:
-    """A jitted function that keeps its arguments: inside another the donation is without effect. `function` is compiled in its place."""
+def undonated(step: Any) -> Any:
+    """A jitted function that keeps its arguments: inside another one its donation is without effect."""
     info = step._jit_info
-    called = step if function is None else function
 
     @functools.wraps(step.__wrapped__)
     def kept(*args: Any, **kwargs: Any) -> Any:
-        return called(*args, **kwargs)
+        return step(*args, **kwargs)
 
     return jax.jit(kept, static_argnums=info.static_argnums, static_argnames=info.static_argnames)
+
+
+def jitted_like(step: Any, body: Any) -> Any:
+    """A function with one argument more, in front, jitted as `step` is: with the same arguments static and donated."""
+    info = getattr(step, "_jit_info", None)
+    if info is None:
+        return jax.jit(body)
+    return jax.jit(
+        body,
+        static_argnums=tuple(i + 1 for i in info.static_argnums),
+        static_argnames=info.static_argnames,
+        donate_argnums=tuple(i + 1 for i in info.donate_argnums),
+        donate_argnames=info.donate_argnames,
+    )
 
 
 @contextmanager

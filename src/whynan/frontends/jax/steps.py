@@ -14,7 +14,7 @@ import numpy as np
 
 from whynan.frontends.hlo.parse import parse
 from whynan.frontends.hlo.record import record
-from whynan.frontends.jax.arrays import format_of, is_floating
+from whynan.frontends.jax.arrays import format_of, is_floating, plain_array
 from whynan.frontends.jax.eager import Recorder, Units, Value
 from whynan.frontends.jax.ending import anything
 from whynan.frontends.jax.inside import HOME, core, hlo_text, located, standing
@@ -203,7 +203,7 @@ def _inputs(builder: Builder, names: Sequence[str], arrays: Sequence[Any], value
     """A node for each array: an input where whynan has a number format for it, else a constant or a value of which nothing is known."""
     inputs: dict[str, int] = {}
     nodes = []
-    for name, array in zip(names, arrays, strict=True):
+    for name, array in zip(names, map(plain_array, arrays), strict=True):
         fmt = format_of(array.dtype) if isinstance(array.dtype, np.dtype) else None
         if fmt is not None:
             inputs[name] = builder.add("input", (), array.shape, fmt, name=name)

@@ -28,7 +28,8 @@ def squares(leaves: Iterable[Any]) -> float:
                 return math.nan
         else:
             flat = a.reshape(-1)
-            total += float(np.dot(flat, flat))
+            with np.errstate(all="ignore"):
+                total += float(np.dot(flat, flat))
     return total
 
 
@@ -45,7 +46,8 @@ def all_sound(new: Sequence[Any], old: Sequence[Any]) -> bool:
 
 def distance(new: Sequence[Any], old: Sequence[Any]) -> float:
     """The Euclidean distance of two lists of arrays."""
-    return math.sqrt(sum(float(np.square(wide(n) - wide(o)).sum()) for n, o in zip(new, old, strict=True)))
+    with np.errstate(all="ignore"):
+        return math.sqrt(sum(float(np.square(wide(n) - wide(o)).sum()) for n, o in zip(new, old, strict=True)))
 
 
 def wide(x: Any) -> Array:

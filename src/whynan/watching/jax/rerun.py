@@ -13,14 +13,17 @@ import numpy as np
 from whynan.analysis.evaluate import fill
 from whynan.errors import WhynanError
 from whynan.frontends.jax import steps
+from whynan.frontends.jax.eager import Units
 from whynan.frontends.trace import first_line
 from whynan.ir.dtype import Array
-from whynan.watching.examine import Examined, examined
+from whynan.watching.examine import Examined, examined, kind_of
 from whynan.watching.jax import health, parts
 from whynan.watching.jax.recipe import bundled
 from whynan.watching.jax.wiring import Key, Traced, Wiring, arrays_of, is_array, is_floating, named_arrays, traced
 from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
 from whynan.watching.smallest import smallest
+
+_UNITS: Units = {}  # what was compiled to run a step operation by operation: the next incident's step has mostly the same operations
 
 LOSS, GRADIENT, UPDATE = "loss", "gradient", "update"
 
@@ -43,7 +46,7 @@ class Bad:
     seconds: float
 
 
-def explained(bad: Bad, known: Traced | None, units: Any) -> Incident:
+def explained(bad: Bad, known: Traced | None) -> Incident:
     """Run the step again under recording and say what went wrong in it. `known` is the step traced, if it was for these shapes."""
     start = time.monotonic()
     batch, data = _batch(bad)
@@ -63,7 +66,7 @@ def explained(bad: Bad, known: Traced | None, units: Any) -> Incident:
     try:
         with jax.debug_nans(False), jax.debug_infs(False):
             step = known if known is not None else traced(bad.function, bad.args, bad.kwargs)
-            found = _found(bad, step, data, batch, units)
+            found = _found(bad, step, data, batch)
     except WhynanError as error:
         return replace(blank, unexplained=str(error), seconds=time.monotonic() - start)
     except Exception as error:  # what the user's code raises when it is run in another way than it was
@@ -78,7 +81,7 @@ def explained(bad: Bad, known: Traced | None, units: Any) -> Incident:
         blank,
         failed=found.failed,
         finding=found.seen.finding,
-        kind=CUSTOM_BACKWARD if found.ruled else found.seen.kind,
+        kind=found.kind,
         layer=found.layer,
         parameters=found.parameters,
         suspects=Suspects(found.seen.samples, alone, found.seen.elements, batch),
@@ -99,23 +102,23 @@ class _Found:
     failed: str
     layer: str
     parameters: tuple[str, ...]
-    ruled: bool
+    kind: str
     notes: tuple[str, ...] = ()
 
 
-def _found(bad: Bad, step: Traced, data: Mapping[str, Array], batch: int, units: Any) -> _Found | None:
+def _found(bad: Bad, step: Traced, data: Mapping[str, Array], batch: int) -> _Found | None:
     """Loss and gradients first, in both modes; then what the optimizer made of them."""
     arrays = arrays_of(bad.args, bad.kwargs)
-    for ends in (_differentiated(bad, step), _updated(bad, step)):
+    for stage, ends in ((GRADIENT, _differentiated(bad, step)), (UPDATE, _updated(bad, step))):
         for mode in ("eager", "jit"):
             if not ends:
                 continue
             part = steps.cut(step.program, [v for v, _, _ in ends])
-            made = steps.recorded_step(part, arrays, [(kind, name) for _, kind, name in ends], mode, units)
+            made = steps.recorded_step(part, arrays, [(kind, name) for _, kind, name in ends], mode, _UNITS)
             whole = replace(made.trace, values=tuple(fill(made.trace.graph, made.trace.values)))
             seen = examined(whole, "eager" if mode == "eager" else "jit", data, batch)
             if seen is not None:
-                return _told(step, made, _filled_in(seen, made), mode)
+                return _told(step, made, _filled_in(seen, made), mode, stage)
     return None
 
 
@@ -169,7 +172,7 @@ def _named_results(bad: Bad, step: Traced) -> list[tuple[int, str]]:
     return [(i, name) for i, name in found if is_floating(leaves[i])]
 
 
-def _told(step: Traced, made: steps.RecordedStep, seen: Examined, mode: str) -> _Found:
+def _told(step: Traced, made: steps.RecordedStep, seen: Examined, mode: str, stage: str) -> _Found:
     graph, values = made.trace.graph, seen.trace.values
     node = graph.nodes[seen.why.node]
     wrong = [
@@ -179,11 +182,12 @@ def _told(step: Traced, made: steps.RecordedStep, seen: Examined, mode: str) -> 
     ]
     layer = _layer(made.scopes.get(node.source, ""), step.program.names)
     wrong.sort(key=lambda name: not (layer and layer in name))
-    failed = LOSS if seen.why.output == "loss" else GRADIENT if mode else UPDATE
+    failed = LOSS if seen.why.output == "loss" else stage
+    # JAX's stacks tell what a rule of the user's has computed: what just has no forward operation at its place is the optimizer's
+    plain = kind_of(seen.why, False) if seen.kind == CUSTOM_BACKWARD and mode == "eager" else seen.kind
+    kind = CUSTOM_BACKWARD if node.source in made.ruled else plain
     notes = () if mode == "eager" else ("run again operation by operation, the step is finite: this is the compiled program's doing.",)
-    return _Found(
-        seen, "eager" if mode == "eager" else "compiled", failed, layer, tuple(dict.fromkeys(wrong)), node.source in made.ruled, notes
-    )
+    return _Found(seen, "eager" if mode == "eager" else "compiled", failed, layer, tuple(dict.fromkeys(wrong)), kind, notes)
 
 
 _FILL = "an index lies outside of the array, and JAX fills in NaN for what it would read there (mode='fill')."
@@ -213,7 +217,9 @@ def _layer(scopes: str, names: Sequence[str]) -> str:
 def _batch(bad: Bad) -> tuple[int, dict[str, Array]]:
     """How many samples the data have (0: cannot be told), and the data's arrays by name."""
     names = named_arrays(bad.function, bad.args, bad.kwargs)
-    data = {n: np.asarray(a) for n, (k, a) in names.items() if k not in {key for key, _ in bad.wiring.carried} and _is_data(a)}
+    data = {
+        n: np.asarray(a) for n, (k, a) in names.items() if k not in {key for key, _ in bad.wiring.carried} and is_array(a) and _is_data(a)
+    }
     sizes = [a.shape[0] for a in data.values() if a.ndim]
     return (max(sizes, key=lambda n: (sizes.count(n), n)) if sizes else 0), data
 

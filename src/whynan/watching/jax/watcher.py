@@ -2,19 +2,23 @@
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from whynan.frontends.jax.inside import as_given, donates, undonated
+from whynan.frontends.jax.inside import as_given, donates, is_jitted, undonated
 from whynan.watching.jax import health
+from whynan.watching.jax.guarded import Pending, guarded
 from whynan.watching.jax.rerun import Bad, explained, reduced
+from whynan.watching.jax.snapshots import Snapshot
 from whynan.watching.jax.wiring import Traced, Wiring, arrays_of, traced, wired
 from whynan.watching.overseer import Overseer
-from whynan.watching.policy import RETRY, ROLLBACK, STOP, Options
+from whynan.watching.policy import RAISE, RETRY, ROLLBACK, STOP, Options
 from whynan.watching.record import Incident, Moment
 
 RATIO_EVERY = 10  # steps; the update's norm reads the old state and the new
@@ -23,10 +27,14 @@ RATIO_EVERY = 10  # steps; the update's norm reads the old state and the new
 class JaxWatch:
     """A watched training step: called as the step is, with its arguments and its result. Made by `whynan.watch`.
 
-    `loss` names the loss among the results where that is not plain: a position, or a key or path in the result.
+    `loss` names the loss among the results where that is not plain: a position, or a key or path in the result. On the CPU each result
+    is looked at as soon as it is there. On other devices the look is part of the compiled step (`guarded`) and is read up to `late`
+    steps later; with another policy than "raise" at once.
     """
 
-    def __init__(self, step: Callable[..., Any], options: Options, loss: int | str | None = None) -> None:
+    def __init__(
+        self, step: Callable[..., Any], options: Options, loss: int | str | None = None, on_device: bool | None = None, late: int = 4
+    ) -> None:
         functools.update_wrapper(self, step, updated=())
         self.overseer = Overseer(options)
         self.stopped = False  # policy "stop": the loop is asked to end
@@ -37,8 +45,13 @@ class JaxWatch:
         self._wiring: Wiring | None = None
         self._traced: tuple[Any, Traced | None] = (None, None)
         self._odd: frozenset[int] = frozenset()
-        self._snapshot: Sequence[Any] = ()
-        self._units: dict[Any, Any] = {}
+        self._snapshot: Snapshot | None = None
+        self._last: Sequence[Any] = ()
+        self._on_device = on_device
+        self._late = late if options.policy == RAISE else 0
+        self._guarded: Callable[..., Any] | None = None
+        self._latch: Any = False
+        self._pending: deque[Pending] = deque()
 
     # ------------------------------------------------------------ the user's side
 
@@ -62,16 +75,24 @@ class JaxWatch:
         """The last steps, oldest first."""
         return self.overseer.flight.moments
 
+    def flush(self) -> None:
+        """Wait for the verdicts that have not been read. Raises NonFiniteError if one is bad and that is the policy."""
+        while self._pending:
+            self._read(self._pending.popleft(), self._last, None)
+
     def close(self) -> None:
-        """Let go of all that is kept of past steps."""
-        self._snapshot = ()
-        self._units.clear()
+        """Read what is left to be read, and let go of all that is kept of past steps."""
+        self.flush()
+        self._snapshot = None
+        self._last = ()
         self._traced = (None, None)
 
     def __enter__(self) -> "JaxWatch":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._pending.clear()
         self.close()
 
     # ------------------------------------------------------------ a step
@@ -79,8 +100,10 @@ class JaxWatch:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Take one step. Raises NonFiniteError where that is the policy; the arguments are then as they were."""
         if self._run is None:
-            self._run = undonated(self._given) if donates(self._given) else self._given
-        out = self._run(*args, **kwargs)
+            self._start(args, kwargs)
+        if self._guarded is not None:
+            return self._take(self._guarded, args, kwargs)
+        out = self._called(*args, **kwargs)
         wiring = self._wiring or self._wire(args, kwargs, out)
         loss = health.number(wiring.loss_of(out))
         leaves = self._counted(wiring.changed(out))
@@ -94,6 +117,25 @@ class JaxWatch:
             return self._healthy(args, kwargs, out, loss, math.nan)
         return self._bad(args, kwargs, out, loss, old)
 
+    def _start(self, args: Any, kwargs: Any) -> None:
+        """Decide where the look takes place."""
+        self._run = undonated(self._given) if donates(self._given) else self._given
+        if self._on_device is None:
+            self._on_device = is_jitted(self._given) and not on_cpu(args, kwargs)
+        if self._on_device:
+            self._latch = jnp.asarray(False)
+            self._guarded = guarded(self._given, self._wire(args, kwargs, None), sticky=self._late > 0)
+
+    @property
+    def _wired(self) -> Wiring:
+        assert self._wiring is not None, "the first step has been taken"
+        return self._wiring
+
+    def _called(self, *args: Any, **kwargs: Any) -> Any:
+        """The step itself, neither guarded nor looked at; its arguments stay."""
+        assert self._run is not None, "the first step has been taken"
+        return self._run(*args, **kwargs)
+
     def _dropped(self, wiring: Wiring, args: Any, kwargs: Any, out: Any) -> bool:
         """Whether an optimizer in the step has left this update out itself, so that what the step returned is the old state."""
         new, old = jax.tree.leaves(wiring.changed(out)), jax.tree.leaves(wiring.state(args, kwargs))
@@ -101,73 +143,126 @@ class JaxWatch:
         return grown and health.all_sound([new[i] for i in wiring.counted], [old[i] for i in wiring.counted])
 
     def _counted(self, state: Sequence[Any]) -> list[Any]:
-        assert self._wiring is not None
         leaves = jax.tree.leaves(state)
-        return [leaves[i] for i in self._wiring.counted]
+        return [leaves[i] for i in self._wired.counted]
 
     def _wire(self, args: Any, kwargs: Any, out: Any) -> Wiring:
+        """How the step is wired, by one result of it or by its shapes alone."""
         try:
             step = traced(self._function, args, kwargs)
         except Exception:  # Python code that looks at values, say: then only shapes tell
+            if out is None:
+                raise
             step = None
+        out = step.shape if out is None and step is not None else out
         self._traced = (_kinds(args, kwargs), step)
         self._wiring = wired(args, kwargs, out, step, self._loss)
-        self._snapshot = self._wiring.state(args, kwargs)
+        if self.overseer.options.policy == ROLLBACK or self.overseer.options.on_incident is not None:
+            self._snapshot = Snapshot(self.overseer.options.snapshots, copied=bool(self._on_device))
+            self._snapshot.take(self._wiring.state(args, kwargs))
         return self._wiring
 
-    def _healthy(self, args: Any, kwargs: Any, out: Any, loss: float, total: float) -> Any:
-        overseer, wiring = self.overseer, self._wiring
-        assert wiring is not None
-        norm = math.sqrt(total) if math.isfinite(total) else math.nan
-        ratio = math.nan
-        if overseer.step % RATIO_EVERY == 0 and norm:
-            ratio = health.distance(self._counted(wiring.changed(out)), self._counted(wiring.state(args, kwargs))) / norm
-        overseer.healthy(Moment(overseer.step, loss, (), norm, ratio))
-        if overseer.options.policy == ROLLBACK and overseer.step % overseer.options.every == 0:
-            self._snapshot = wiring.changed(out)
+    # ------------------------------------------------------------ on the device
+
+    def _take(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Take one guarded step; verdicts of earlier ones are read if they are there, or if they have been waited for long enough."""
+        while self._pending and (len(self._pending) >= self._late or self._pending[0].ready()):
+            self._read(self._pending.popleft(), self._wired.state(args, kwargs), None)
+        out, latch, numbers = step(self._latch, *args, **kwargs)
+        own = self._wired.given(args, kwargs, [None] * len(self._wired.carried))
+        pending = Pending(self.overseer.step + len(self._pending), *own, numbers)
+        if not self._late:
+            return self._read(pending, self._wired.changed(out), out)
+        self._pending.append(pending)
+        self._latch, self._last = latch, self._wired.changed(out)
         return out
+
+    def _read(self, pending: Pending, state: Sequence[Any], out: Any) -> Any:
+        """Read a verdict. `state` is what the last step returned: after a bad step nothing was changed, so it is the state before it."""
+        bad, loss, squares = np.asarray(pending.numbers).tolist()
+        if not bad:
+            self._noted(loss, squares, math.nan)
+            self._snap(state)
+            return out
+        self._pending.clear()
+        self._latch = jnp.asarray(False)
+        return self._bad(*self._wired.given(pending.args, pending.kwargs, state), out, loss, state)
+
+    # ------------------------------------------------------------ healthy and bad
+
+    def _healthy(self, args: Any, kwargs: Any, out: Any, loss: float, total: float) -> Any:
+        wiring, ratio = self._wired, math.nan
+        if self.overseer.step % RATIO_EVERY == 0 and total > 0 and math.isfinite(total):
+            moved = health.distance(self._counted(wiring.changed(out)), self._counted(wiring.state(args, kwargs)))
+            ratio = moved / math.sqrt(total)
+        self._noted(loss, total, ratio)
+        if self._snapshot is not None:
+            self._snap(wiring.changed(out))
+        return out
+
+    def _noted(self, loss: float, squares: float, ratio: float) -> None:
+        norm = math.sqrt(squares) if math.isfinite(squares) else math.nan
+        self.overseer.healthy(Moment(self.overseer.step, loss, (), norm, ratio))
+
+    def _snap(self, state: Sequence[Any]) -> None:
+        """Keep a healthy state, every so many steps, where there may be a way back to it."""
+        if self._snapshot is not None and self.overseer.step % self.overseer.options.every == 0:
+            self._snapshot.take(state)
 
     def _fails(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the step fails on these arguments, by the rules of a real step."""
-        assert self._wiring is not None and self._run is not None
-        out = self._run(*args, **kwargs)
-        if self._wiring.dropped and self._dropped(self._wiring, args, kwargs, out):
+        wiring = self._wired
+        out = self._called(*args, **kwargs)
+        if wiring.dropped and self._dropped(wiring, args, kwargs, out):
             return True
-        if self._wiring.loss is not None and not math.isfinite(health.number(self._wiring.loss_of(out))):
-            return True
-        return not health.all_sound(self._counted(self._wiring.changed(out)), self._counted(self._wiring.state(args, kwargs)))
+        return not self._sound(wiring, out, wiring.state(args, kwargs))
+
+    def _sound(self, wiring: Wiring, out: Any, old: Sequence[Any]) -> bool:
+        """Whether loss and new state are finite, looked at element by element."""
+        loss = health.number(wiring.loss_of(out))
+        known = wiring.loss is None or math.isfinite(loss)
+        return known and health.all_sound(self._counted(wiring.changed(out)), self._counted(old))
 
     def _bad(self, args: Any, kwargs: Any, out: Any, loss: float, before: Sequence[Any]) -> Any:
         """A step that is not applied; `before` is the state that is handed on in the place of its result."""
-        wiring, overseer = self._wiring, self.overseer
-        assert wiring is not None
-        bad = Bad(overseer.step, self._function, args, kwargs, out, wiring, loss, self._fails, overseer.options.replay_seconds)
+        wiring, overseer, number = self._wired, self.overseer, self.overseer.step
 
         def explain() -> Incident:
             same = self._traced[0] == _kinds(args, kwargs)
-            return explained(bad, self._traced[1] if same else None, self._units)
+            return explained(bad(), self._traced[1] if same else None)
 
-        action = overseer.bad(Moment(overseer.step, loss), explain)
-        state = before
+        @functools.cache
+        def bad() -> Bad:
+            full = self._called(*args, **kwargs) if self._guarded is not None else out  # a guarded result holds the old state
+            return Bad(number, self._function, args, kwargs, full, wiring, loss, self._fails, overseer.options.replay_seconds)
+
+        action = overseer.bad(Moment(number, loss), explain)
         if action == STOP:
             self.stopped = True
-        elif action == ROLLBACK:
-            state = self._snapshot
-        elif action == RETRY:
-            again = self._retried(bad)
-            if again is not None:
-                return again
-        return wiring.replaced(out, state)
+        if out is None:  # read late: there is no result of this step any more that could be changed
+            return None
+        if action == ROLLBACK and self._snapshot is not None:
+            return wiring.replaced(out, self._snapshot.restore(before))
+        again = self._retried(bad()) if action == RETRY else None
+        return wiring.replaced(out, before) if again is None else again
 
     def _retried(self, bad: Bad) -> Any:
         """The step on the batch without the samples that fail; None if these are not known or the rest fails, too."""
         given = reduced(bad, self.overseer.incidents[-1])
-        if given is None or self._run is None or self._wiring is None:
+        if given is None:
             return None
-        out = self._run(*given[0], **given[1])
-        sound = math.isfinite(health.number(self._wiring.loss_of(out))) or self._wiring.loss is None
-        old = self._counted(self._wiring.state(*given))
-        return out if sound and health.all_sound(self._counted(self._wiring.changed(out)), old) else None
+        try:
+            out = self._called(*given[0], **given[1])
+        except Exception:  # a step that takes no smaller batch
+            return None
+        return out if self._sound(self._wired, out, self._wired.state(*given)) else None
+
+
+def on_cpu(args: Any, kwargs: Any) -> bool:
+    """Whether a step with these arguments runs where NumPy can look at its results."""
+    placed = (leaf for leaf in jax.tree.leaves((args, kwargs)) if isinstance(leaf, jax.Array))
+    first = next(placed, None)
+    return (jax.default_backend() if first is None else next(iter(first.devices())).platform) == "cpu"
 
 
 def _kinds(args: Any, kwargs: Any) -> Any:

@@ -99,7 +99,7 @@ def traced(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     names = arguments(function, args, kwargs)
     tree: Any  # JAX has no public name for the type
     leaves, tree = jax.tree_util.tree_flatten_with_path((list(args), dict(kwargs)))
-    held = [i for i, (_, leaf) in enumerate(leaves) if is_array(leaf)]
+    held = [i for i, (path, leaf) in enumerate(leaves) if _is_data(path, leaf)]
     keys = tuple(_key_of(path) for path, _ in leaves)
 
     def flat(*arrays: Any) -> Any:
@@ -110,20 +110,26 @@ def traced(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
         return function(*own, **named)
 
     called = [f"{names[keys[i]]}{jax.tree_util.keystr(leaves[i][0][2:])}" for i in held]
-    program, shape = steps.written_out(flat, called, [leaves[i][1] for i in held])
+    program, shape = steps.written_out(flat, called, [jnp.asarray(leaves[i][1]) for i in held])
     return Traced(program, tuple(keys[i] for i in held), shape)
 
 
 def arrays_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The arrays among the arguments, in the order of a traced step's."""
-    return [leaf for leaf in jax.tree.leaves((list(args), dict(kwargs))) if is_array(leaf)]
+    leaves = jax.tree_util.tree_flatten_with_path((list(args), dict(kwargs)))[0]
+    return [jnp.asarray(leaf) for path, leaf in leaves if _is_data(path, leaf)]
+
+
+def _is_data(path: Sequence[Any], leaf: Any) -> bool:
+    """Whether a leaf of the arguments is data: an array, or a number inside of a state. A number by itself is part of the program."""
+    return is_array(leaf) or (len(path) > 2 and isinstance(leaf, (bool, int, float)))
 
 
 def named_arrays(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, tuple[Key, Any]]:
     """The arrays among the arguments as Python would reach them (`batch['x']`), each with the argument that it belongs to."""
     names = arguments(function, args, kwargs)
     leaves = jax.tree_util.tree_flatten_with_path((list(args), dict(kwargs)))[0]
-    return {f"{names[_key_of(p)]}{jax.tree_util.keystr(p[2:])}": (_key_of(p), leaf) for p, leaf in leaves if is_array(leaf)}
+    return {f"{names[_key_of(p)]}{jax.tree_util.keystr(p[2:])}": (_key_of(p), leaf) for p, leaf in leaves if _is_data(p, leaf)}
 
 
 def is_array(value: Any) -> bool:
@@ -184,20 +190,22 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def _kind(x: Any) -> Any:
+    """Shape and dtype of an array; a number in a state (a step count that begins as Python's 0) comes back as an array."""
+    if isinstance(x, (bool, int, float)):
+        return (), jnp.result_type(x)
     return (tuple(x.shape), x.dtype) if is_array(x) else type(x)
 
 
 def _comes_back(key: Key, place: int, result: Any, carried: Mapping[Key, int], moved: set[int] | None, results: Sequence[Any]) -> bool:
     """Whether a single floating array replaces an argument, and is not just something of the same shape that was computed.
 
-    A number by itself is rather a loss. An array that replaces another is computed from a gradient.
+    An array that replaces another is computed from a gradient; where that cannot be seen, parameters are taken to come first. A number
+    by itself is rather a loss or a metric, unless it stands where a parameter would.
     """
-    if not result.shape:
-        return False
+    follows = key == 0 or (isinstance(key, int) and key - 1 in carried)
     if moved:
-        before = sum(len(jax.tree.leaves(r)) for r in results[:place])
-        return before in moved
-    return key == 0 or (isinstance(key, int) and key - 1 in carried)
+        return (bool(result.shape) or follows) and sum(len(jax.tree.leaves(r)) for r in results[:place]) in moved
+    return follows and (bool(result.shape) or place == key)
 
 
 def _moved(step: Traced) -> set[int]:
