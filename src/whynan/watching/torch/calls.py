@@ -158,10 +158,10 @@ class Buffers:
     copies: list[torch.Tensor]
 
     def restore(self) -> None:
-        """Put the tensors back into their places and the values into the tensors."""
+        """Put the tensors back into their places and the values into the tensors, which graphs that have saved them do not notice."""
         with torch.no_grad():
             for (there, name), owner, copy in zip(self.places, self.owners, self.copies, strict=True):
-                owner.copy_(copy)
+                owner.data.copy_(copy)
                 there[name] = owner
 
 
@@ -190,7 +190,7 @@ class Changing:
         if not self._places:
             return None
         now = [there.get(name) for there, name in self._places]
-        versions = [-1 if b is None or b.is_inference() else b._version for b in now]
+        versions = [-1 if b is None or is_lazy(b) or b.is_inference() else b._version for b in now]
         if not first:
             before = zip(self._last, self._versions, now, versions, strict=True)
             self._changing.update(i for i, (was, old, b, new) in enumerate(before) if b is not was or old != new)
@@ -204,6 +204,7 @@ class Changing:
 
 
 MICRO_BATCHES = 8  # calls of backward whose data are kept
+MOST_CALLS = 512
 CALLS = 16  # calls that are kept although nothing was differentiated by them
 
 
@@ -234,13 +235,16 @@ def refuse_in_replay(*_: object) -> None:
 @dataclass(frozen=True, slots=True, eq=False)
 class Differentiated:
     """One call of `backward`: the frames that it came from, innermost first, with where each of them was; the detached roots; whether it
-    started from ones; autocast as it was then; the step's calls until then, without those before another `backward` from the same place."""
+    started from ones; autocast as it was then; the step's calls until then, without those before another `backward` from the same place;
+    its number in the step.
+    """
 
     frames: tuple[tuple[FrameType, int], ...]
     roots: tuple[torch.Tensor, ...]
     plain: bool
     autocast: Sequence[tuple[str, bool, Any]]
     calls: "tuple[Call, ...]"
+    number: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -255,7 +259,7 @@ class Window:
     """
 
     calls: list[Call] = field(default_factory=list)
-    roots: list[tuple[torch.Tensor, Any]] = field(default_factory=list)  # detached, and a weak reference to the tensor as it was
+    roots: list[tuple[torch.Tensor, Any, Any]] = field(default_factory=list)  # detached, a weak reference to the tensor, its node
     differentiated: list[Differentiated] = field(default_factory=list)  # of calls from the same place the last: it has its frame's values
     closing: bool = False  # an optimizer has stepped: the next call begins a new window
     full: bool = False
@@ -282,17 +286,17 @@ class Window:
         if self.differentiated and self.differentiated[-1].frames[:1] == step.frames[:1]:
             self.differentiated.pop()
             step = replace(step, calls=tuple(self.calls[self.done :]))
-        self.differentiated.append(step)
+        self.differentiated.append(replace(step, number=self.forgotten + self.backwards))
         self.backwards, self.done = self.backwards + 1, len(self.calls)
 
     def clear(self, carry: bool = False) -> None:
         """Forget everything; with `carry` not the calls of models whose results are still there, for another optimizer's step."""
-        kept = [c for c in self.calls if c.role == MODEL and c.alive()][-MICRO_BATCHES:] if carry else []
-        for c in kept:
-            c.carried, c.buffers = True, None
-        self.calls[:] = kept
         self.roots.clear()
         self.differentiated.clear()
+        self.calls[:] = [c for c in self.calls if c.role == MODEL] if carry else []  # first the losses: they hold the models' results
+        self.calls[:] = [c for c in self.calls if c.alive()][-MICRO_BATCHES:]
+        for c in self.calls:
+            c.carried, c.buffers = True, None
         self.closing = self.full = False
         self.backwards = self.forgotten = self.judge = self.done = 0
         self.room = CALLS
@@ -304,13 +308,14 @@ class Window:
 
     def forget(self) -> None:
         """Forget the calls that were differentiated: they were found healthy, and the step goes on."""
-        kept = [c for c in self.calls[: self.done] if c.seed is None and c.alive()] + self.calls[self.done :]
-        gone = [c for c in self.calls if c not in kept]
-        self.forgotten += sum(c.seed is not None for c in gone)
-        self._leave(gone)
-        self.calls[:] = kept
+        early, late = self.calls[: self.done], self.calls[self.done :]
+        self.forgotten += sum(c.seed is not None for c in early)
+        self._leave(early)
         self.roots.clear()
         self.differentiated.clear()
+        self.calls.clear()
+        early[:] = [c for c in early if c.seed is None]  # first the losses: they hold the models' results
+        self.calls += [c for c in early if c.alive()] + late
         self.backwards = self.done = 0
 
     def let_go(self) -> None:
@@ -326,8 +331,8 @@ class Window:
         """Whether one more call can be kept; calls that nothing has come of are forgotten for it."""
         if self.full:
             return False
-        waiting = [c for c in self.calls if c.seed is None and not c.alive()][: -CALLS // 2]
-        gone = set(map(id, waiting)) if waiting else set(map(id, self.calls[: len(self.calls) - 8 * CALLS]))
+        waiting = [c for c in self.calls[self.done :] if c.seed is None and not c.alive()][: -CALLS // 2]
+        gone = set(map(id, waiting)) if waiting else set(map(id, self.calls[: len(self.calls) - MOST_CALLS]))
         self._leave(c for c in self.calls if id(c) in gone)
         self.done -= sum(id(c) in gone for c in self.calls[: self.done])
         self.calls[:] = [c for c in self.calls if id(c) not in gone]

@@ -1,6 +1,7 @@
 """Is this step finite? One pass over all gradients, which also gives their norms."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 
@@ -33,3 +34,17 @@ def _numbers(scalars: Sequence[torch.Tensor]) -> list[float]:
         found: list[float] = torch.stack(list(scalars)).tolist()
         return found
     return [float(s) for s in scalars]
+
+
+def leads_to(node: Any, parameters: Collection[int]) -> bool:
+    """Whether an autograd graph ends at one of the parameters, given by their `id`."""
+    waiting, seen = [node], set()
+    while waiting:
+        now = waiting.pop()
+        if now is None or now in seen:
+            continue
+        seen.add(now)
+        if id(getattr(now, "variable", None)) in parameters:
+            return True
+        waiting += [f for f, _ in now.next_functions]
+    return False

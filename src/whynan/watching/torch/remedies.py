@@ -11,7 +11,7 @@ from whynan.watching.policy import ROLLBACK, Options
 from whynan.watching.record import Suspects
 from whynan.watching.torch import health
 from whynan.watching.torch.calls import Window
-from whynan.watching.torch.rerun import batch_of, outcome, parts_of, undisturbed
+from whynan.watching.torch.rerun import Part, batch_of, outcome, pieces, undisturbed
 from whynan.watching.torch.updates import copied, put_state, state_of
 
 
@@ -77,14 +77,24 @@ def retried(window: Window, suspects: Suspects, parameters: Mapping[str, torch.T
     return True
 
 
+def _whole(window: Window, parameters: Mapping[str, torch.Tensor]) -> list[Part]:
+    """The pieces that make up the step's gradients: the user's own lines where these lie between the calls, else the calls.
+
+    Empty where micro-batches have been forgotten: their part of the gradients cannot be had again.
+    """
+    if window.forgotten:
+        return []
+    found = list(pieces(window, parameters))
+    lines = {part.number: part for part in reversed(found) if part.lines is not None}
+    return list(lines.values())[::-1] if len(lines) == window.backwards else [part for part in found if part.ends]
+
+
 def _without(window: Window, suspects: Suspects, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The gradients of the step without the suspects; empty if it fails without them, too."""
     bad = set(suspects.samples or suspects.alone)
     total: dict[str, torch.Tensor] = {}
     with undisturbed([]):
-        for part in parts_of(window):
-            if not part.ends:
-                continue
+        for part in _whole(window, parameters):
             rest = [i for i in range(batch_of(part)) if i not in bad] if part.number == suspects.call else None
             if rest == []:
                 continue  # a micro-batch without a healthy sample

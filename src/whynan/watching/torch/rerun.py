@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch.utils._pytree import tree_leaves
 
 from whynan.frontends.torch.live import Live, call, differentiate, record
 from whynan.watching.torch.calls import LOSS, ONES, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
-from whynan.watching.torch.intercept import LIBRARIES
+from whynan.watching.torch.intercept import LIBRARIES, watch_function
 from whynan.watching.torch.slices import Slice, slices_of
 
 Pick = Sequence[int] | None  # samples of the batch; None: all
@@ -93,7 +94,7 @@ def part_from(lines: Slice, parameters: Mapping[str, torch.Tensor], number: int)
 def _is_end(c: Call, window: Window) -> bool:
     if c.role == LOSS:
         return c.seed is not None
-    roots = [r() for _, r in window.roots]
+    roots = [r() for _, r, _ in window.roots]
     return any(r is not None and any(o() is r for o in c.outputs) for r in roots)
 
 
@@ -171,8 +172,8 @@ def pieces(window: Window, parameters: Mapping[str, torch.Tensor]) -> Iterator[P
     clean = parts and all(p.ends and not p.cut and all(c.seed is ONES for c in p.ends) for p in parts) and not window.roots
     clean = clean and not any(_of_torch(c.target) for p in parts for c in p.ends)  # else no line of the user's would be seen
     if not clean:
-        for number, step in enumerate(window.differentiated):
-            yield from (part_from(lines, parameters, number) for lines in slices_of(step))
+        for step in window.differentiated:
+            yield from (part_from(lines, parameters, step.number) for lines in slices_of(step))
     yield from parts
 
 
@@ -251,11 +252,21 @@ def _roots(c: Call, made: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return scalars[:1] or floating
 
 
+def _not_checkpointed(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A part whose activations are not kept gives the same numbers when they are."""
+    function, *rest = args if args else (kwargs["function"],)
+    return function(*rest, **{k: v for k, v in kwargs.items() if k not in _CHECKPOINTING})
+
+
+_CHECKPOINTING = ("function", "use_reentrant", "preserve_rng_state", "context_fn", "determinism_check", "debug", "early_stop")
+
+
 @contextmanager
 def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
     """Afterwards random state, buffers and gradients are as before; torch.compile is switched off inside."""
     import sys
 
+    unchecked = watch_function(torch.utils.checkpoint.checkpoint, _not_checkpointed)  # torch.autograd.grad does not go through all of them
     states, grads = random_state(), [(p, p.grad) for m in modules for p in m.parameters()]
     buffers = [(b, b.detach().clone()) for m in modules for b in m.buffers()]
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else None  # else it would import it
@@ -267,10 +278,12 @@ def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
                 with eager:
                     yield
     finally:
+        if unchecked is not None:
+            unchecked()
         set_random_state(states)
         with torch.no_grad():
             for b, copy in buffers:
-                b.copy_(copy)
+                b.data.copy_(copy)  # as Buffers.restore
         for p, g in grads:
             p.grad = g
 

@@ -31,6 +31,7 @@ from whynan.watching.torch.calls import (
     refuse_in_replay,
     versions_of,
 )
+from whynan.watching.torch.health import leads_to
 from whynan.watching.torch.intercept import (
     Clip,
     Hook,
@@ -175,7 +176,7 @@ class TorchWatch:
         if self._inside > 1:
             return
         self._current = None
-        if self._asleep or not torch.is_grad_enabled():
+        if self._asleep or not torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
             return
         window = self._window
         if window.closing:
@@ -266,7 +267,7 @@ class TorchWatch:
             else:  # something lies between this loss and the root: the gradient that comes in tells what
                 call.await_seed()
         if not window.full:
-            window.roots += [(t.detach(), ref(t)) for t in roots if not any(t is k for k in known)]
+            window.roots += [(t.detach(), ref(t), t.grad_fn) for t in roots if not any(t is k for k in known)]
 
     def _forget(self) -> None:
         """Forget the micro-batches so far if they are healthy, so that a step of many keeps no more than a few."""
@@ -389,10 +390,12 @@ class TorchWatch:
                 number, seen = _number(call.value), True
                 total += number
                 fine = fine and (math.isfinite(number) or health.finite([call.value]))
-        for t, _ in () if seen else window.roots:
+        for t, _, node in () if seen else window.roots:
             number = _number(t)
-            total += number
-            fine = fine and (math.isfinite(number) or health.finite([t]))
+            if math.isfinite(number) or health.finite([t]):
+                total += number
+            elif leads_to(node, self._parameter_ids):  # else it is another model's loss
+                total, fine = total + number, False
         return total, fine
 
     def _bad(self, optimizer: Optimizer, moment: Moment, failed: str, clips: Sequence[Clip]) -> bool:
