@@ -18,14 +18,15 @@ from collections.abc import Iterator
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from benchmarks.timing import table
+from benchmarks.watch.peers import PEERS, Around
 from tests.watch import torch_scenarios
 from tests.watch.torch_scenarios import BAD_STEP, Scenario
 from torch.utils._python_dispatch import _disable_current_modes
 
-from benchmarks.timing import table
-from benchmarks.watch.peers import PEERS, Around
 from whynan import NonFiniteError
 
 HERE = os.path.abspath(__file__)
@@ -62,17 +63,17 @@ def said(around: Around, scenario: Scenario) -> Said:
             raise
         except Exception as raised:
             error = raised
-    text = "\n".join([out.getvalue(), *(str(w.message) for w in warned if "non-finite" in str(w.message) or "Error detected" in str(w.message))])
+    text = "\n".join([out.getvalue(), *(said for w in warned if "Error detected" in (said := str(w.message)))])
     same = all(torch.equal(torch.nan_to_num(p), torch.nan_to_num(q)) for p, q in zip(model.parameters(), before, strict=True))
     return _read(error, text, same)
 
 
-def _train(scenario: Scenario, model: torch.nn.Module, loss: object, given: tuple[object, object], optimizer: torch.optim.Optimizer) -> None:
+def _train(scenario: Scenario, model: torch.nn.Module, loss: Any, given: tuple[Any, Any], optimizer: torch.optim.Optimizer) -> None:
     x, targets = given
     optimizer.zero_grad()
     with torch.autocast("cpu", dtype=scenario.autocast) if scenario.autocast else contextlib.nullcontext():
         made = model(*(x if isinstance(x, tuple) else (x,)))
-        value = loss(made, *(targets if isinstance(targets, tuple) else (targets,)))  # type: ignore[operator]  # at nan_target
+        value = loss(made, *(targets if isinstance(targets, tuple) else (targets,)))  # at nan_target
     value.backward()
     optimizer.step()
 
@@ -121,7 +122,7 @@ def rows() -> Iterator[list[str]]:
         lines = sum(found[s.name].line == expected(s) for s in scenarios)
         samples = sum(found[s.name].sample == s.samples[0] for s in with_sample)
         untouched = sum(found[s.name].untouched for s in scenarios)
-        yield [tool, *(f"{n}/{len(of)}" for n, of in ((noticed, scenarios), (lines, scenarios), (samples, with_sample), (untouched, scenarios)))]
+        yield [tool, *(f"{n}/{len(scenarios)}" for n in (noticed, lines)), f"{samples}/{len(with_sample)}", f"{untouched}/{len(scenarios)}"]
 
 
 def main() -> None:

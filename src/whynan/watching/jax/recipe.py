@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from whynan.frontends.jax.arrays import x64_enabled
 from whynan.watching.jax.wiring import Key, arguments, is_array
 from whynan.watching.recipe import Writer, piece
 from whynan.watching.record import Recipe
@@ -26,5 +27,5 @@ def bundled(
         value = args[key] if isinstance(key, int) else kwargs[key]
         text = writer.text(value, f"{'parameters' if key in state else 'batch'}/{name}")
         parts.append(text if isinstance(key, int) else f"{key}={text}")
-    before = ("jax.config.update('jax_enable_x64', True)",) if jax.config.jax_enable_x64 else ()
+    before = ("jax.config.update('jax_enable_x64', True)",) if x64_enabled() else ()
     return Recipe((piece("step", function),), (f"yield step({', '.join(parts)})",), before=before), writer.tensors
