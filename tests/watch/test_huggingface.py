@@ -102,9 +102,10 @@ def test_what_accelerate_prepared_can_be_watched():
     model = nn.Linear(4, 1)
     model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 0.1))
     before = [p.clone() for p in model.parameters()]
-    with whynan.watch(model, optimizer=optimizer, folder=None), pytest.raises(whynan.NonFiniteError) as caught:
+    with whynan.watch(model, optimizer=optimizer, folder=None):
         loss = torch.log(model(torch.zeros(2, 4)) - model.bias).sum()
         accelerator.backward(loss)
-        optimizer.step()
+        with pytest.raises(whynan.NonFiniteError) as caught:
+            optimizer.step()
     assert caught.value.incident.cause == "log-of-zero"
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 from weakref import ref
@@ -357,10 +358,11 @@ class TorchWatch:
                 self._look_ahead(optimizer)
             if self._left_out_in_a_row:
                 self._left_out_in_a_row.pop(id(optimizer), None)
-            if len(self._unnoted) >= NOTED_TOGETHER:
-                self._note()
+            unusual = sum(norms) > self.overseer.flight.ordinary * math.sqrt(len(norms) or 1)
+            if unusual or len(self._unnoted) >= NOTED_TOGETHER:
+                self._note(optimizer)
             return True
-        *before, now = self._moments()
+        *before, now = self._moments(optimizer)
         for moment in before:
             self.overseer.noted(moment)
         return self._bad(optimizer, now, "gradient" if loss_fine else "loss", clips)
@@ -372,14 +374,21 @@ class TorchWatch:
         if not all(math.isfinite(sum(health.norms(gradients_of(o)))) for o in self.optimizers if id(o) not in stepped):
             self._window.undo.append(Kept(optimizer))
 
-    def _note(self) -> None:
-        for moment in self._moments():
+    def _note(self, optimizer: Optimizer | None = None) -> None:
+        for moment in self._moments(optimizer):
             self.overseer.noted(moment)
 
-    def _moments(self) -> list[Moment]:
-        """What was seen of the last steps, as records; they are made several at a time, which is cheaper."""
+    def _moments(self, optimizer: Optimizer | None = None) -> list[Moment]:
+        """What was seen of the last steps, as records; they are made several at a time, which is cheaper.
+
+        If the last one's update by the optimizer is due, it gets the norm of the parameters.
+        """
         found, self._unnoted = self._unnoted, []
-        return [_moment(*seen) for seen in found]
+        moments = [_moment(*seen) for seen in found]
+        if moments and optimizer is not None:
+            parameters = [p.detach() for group in optimizer.param_groups for p in group["params"] if p.is_floating_point()]
+            moments[-1] = replace(moments[-1], parameter_norm=math.hypot(*health.norms(parameters)))
+        return moments
 
     def _loss(self) -> tuple[float, bool]:
         """The step's loss as a number, and whether all that was differentiated is finite."""
