@@ -26,5 +26,5 @@ def bundled(
         value = args[key] if isinstance(key, int) else kwargs[key]
         text = writer.text(value, f"{'parameters' if key in state else 'batch'}/{name}")
         parts.append(text if isinstance(key, int) else f"{key}={text}")
-    before = ("jax.config.update('jax_enable_x64', True)",) if jax.config.jax_enable_x64 else ()
+    before = ("jax.config.update('jax_enable_x64', True)",) if jax.dtypes.canonicalize_dtype("float64") == "float64" else ()
     return Recipe((piece("step", function),), (f"yield step({', '.join(parts)})",), before=before), writer.tensors
