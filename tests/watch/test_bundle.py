@@ -16,9 +16,10 @@ from whynan.analysis.finding import Witness
 from whynan.watching import bundle
 from whynan.watching.bundle import planned, save, without_data
 from whynan.watching.json import dumps, loads, to_dict
+from whynan.watching.overseer import Overseer
 from whynan.watching.policy import Options
 from whynan.watching.read import read
-from whynan.watching.record import Element, Incident, Stored, Suspects
+from whynan.watching.record import Element, Incident, Moment, Stored, Suspects
 from whynan.watching.tensors import NotStored, flat, leaves, measured
 from whynan.watching.valid import fault
 
@@ -329,3 +330,38 @@ def test_without_data_no_number_of_a_sample_is_left(tmp_path):
 
 def test_without_data_and_without_a_finding():
     assert not without_data(incident(finding=None)).data_saved
+
+
+# ---------------------------------------------------------------- a run
+
+
+def overseen(folder, steps, **options):
+    overseer = Overseer(Options(folder=folder, policy="skip", **options))
+    for i in range(steps):
+        overseer.bad(Moment(2 * i), lambda: incident(tensors={"batch/x": np.zeros(3)}))
+        overseer.healthy(Moment(2 * i + 1))
+    return overseer
+
+
+def test_a_run_keeps_as_many_as_it_may(tmp_path):
+    overseer = overseen(tmp_path, 6, incidents=2)
+    assert len(list(tmp_path.iterdir())) == 2 and overseer.bad_steps == 6
+    assert [read(f).action for f in tmp_path.iterdir()] == ["skip", "skip"]
+    assert all(not i.tensors and i.folder.is_dir() for i in overseer.incidents)
+    overseen(tmp_path, 3, incidents=2)
+    assert len(list(tmp_path.iterdir())) == 4, "another run deletes nothing of it and has its own"
+
+
+def test_no_folder_no_bundle(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert overseen(None, 2).incidents[0].folder is None and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError("no space left on device"), ValueError("strange"), MemoryError()])
+def test_a_bundle_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(bundle, "replay_script", fail)
+    found = overseen(tmp_path, 1).incidents[0]
+    assert found.folder is None and f"could not be written to {tmp_path}" in found.notes[-1] and list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,11 @@ sys.modules["whynan"] = None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+
+
+def script_of(folder):
+    """The names that a replay defines, without running it."""
+    return runpy.run_path(str(folder / "replay.py"), run_name="replay")
 
 
 def watched(tmp_path, model, loss, batches, seed=0, **options):
@@ -124,8 +130,8 @@ def test_the_replay_says_what_it_needs(tmp_path):
     folder = found.folder
     text = (folder / "replay.py").read_text()
     assert "# model = imported('tests.watch.step_losses:Wide')(...)" in text and "Wide(width) needs arguments" in text
-    code, _, err = run(folder, "--code", str(ROOT))
-    assert code == 2 and "build() must make the model as your script does" in err
+    with pytest.raises(NotImplementedError, match="must make the model as your script does"):
+        script_of(folder)["build"]()
     lines = [line for line in text.split("\n") if "raise NotImplementedError('build" not in line]
     filled = "\n".join(lines).replace("    model = None", "    model = imported('tests.watch.step_losses:Wide')(3)")
     (folder / "replay.py").write_text(filled)
@@ -156,7 +162,7 @@ TENSORFLOW = """import tensorflow as tf
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("framework", "body"), [("jax", JAX), ("tensorflow", TENSORFLOW)])
-def test_a_function_runs_again_on_its_arguments(tmp_path, monkeypatch, framework, body):
+def test_a_function_runs_again_on_its_arguments(tmp_path, monkeypatch, capsys, framework, body):
     pytest.importorskip(framework)
     import numpy as np
 
@@ -169,10 +175,42 @@ def test_a_function_runs_again_on_its_arguments(tmp_path, monkeypatch, framework
     )
     assert set(tensors) == {"parameters/0/w", "parameters/0/count", "batch/1/x"}
     folder = save(incident(framework=framework, recipe=recipe, tensors=tensors), Options(folder=tmp_path / "incidents"))
+    assert script_of(folder)["run"]("cpu")
+    out = capsys.readouterr().out
+    assert "is not finite" in out and "-inf" in out and ("['loss'] = -inf" in out or framework == "tensorflow")
+
+
+FIT = """
+import os
+os.environ["KERAS_BACKEND"] = "torch"
+import numpy as np, keras, whynan, whynan.keras
+
+keras.utils.set_random_seed(0)
+layers = [keras.Input((4,)), keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
+model = keras.Sequential(layers)
+model.compile("sgd", loss=keras.losses.MeanSquaredError())
+x = np.random.default_rng(0).normal(size=(16, 4)).astype("f4")
+y = x.sum(1, keepdims=True)
+y[5] = np.inf
+try:
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[whynan.keras.Watch()])
+except whynan.NonFiniteError as error:
+    print(error.incident.folder)
+"""
+
+
+@pytest.mark.slow
+def test_a_step_of_keras_runs_again(tmp_path):
+    """The model is made again from its configuration: there is no file of the user's to import."""
+    pytest.importorskip("keras")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", FIT], cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=200, check=False
+    )
+    folder = tmp_path / done.stdout.strip()
+    assert "keras.saving.deserialize_keras_object" in (folder / "replay.py").read_text(), done.stderr
     code, out, err = run(folder)
-    assert code == 1, err
-    assert "loss" in out or framework == "tensorflow"
-    assert "is not finite" in out and "-inf" in out and out.endswith("It failed again.\n")
+    assert code == 1 and "loss = inf" in out and "the gradient by dense/kernel is not finite" in out, err
 
 
 # ---------------------------------------------------------------- the text

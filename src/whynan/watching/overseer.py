@@ -115,15 +115,27 @@ class Overseer:
         return self._kept(incident) if keep else incident
 
     def _kept(self, incident: Incident) -> Incident:
-        """The incident with its bundle written, if bundles are wanted and this run has not yet written as many as it may."""
-        if self.options.folder is None or sum(i.folder is not None for i in self.incidents) >= self.options.incidents:
+        """The incident with its bundle written, if bundles are wanted and this run has not yet written as many as it may.
+
+        Its tensors are let go: the bundle has them, and a run may have many incidents.
+        """
+        if self.options.folder is None:
             return incident
+        if sum(i.folder is not None for i in self.incidents) >= self.options.incidents:
+            note = f"not kept in {self.options.folder}: this run has kept {self.options.incidents} incidents, as many as it may"
+            return replace(incident, notes=(*incident.notes, note))
         from whynan.watching.bundle import save
 
         try:
-            return replace(incident, folder=save(incident, self.options))
-        except OSError as error:
-            return replace(incident, notes=(*incident.notes, f"the incident could not be written to {self.options.folder}: {error}"))
+            return replace(incident, folder=save(incident, self.options), tensors={})
+        except Exception as error:  # a full disk, a tensor like no other: nothing of it may end the run
+            return replace(
+                incident,
+                notes=(
+                    *incident.notes,
+                    f"the incident could not be written to {self.options.folder}: {str(error) or type(error).__name__}",
+                ),
+            )
 
 
 def _unexplained(moment: Moment, why: str) -> Incident:
