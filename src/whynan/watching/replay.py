@@ -73,7 +73,7 @@ def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Inci
         suspects=Suspects(batch=again.batch),
         unexplained="the failure did not come again: it may stem from random numbers or from the order of sums in the compiled program",
         notes=tuple(notes),
-        tensors=again.given,
+        tensors={f"batch/{name}": a for name, a in again.given.items()},
         seconds=time.monotonic() - start,
     )
     if found is None or recorded is None:
@@ -85,8 +85,10 @@ def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Inci
         return time.monotonic() < late and _fails_so(again, how, rows, found)
 
     alone = smallest(again.batch, fails, found.samples, MOST_PARTS) if again.batch > 1 else ()
+    parameters = {n: v for n, i in found.trace.graph.inputs.items() if n not in again.given and (v := found.trace.values[i]) is not None}
     return replace(
         plain,
+        tensors={**plain.tensors, **{f"parameters/{name}": a for name, a in parameters.items()}},
         finding=found.finding,
         kind=found.kind,
         layer=layer,
