@@ -243,8 +243,8 @@ def ruled(name, policy, bad=(BAD + EIGHT,), steps_per_execution=1, run_eagerly=F
         "bad_steps": watch.bad_steps,
         "samples": [i % EIGHT for i in watch.incidents[0].suspects.samples],
         "actions": [i.action for i in watch.incidents],
-        "outcomes": [m.outcome for m in watch.flight.moments],
-        "norms": [m.gradient_norm for m in watch.flight.moments],
+        "outcomes": [m.outcome for m in watch.flight],
+        "norms": [m.gradient_norm for m in watch.flight],
     }
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from whynan.errors import WhynanError
-from whynan.watching.flight import FlightRecord
+from whynan.watching.doors import options_of
 from whynan.watching.overseer import Overseer
-from whynan.watching.policy import RAISE, Options
-from whynan.watching.record import Incident
+from whynan.watching.policy import RAISE
+from whynan.watching.record import Incident, Moment
 
 BACKENDS = ("tensorflow", "torch", "jax")
 
@@ -25,7 +25,7 @@ class Watch(keras.callbacks.Callback):
 
     def __init__(self, *, policy: str = RAISE, folder: str | Path | None = "whynan-incidents", **options: Any) -> None:
         super().__init__()
-        self._overseer = Overseer(Options(policy=policy, folder=None if folder is None else Path(folder), **options))
+        self._overseer = Overseer(options_of({"policy": policy, "folder": folder, **options}))
         self._end: Callable[[], None] | None = None
 
     @property
@@ -44,9 +44,9 @@ class Watch(keras.callbacks.Callback):
         return self._overseer.bad_steps
 
     @property
-    def flight(self) -> FlightRecord:
-        """The last steps' loss, gradient norm and learning rate."""
-        return self._overseer.flight
+    def flight(self) -> tuple[Moment, ...]:
+        """The last steps, oldest first: loss, gradient norm, learning rate."""
+        return self._overseer.flight.moments
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Take the place of the model's train function. Raises WhynanError if Keras runs on a backend that cannot be watched."""

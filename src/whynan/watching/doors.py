@@ -13,7 +13,7 @@ from whynan.watching.policy import Options
 
 def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any]) -> Any:
     """The watcher for a model or a step. Raises WhynanError if there is none for it."""
-    ready = options_of(options)
+    ready = options_of({n: v for n, v in options.items() if n != "model"})
     torch = sys.modules.get("torch")  # what is to be watched has been made with it
     if torch is not None and all(isinstance(m, torch.nn.Module) for m in several(what)):
         from whynan.watching.torch.watcher import TorchWatch
@@ -31,6 +31,11 @@ def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any]) ->
         if loss is not None and not isinstance(loss, (int, str)):
             raise WhynanError(f"loss is a {type(loss).__name__}.", "For a JAX step, loss= says which result it is: a position or a key.")
         return JaxWatch(what, ready, loss)
+    if "tensorflow" in sys.modules and callable(what) and (hasattr(what, "python_function") or framework_of(what) == "tensorflow"):
+        from whynan.watching.overseer import Overseer
+        from whynan.watching.tensorflow.step import watch_step
+
+        return watch_step(what, several(options.get("model")), several(optimizer), Overseer(ready))
     raise WhynanError(f"a {type(what).__name__} cannot be watched.", "Give a torch.nn.Module with optimizer=, or see docs/watch.md.")
 
 

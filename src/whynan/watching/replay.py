@@ -89,8 +89,10 @@ def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Inci
         return time.monotonic() < late and _fails_so(again, how, rows, found)
 
     alone = smallest(again.batch, fails, found.samples, MOST_PARTS) if again.batch > 1 else ()
+    parameters = {n: v for n, i in found.trace.graph.inputs.items() if n not in again.given and (v := found.trace.values[i]) is not None}
     return replace(
         plain,
+        tensors={**plain.tensors, **{f"parameters/{name}": a for name, a in parameters.items()}},
         finding=found.finding,
         kind=found.kind,
         layer=layer,

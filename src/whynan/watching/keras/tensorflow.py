@@ -44,12 +44,9 @@ def _compile(model: Any, before: Any) -> Callable[..., Any] | None:
         return None
 
     def compile_(step: Callable[..., Any]) -> Any:
-        def train_step(data: Any) -> Any:
-            return step(data)
-
         known = vars(before)
         if "_whynan" not in known:
-            known["_whynan"] = tf.function(train_step, autograph=False, reduce_retracing=True, jit_compile=model.jit_compile)
+            known["_whynan"] = tf.function(step, autograph=False, reduce_retracing=True, jit_compile=model.jit_compile)
         return known["_whynan"]
 
     return compile_

@@ -1,14 +1,18 @@
 """A training step that is watched: it looks at its own loss and gradients, and a bad one does not update and is explained."""
 
 import functools
+import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from whynan.errors import WhynanError
+from whynan.frontends.names import names_of
 from whynan.frontends.tensorflow.owned import Owned, owned_by
 from whynan.frontends.tensorflow.step import converted
 from whynan.watching.judge import Judge
@@ -37,26 +41,30 @@ class State:
         return Owned(self.parameters, (*self.parameters.values(), *self.others, *own), ())
 
 
-@dataclass(eq=False)  # with a dictionary of its own, for the attributes of the function that it stands for
+@dataclass(eq=False, repr=False)  # with a dictionary of its own, for the attributes of the function that it stands for
 class WatchedStep:
     """A step that can be called as before."""
 
-    step: Callable[..., Any]
+    function: Callable[..., Any]
     state: Callable[[], State]
     overseer: Overseer
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None  # None: the step runs eagerly
     convert: bool = False  # whether AutoGraph rewrites the step
     names: Callable[..., dict[str, Any]] = named
     bundled: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[Recipe, dict[str, Any]]] | None = None  # what a bundle keeps of a step
+    given: Callable[..., Any] | None = None  # what the user has, which is called again after `close`
     _run: Callable[..., Any] | None = None
+    _closed: bool = False
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.overseer, self._take, _put)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run one step; see `policy` for what happens when it is bad."""
+        if self._closed:
+            return (self.given or self.function)(*args, **kwargs)
         if self._run is None:
-            self._run = self._guarded if self.compile is None else self.compile(self._guarded)
+            self._run = self._guarded if self.compile is None else self.compile(self._named())
         result, report = self._run(*args, **kwargs)
         state, loss, squared, rate, scale = report.numpy().tolist()
         norm = math.sqrt(2 * squared) if squared >= 0 else squared
@@ -75,11 +83,44 @@ class WatchedStep:
         return self.overseer.incidents
 
     @property
+    def step(self) -> int:
+        """How many steps were taken or dropped so far."""
+        return self.overseer.step
+
+    @property
+    def bad_steps(self) -> int:
+        """How many of them were not applied."""
+        return self.overseer.bad_steps
+
+    @property
+    def flight(self) -> tuple[Moment, ...]:
+        """The last steps, oldest first."""
+        return self.overseer.flight.moments
+
+    def close(self) -> None:
+        """Stop watching: from now on the step is called as it was given."""
+        self._closed = True
+
+    def __enter__(self) -> "WatchedStep":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
     def stopped(self) -> bool:
         """Whether the policy asks the loop to end."""
         return self.judge.stopped
 
     # ------------------------------------------------------------ inside the step
+
+    def _named(self) -> Callable[..., Any]:
+        """The guarded step under the name of the user's function, by which TensorFlow speaks of it."""
+
+        def guarded(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            return self._guarded(*args, **kwargs)
+
+        return functools.update_wrapper(guarded, self.function)
 
     def _guarded(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The step with its result and the guard's report; what a bad step has changed besides its parameters is put back."""
@@ -88,7 +129,7 @@ class WatchedStep:
         guard = Guard()
         tap = Tap(guard.update)
         with tap.open(differentiating(tap)):
-            result = (converted(self.step) if self.convert and not tf.executing_eagerly() else self.step)(*args, **kwargs)
+            result = (converted(self.function) if self.convert and not tf.executing_eagerly() else self.function)(*args, **kwargs)
         report = guard.report()
 
         def put_back() -> Any:
@@ -106,10 +147,10 @@ class WatchedStep:
     # ------------------------------------------------------------ when it is bad
 
     def _explained(self, moment: Moment, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Incident:
-        given = arrays(self.names(self.step, args, kwargs))
+        given = arrays(self.names(self.function, args, kwargs))
         batch = batch_of(given)
         state = self.state()
-        rerun = Rerun(self.step, args, kwargs, state.owned(), batch, self.names, state.models)
+        rerun = Rerun(self.function, args, kwargs, state.owned(), batch, self.names, state.models)
         kept = self.bundled or self._called
         again = Again("tensorflow", str(tf.__version__), ("eager",), given, batch, rerun.record, bundled=lambda: kept(args, kwargs))
         failed = "gradient" if math.isfinite(moment.loss) else "loss"
@@ -144,27 +185,38 @@ def raw(variable: Any) -> Any:
     return variable if isinstance(variable, tf.Variable) else variable.value
 
 
-def state_of(step: Callable[..., Any], models: Iterable[Any], optimizers: Sequence[Any]) -> State:
-    """The variables of models, and those that the step's own code refers to."""
+def state_of(step: Callable[..., Any], models: Sequence[Any], optimizers: Sequence[Any]) -> State:
+    """The variables of models and optimizers, and those that the step's own code refers to."""
     found = dict(owned_by(step).parameters)
     every = {v.ref(): v for v in owned_by(step).state}
     for model in models:
         found |= {str(getattr(v, "path", v.name)): raw(v) for v in model.trainable_variables}
         every |= {raw(v).ref(): raw(v) for v in model.variables}
-    named = {v.ref(): name for name, v in found.items()}  # one name each, the model's
-    parameters = {name: v for name, v in found.items() if named[v.ref()] == name}
-    taken = {*named, *(raw(v).ref() for o in optimizers for v in o.variables)}
-    return State(parameters, [v for r, v in every.items() if r not in taken], optimizers, list(models))
+    last = {v.ref(): name for name, v in found.items()}  # one name each, the model's
+    taken = {*last, *(raw(v).ref() for o in optimizers for v in o.variables)}
+    parameters = {name: v for name, v in found.items() if last[v.ref()] == name}
+    return State(parameters, [v for r, v in every.items() if r not in taken], optimizers, models)
 
 
 def watch_step(step: Any, models: Sequence[Any], optimizers: Sequence[Any], overseer: Overseer) -> WatchedStep:
-    """Watch a step of the user's: a `tf.function` (compiled with the same settings), or a function that runs eagerly."""
+    """Watch a step of the user's: a `tf.function` (compiled with the same settings), or a function that runs eagerly.
+
+    Models and optimizers that its code refers to by a name need not be given. Raises WhynanError if it cannot be called.
+    """
     if not callable(step):
         raise WhynanError(f"whynan.watch was given a {type(step).__name__}.", "Give it the function that makes one training step.")
     plain = getattr(step, "python_function", step)
+    models, optimizers = _with(models, keras.Layer, plain), _with(optimizers, keras.Optimizer, plain)
     settings = {} if plain is step else {"jit_compile": step._jit_compile, "reduce_retracing": step._reduce_retracing}
     compile_ = None if plain is step else functools.partial(tf.function, autograph=False, input_signature=step.input_signature, **settings)
     convert = bool(getattr(step, "_autograph", False))
-    watched = WatchedStep(plain, lambda: state_of(plain, models, optimizers), overseer, compile_, convert)
+    watched = WatchedStep(plain, lambda: state_of(plain, models, optimizers), overseer, compile_, convert, given=step)
     functools.update_wrapper(watched, plain, updated=())
     return watched
+
+
+def _with(known: Sequence[Any], kind: type, step: Any) -> list[Any]:
+    """What is given, and all of that kind that the step's code names, or that the object has which it is a method of."""
+    owner = getattr(step, "__self__", None)
+    named = [*(value for _, value in names_of(inspect.unwrap(step))), *(vars(owner).values() if hasattr(owner, "__dict__") else ())]
+    return list({id(o): o for o in (*known, *named) if isinstance(o, kind)}.values())

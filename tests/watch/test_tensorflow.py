@@ -1,0 +1,211 @@
+"""`whynan.watch(step)` for TensorFlow training steps that a person writes with a GradientTape."""
+
+import numpy as np
+import pytest
+
+import whynan
+from whynan.errors import NonFiniteError, WhynanError
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("Keras runs on another framework here", allow_module_level=True)
+
+pytestmark = pytest.mark.slow
+
+BAD, EIGHT = 5, 8
+
+
+def log_of_zero(p, y):
+    return -tf.reduce_mean(tf.math.log(p))
+
+
+def root(p, y):
+    return tf.reduce_mean(tf.sqrt(tf.square(y - p)))
+
+
+def trap(p, y):
+    return tf.reduce_mean(tf.where(p > 0, tf.math.log(p), 0.0))
+
+
+def ratio(p, y):
+    return tf.reduce_mean(tf.exp(p) / (1.0 + tf.exp(p)))
+
+
+def masked_softmax(p, y):
+    return tf.reduce_mean(tf.square(tf.nn.softmax(tf.where(y > 0, p, -np.inf))))
+
+
+def masked_mean(p, y):
+    return tf.reduce_sum(p * y) / tf.reduce_sum(y)
+
+
+@tf.custom_gradient
+def clipped(x):
+    return tf.minimum(x, 2.0), lambda upstream: upstream / (x - 2.0)
+
+
+def handwritten(p, y):
+    return tf.reduce_mean(tf.square(clipped(p)))
+
+
+def squared(p, y):
+    return tf.reduce_mean(tf.square(p - y))
+
+
+def erased(p, y):
+    return tf.reduce_mean(tf.sqrt(tf.where(p > 0, p, 0.0)))
+
+
+# loss, the bad sample, its target, number of outputs; what failed, class, cause, expression
+SCENARIOS = [
+    (log_of_zero, 0.0, None, 1, "loss", "an operation's domain", "log-of-zero", "tf.math.log(p)"),
+    (root, [0.5, 0.5], None, 1, "gradient", "an operation's domain", "sqrt-grad-at-zero", "tf.sqrt(tf.square(y - p))"),
+    (trap, 0.0, None, 1, "gradient", "an operation's domain", "masked-branch-gradient", "tf.math.log(p)"),
+    (ratio, 100.0, None, 1, "loss", "overflow", "exp-overflow", "tf.exp(p)"),
+    (masked_softmax, None, 0.0, 4, "loss", "an operation's domain", "all-masked-softmax", "tf.nn.softmax(tf.where(y > 0, p, -np.inf))"),
+    (handwritten, [1.0, 1.0], None, 1, "gradient", "a backward of your own", "div-by-zero", "upstream / (x - 2.0)"),
+]
+
+
+def batch(bad=None, y_bad=None, out=1):
+    x = np.random.default_rng(0).uniform(0.3, 0.7, (EIGHT, 2)).astype("float32")
+    y = np.ones((EIGHT, out), "float32")
+    if bad is not None:
+        x[BAD] = bad
+    if y_bad is not None:
+        y[BAD] = y_bad
+    return tf.constant(x), tf.constant(y)
+
+
+class Run:
+    """A model with its optimizer and a step that trains it; the step is compiled if that is asked for."""
+
+    def __init__(self, loss, out=1, layers=(), **compiled):
+        keras.utils.set_random_seed(0)
+        adds = keras.layers.Dense(out, kernel_initializer="ones", name="adds")
+        model = self.model = keras.Sequential([keras.layers.Input((2,)), *layers, adds], name="net")
+        optimizer = self.optimizer = keras.optimizers.Adam(0.1)
+
+        def step(x, y):
+            with tf.GradientTape() as tape:
+                value = loss(model(x, training=True), y)
+            gradients = tape.gradient(value, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            return value
+
+        self.step = tf.function(step, **{k: v for k, v in compiled.items() if k != "graph"}) if compiled else step
+
+    def values(self):
+        return [v.numpy() for v in (*self.model.variables, *self.optimizer.variables)]
+
+
+def same(before, after):
+    return len(before) == len(after) and all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def failed(run, x, y, **options):
+    """The incident of a step that must fail and change nothing."""
+    run.optimizer.build(run.model.trainable_variables)
+    step = whynan.watch(run.step, folder=None, **options)
+    before = run.values()
+    with pytest.raises(NonFiniteError) as error:
+        step(x, y)
+    assert same(before, run.values())
+    assert (step.step, step.bad_steps, len(step.incidents)) == (1, 1, 1)
+    return error.value.incident
+
+
+@pytest.mark.parametrize("compiled", [{}, {"graph": True}], ids=["eager", "function"])
+@pytest.mark.parametrize(("loss", "bad", "y_bad", "out", "what", "kind", "cause", "expression"), SCENARIOS)
+def test_a_failing_operation_is_named_with_the_sample_and_nothing_is_updated(
+    compiled, loss, bad, y_bad, out, what, kind, cause, expression
+):
+    incident = failed(Run(loss, out, **compiled), *batch(bad, y_bad, out))
+    assert (incident.failed, incident.kind, incident.cause) == (what, kind, cause)
+    assert incident.finding.site.text == expression
+    assert (incident.suspects.samples, incident.suspects.alone) == ((BAD,), (BAD,))
+    assert (incident.suspects.elements[0].name, incident.suspects.elements[0].index) == ("x", (BAD, 0))
+    assert incident.parameter == ("" if loss is masked_softmax else "net/adds/kernel")
+
+
+def test_a_step_that_xla_compiles_is_watched_too():
+    incident = failed(Run(root, jit_compile=True), *batch([0.5, 0.5]))
+    assert (incident.failed, incident.cause, incident.sample) == ("gradient", "sqrt-grad-at-zero", BAD)
+
+
+def test_bad_data_are_named_with_their_place():
+    x, y = batch()
+    x = tf.tensor_scatter_nd_update(x, [[BAD, 1]], [np.nan])
+    incident = failed(Run(squared, graph=True), x, y)
+    assert incident.kind == "bad data"
+    assert [(e.name, e.index) for e in incident.suspects.elements] == [("x", (BAD, 1))]
+
+
+def test_an_empty_mask_is_the_whole_batchs_doing():
+    incident = failed(Run(masked_mean, graph=True), batch()[0], tf.zeros((EIGHT, 1)))
+    assert (incident.cause, incident.finding.site.text) == ("zero-over-zero", "tf.reduce_sum(p * y) / tf.reduce_sum(y)")
+
+
+def test_the_state_of_layers_is_as_before_a_bad_step():
+    run = Run(squared, layers=[keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)], graph=True)
+    incident = failed(run, *batch(np.inf))
+    assert incident.kind == "bad data" and incident.sample == BAD
+
+
+def test_a_gradient_that_where_takes_away_is_no_incident():
+    run = Run(erased, graph=True)
+    step = whynan.watch(run.step, folder=None)
+    step(*batch(-1.0))
+    assert step.bad_steps == 0 and all(np.isfinite(v).all() for v in run.values())
+
+
+def test_a_run_that_skips_is_the_run_without_the_bad_batch():
+    watched, plain = Run(squared, graph=True), Run(squared, graph=True)
+    step = whynan.watch(watched.step, model=watched.model, optimizer=watched.optimizer, policy="skip", folder=None)
+    for x, y in (batch(), batch(np.nan), batch(0.1)):
+        step(x, y)
+    for x, y in (batch(), batch(0.1)):
+        plain.step(x, y)
+    assert same(watched.values(), plain.values())
+    assert [m.outcome for m in step.flight] == ["applied", "skip", "applied"]
+
+
+def test_the_step_can_be_called_as_it_was_after_the_watch_is_closed():
+    run = Run(squared, graph=True)
+    with whynan.watch(run.step, folder=None) as step:
+        step(*batch())
+    step(*batch(np.nan))
+    assert step.step == 1 and np.isnan(run.values()[0]).any()
+
+
+def test_a_large_but_finite_gradient_is_applied():
+    run = Run(lambda p, y: tf.reduce_sum(p) * 1e25, graph=True)
+    step = whynan.watch(run.step, folder=None)
+    step(*batch())
+    assert step.bad_steps == 0 and run.optimizer.iterations == 1
+
+
+def test_two_optimizers_are_judged_each_by_its_own_gradients():
+    keras.utils.set_random_seed(0)
+    good, bad = (keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]) for _ in range(2))
+    first, second = keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1)
+
+    @tf.function
+    def step(x):
+        for model, optimizer, scale in ((good, first, 1.0), (bad, second, np.inf)):
+            with tf.GradientTape() as tape:
+                value = tf.reduce_mean(tf.square(model(x))) * scale
+            gradients = tape.gradient(value, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    before = [v.numpy() for v in bad.variables]
+    watched = whynan.watch(step, model=[good, bad], optimizer=[first, second], policy="skip", folder=None)
+    watched(batch()[0])
+    assert watched.bad_steps == 1
+    assert same(before, [v.numpy() for v in bad.variables])
+
+
+def test_what_is_no_step_is_refused():
+    with pytest.raises(WhynanError, match="int cannot be watched"):
+        whynan.watch(3)
