@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from flax.training.train_state import TrainState
 
 from whynan import watch
@@ -278,3 +279,55 @@ def test_a_train_state_of_flax_with_statistics_and_random_keys():
     watched(zero, batch, jax.random.key(3))
     assert watched.incidents[1].cause == "sqrt-grad-at-zero" and watched.incidents[1].layer == "root"
     assert watched.incidents[1].parameter == "state.params['root']['scale']"
+
+
+def test_objects_of_nnx_that_a_step_changes_in_place():
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Linear(3, 4, rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+
+        def __call__(self, x):
+            return self.norm(self.first(x)).sum(axis=-1)
+
+    model = Model(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+
+    @nnx.jit
+    def train(model, optimizer, x, y):
+        loss, grads = nnx.value_and_grad(lambda m: jnp.mean(jnp.exp(m(x)) / y))(model)
+        optimizer.update(model, grads)
+        return loss
+
+    x, y = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32), np.ones(6, np.float32)
+    watched = watch(train, folder=None, policy="skip")
+    first = jax.tree.map(np.array, nnx.state(model))
+    watched(model, optimizer, x, y)
+    good = jax.tree.map(np.array, nnx.state((model, optimizer)))
+    assert not same(first, jax.tree.map(np.array, nnx.state(model)))
+    y[2] = 0
+    watched(model, optimizer, x, y)
+    assert same(nnx.state((model, optimizer)), good), "the objects hold what they held before"
+    (incident,) = watched.incidents
+    assert incident.cause == "div-by-zero" and incident.sample == 2  # told by trying: batch norm mixes the samples
+    assert incident.parameter.startswith("model['") and "optimizer" not in incident.parameter
+    watched(model, optimizer, x, np.ones(6, np.float32))
+    assert watched.bad_steps == 1 and not same(nnx.state((model, optimizer)), good)
+
+
+def test_many_steps_in_one_scan():
+    def epoch(params, opt_state, xs, ys):
+        def body(carry, batch):
+            *carry, loss = plain(*carry, *batch)
+            return tuple(carry), loss
+
+        (params, opt_state), losses = jax.lax.scan(body, (params, opt_state), (xs, ys))
+        return params, opt_state, losses.mean()
+
+    watched = watch(jax.jit(epoch), folder=None, policy="skip")
+    good, bad = (jnp.stack([b[0] for b in bs]) for bs in ([GOOD, GOOD, GOOD], [GOOD, BAD, GOOD]))
+    ys = jnp.stack([GOOD[1]] * 3)
+    params, state, _ = watched(*begun(), good, ys)
+    after, *_ = watched(params, state, bad, ys)
+    (incident,) = watched.incidents
+    assert same(after, params) and incident.cause == "log-of-zero" and incident.finding.site.text == "jnp.log(jnp.abs(x))"

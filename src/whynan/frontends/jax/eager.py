@@ -129,7 +129,7 @@ class Value(core.Tracer):  # type: ignore[misc]  # JAX's own classes are not pub
 class Recorder(core.Trace):  # type: ignore[misc]  # as above
     """Evaluates every primitive for real and records it, where an argument depends on the inputs."""
 
-    __slots__ = ("_looked", "_loss", "_spots", "_units", "recording", "ruled", "scopes")
+    __slots__ = ("_looked", "_loss", "_spots", "_units", "random_is_given", "recording", "ruled", "scopes")
 
     def __init__(self, units: Units, loss: Traced) -> None:
         super().__init__()
@@ -139,12 +139,16 @@ class Recorder(core.Trace):  # type: ignore[misc]  # as above
         self._spots: dict[int, Spot] = {}  # by the source number of an instruction
         self._looked: set[int] = set()
         self.scopes: dict[int, str] = {}  # the name scopes that an instruction stands in, by its source number
+        self.random_is_given = False  # whether what is drawn is a constant, and how it is drawn no part of the recording
         self.ruled: set[int] = set()  # source numbers of what a derivative's rule of the user's has computed
 
     def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
         """Run and record one primitive."""
         values = [_value(t) for t in tracers]
         if not any(isinstance(t, Value) for t in tracers):
+            with core.eval_context():
+                return primitive.bind(*values, **params)
+        if self.random_is_given and _draws(values):
             with core.eval_context():
                 return primitive.bind(*values, **params)
         if primitive.name in _UNFOLDED:
@@ -255,6 +259,12 @@ def _compiled(primitive: Any, params: Mapping[str, Any], values: Sequence[Any]) 
     with core.eval_context(), nowhere():
         executable = jax.jit(unit, keep_unused=True).lower(*values).compile()
     return Unit(executable, parse(hlo_text(executable)))
+
+
+def _draws(values: Sequence[Any]) -> bool:
+    """Whether all arrays of more than one number are random keys, or bits made of them."""
+    arrays = [v for v in values if getattr(v, "ndim", 0) or plain_array(v) is not v]
+    return bool(arrays) and all(plain_array(v) is not v or jax.numpy.issubdtype(v.dtype, jax.numpy.unsignedinteger) for v in arrays)
 
 
 def _value(x: Any) -> Any:

@@ -160,6 +160,7 @@ _Done = tuple[Recording, dict[str, int], list[int], Mapping[int, str], frozenset
 def _eagerly(step: Steps, arrays: Sequence[Any], outputs: Sequence[tuple[str, str]], units: Units) -> _Done:
     known = traced_in(step.closed)
     recorder = Recorder(units, known)
+    recorder.random_is_given = True
     builder, values = recorder.recording.builder, recorder.recording.values
     inputs, nodes = _inputs(builder, step.names, arrays, values)
     first = len(builder.nodes)

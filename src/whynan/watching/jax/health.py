@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from whynan.ir.dtype import Array
@@ -31,6 +33,16 @@ def squares(leaves: Iterable[Any]) -> float:
             with np.errstate(all="ignore"):
                 total += float(np.dot(flat, flat))
     return total
+
+
+def squares_on_device(leaves: Sequence[Any]) -> float:
+    """The same number, computed where the arrays are."""
+    return float(_summed(list(leaves)))
+
+
+@jax.jit
+def _summed(leaves: list[Any]) -> Any:
+    return sum((jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in leaves), jnp.float32(0))
 
 
 def broken(new: Any, old: Any) -> bool:

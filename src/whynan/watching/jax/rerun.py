@@ -230,7 +230,7 @@ def _is_data(a: Any) -> bool:
 
 def _alone(bad: Bad, batch: int, suspects: Sequence[int], seconds: float) -> tuple[int, ...]:
     """The smallest part of the batch that fails, repeated to fill it. No try is begun after that many seconds."""
-    if batch < 2 or len(suspects) == batch:
+    if batch < 2:
         return ()
     end = time.monotonic() + max(seconds, 1.0)
 

@@ -14,6 +14,7 @@ import numpy as np
 from whynan.frontends.jax.inside import as_given, donates, is_jitted, undonated
 from whynan.watching.jax import health
 from whynan.watching.jax.guarded import Pending, guarded
+from whynan.watching.jax.objects import Functional, objects
 from whynan.watching.jax.rerun import Bad, explained, reduced
 from whynan.watching.jax.snapshots import Snapshot
 from whynan.watching.jax.wiring import Traced, Wiring, arrays_of, traced, wired
@@ -51,6 +52,8 @@ class JaxWatch:
         self._late = late if options.policy == RAISE else 0
         self._guarded: Callable[..., Any] | None = None
         self._latch: Any = False
+        self._near = True  # NumPy can look at the arrays where they are
+        self._functional: Functional | None = None
         self._pending: deque[Pending] = deque()
 
     # ------------------------------------------------------------ the user's side
@@ -101,15 +104,21 @@ class JaxWatch:
         """Take one step. Raises NonFiniteError where that is the policy; the arguments are then as they were."""
         if self._run is None:
             self._start(args, kwargs)
+        if self._functional is not None:
+            return self._in_place(self._functional, args, kwargs)
         if self._guarded is not None:
             return self._take(self._guarded, args, kwargs)
+        return self._look(args, kwargs)
+
+    def _look(self, args: Any, kwargs: Any) -> Any:
+        """Take one step and look at what came out of it, at once."""
         out = self._called(*args, **kwargs)
         wiring = self._wiring or self._wire(args, kwargs, out)
         loss = health.number(wiring.loss_of(out))
         leaves = self._counted(wiring.changed(out))
         if wiring.dropped and self._dropped(wiring, args, kwargs, out):
             return self._bad(args, kwargs, out, loss, wiring.changed(out))
-        total = health.squares(leaves)
+        total = health.squares(leaves) if self._near else health.squares_on_device(leaves)
         if math.isfinite(total) and (math.isfinite(loss) or wiring.loss is None):
             return self._healthy(args, kwargs, out, loss, total)
         old = wiring.state(args, kwargs)
@@ -119,12 +128,31 @@ class JaxWatch:
 
     def _start(self, args: Any, kwargs: Any) -> None:
         """Decide where the look takes place."""
+        self._near = on_cpu(args, kwargs)
+        places = objects(args)
+        if places:
+            self._functional = Functional(self._given, self._function, args, places)
+            self._run, self._function = self._functional.run, self._functional.pure
+            return
         self._run = undonated(self._given) if donates(self._given) else self._given
         if self._on_device is None:
-            self._on_device = is_jitted(self._given) and not on_cpu(args, kwargs)
+            self._on_device = is_jitted(self._given) and not self._near
         if self._on_device:
             self._latch = jnp.asarray(False)
             self._guarded = guarded(self._given, self._wire(args, kwargs, None), sticky=self._late > 0)
+
+    def _in_place(self, step: Functional, args: Any, kwargs: Any) -> Any:
+        """A step that changes NNX objects in place: where it is bad, these get their old arrays back."""
+        step.held_by(args)
+        before, bad = step.state(), self.overseer.bad_steps
+        try:
+            after, out = self._look((before, *step.rest(args)), kwargs)
+        except BaseException:
+            step.update(before)
+            raise
+        if self.overseer.bad_steps != bad:  # a look for the culprits has run the step on other data
+            step.update(after)
+        return out
 
     @property
     def _wired(self) -> Wiring:

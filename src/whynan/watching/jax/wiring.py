@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from whynan.errors import WhynanError
 from whynan.frontends.jax import steps
 
+OBJECTS = "_objects"  # the name of an argument that is a dictionary of the states of several arguments of the user's
+
 Key = int | str  # of an argument: its position, or its name where it is given by name
 
 
@@ -109,7 +111,7 @@ def traced(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
         own, named = tree.unflatten(given)
         return function(*own, **named)
 
-    called = [f"{names[keys[i]]}{jax.tree_util.keystr(leaves[i][0][2:])}" for i in held]
+    called = [_called(names, leaves[i][0]) for i in held]
     program, shape = steps.written_out(flat, called, [jnp.asarray(leaves[i][1]) for i in held])
     return Traced(program, tuple(keys[i] for i in held), shape)
 
@@ -129,7 +131,13 @@ def named_arrays(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapp
     """The arrays among the arguments as Python would reach them (`batch['x']`), each with the argument that it belongs to."""
     names = arguments(function, args, kwargs)
     leaves = jax.tree_util.tree_flatten_with_path((list(args), dict(kwargs)))[0]
-    return {f"{names[_key_of(p)]}{jax.tree_util.keystr(p[2:])}": (_key_of(p), leaf) for p, leaf in leaves if _is_data(p, leaf)}
+    return {_called(names, p): (_key_of(p), leaf) for p, leaf in leaves if _is_data(p, leaf)}
+
+
+def _called(names: Mapping[Key, str], path: Sequence[Any]) -> str:
+    """An array as Python reaches it. Objects that were gathered into one argument (`OBJECTS`) have their own names in its path."""
+    name = names[_key_of(path)]
+    return path[2].key + jax.tree_util.keystr(tuple(path[3:])) if name == OBJECTS else name + jax.tree_util.keystr(tuple(path[2:]))
 
 
 def is_array(value: Any) -> bool:
