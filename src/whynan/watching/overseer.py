@@ -28,6 +28,8 @@ class Overseer:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.step = 0
+        self.rank = 0
+        self.agree: Callable[[Callable[[], str]], str] = lambda ask: ask()  # of several processes: on what is done
         self.bad_steps = 0
         self.skipped = 0
         self.incidents: list[Incident] = []
@@ -83,8 +85,9 @@ class Overseer:
         action = decided(self.options, None, in_a_row, self._rollbacks + 1)
         keep = action == RAISE or len(self.incidents) < self.options.incidents
         self.last = incident = self._explained(moment, explain, action, keep) if keep or action == RETRY else None
-        if incident is not None and self.options.on_incident is not None:
-            action = decided(self.options, self.options.on_incident(incident), in_a_row, self._rollbacks + 1)
+        if incident is not None:
+            asked = incident
+            action = self.agree(lambda: self._asked(asked, in_a_row))
             self.last = incident = replace(incident, action=action)
         if incident is not None and (keep or action == RAISE):
             self.incidents.append(incident)
@@ -94,6 +97,11 @@ class Overseer:
         what = incident if incident is not None else f"step {moment.step} went bad again ({in_a_row} in a row)"
         log.warning("%s\nThis update was not applied; policy %s.", what, action)
         return action
+
+    def _asked(self, incident: Incident, in_a_row: int) -> str:
+        if self.options.on_incident is None:
+            return incident.action
+        return decided(self.options, self.options.on_incident(incident), in_a_row, self._rollbacks + 1)
 
     def _drop(self, moment: Moment, action: str) -> None:
         self.flight.add(replace(moment, outcome=action))
@@ -119,7 +127,8 @@ class Overseer:
 
         Its tensors are let go: the bundle has them, and a run may have many incidents.
         """
-        if self.options.folder is None:
+        elsewhere = incident.world > 1 and incident.rank != self.rank  # that rank has the tensors, and keeps them
+        if self.options.folder is None or elsewhere:
             return incident
         if sum(i.folder is not None for i in self.incidents) >= self.options.incidents:
             note = f"not kept in {self.options.folder}: this run has kept {self.options.incidents} incidents, as many as it may"

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from whynan.frontends.torch.live import Live, call, differentiate, record
 from whynan.watching.torch.calls import LOSS, ONES, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
 from whynan.watching.torch.intercept import LIBRARIES, watch_function
+from whynan.watching.torch.ranks import alone
 from whynan.watching.torch.slices import Slice, slices_of
 
 Pick = Sequence[int] | None  # samples of the batch; None: all
@@ -266,6 +267,8 @@ def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
     """Afterwards random state, buffers and gradients are as before; torch.compile is switched off inside."""
     import sys
 
+    others = ExitStack()
+    others.enter_context(alone())
     unchecked = watch_function(torch.utils.checkpoint.checkpoint, _not_checkpointed)  # torch.autograd.grad does not go through all of them
     states, grads = random_state(), [(p, p.grad) for m in modules for p in m.parameters()]
     buffers = [(b, b.detach().clone()) for m in modules for b in m.buffers()]
@@ -280,6 +283,7 @@ def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
     finally:
         if unchecked is not None:
             unchecked()
+        others.close()
         set_random_state(states)
         with torch.no_grad():
             for b, copy in buffers:

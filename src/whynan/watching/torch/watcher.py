@@ -14,7 +14,7 @@ import torch
 from whynan.errors import WhynanError
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY, ROLLBACK, SKIP, STOP, Options
-from whynan.watching.record import Incident, Moment
+from whynan.watching.record import Incident, Moment, Suspects
 from whynan.watching.torch import health
 from whynan.watching.torch.calls import (
     LOSS,
@@ -46,6 +46,8 @@ from whynan.watching.torch.intercept import (
     watch_function,
     watch_scalers,
 )
+from whynan.watching.torch.ranks import FINE, GRADIENT, ranks_of
+from whynan.watching.torch.ranks import LOSS as LOSS_FAILED
 from whynan.watching.torch.remedies import Snapshots, retried
 from whynan.watching.torch.updates import Dropped, Kept, evaluates_again, gradients_of
 
@@ -89,6 +91,9 @@ class TorchWatch:
         self.parameters = dict(self._named_parameters())
         self._parameter_ids = {id(p) for o in self.optimizers for g in o.param_groups for p in g["params"]}
         self._snapshots = Snapshots(self.models, self.optimizers, options)
+        self._ranks = ranks_of(self.models)
+        if self._ranks is not None:
+            self.overseer.rank, self.overseer.agree = self._ranks.rank, self._ranks.agree
         self._undo: list[Undo] = []
         self._attach()
 
@@ -337,6 +342,8 @@ class TorchWatch:
         norms = health.norms(flat)
         loss, loss_fine = self._loss()
         fine = loss_fine and (math.isfinite(sum(norms)) or health.finite(flat))
+        if self._ranks is not None:
+            fine = self._ranks.tell(FINE if fine else GRADIENT if loss_fine else LOSS_FAILED)
         scaled = self._scaler is not None and getattr(optimizer, "found_inf", None) is not None
         if scaled and not fine and float(optimizer.found_inf) > 0:  # type: ignore[attr-defined]  # set by the scaler
             self._updated = False
@@ -411,14 +418,18 @@ class TorchWatch:
         """Explain a bad step and do what the policy says; whether the gradients are healthy now and the update is to be made."""
         from whynan.watching.torch.explain import explained  # only now: it brings the analysis
 
-        window = self._window
+        window, ranks = self._window, self._ranks
         self._asleep = True
+
+        def explain() -> Incident:
+            return explained(self, window, moment, failed)
+
         try:
             while window.undo:
                 window.undo.pop().restore()
             window.restore_buffers()
             self._ready_to_rerun()
-            action = self.overseer.bad(moment, lambda: explained(self, window, moment, failed))
+            action = self.overseer.bad(moment, explain if ranks is None else lambda: ranks.joined(explain))
         finally:
             self._asleep = False
             window.closing = True
@@ -439,12 +450,19 @@ class TorchWatch:
 
     def _retried(self, optimizer: Optimizer, clips: Sequence[Clip]) -> bool:
         """Replace the gradients by those of the step without the samples that fail; whether that made them finite."""
-        if not self.incidents:
+        incident, ranks = self.overseer.last, self._ranks
+        if incident is None:
             return False
+        mine = ranks is None or (ranks.rank == incident.rank and ranks.rank in incident.ranks)
+        used = [p for p in self.parameters.values() if p.grad is not None]
         scaled = self._scaler is not None and getattr(optimizer, "grad_scale", None) is None  # else the optimizer divides
         self._asleep = True
         try:
-            healed = retried(self._window, self.incidents[-1].suspects, self.parameters, self._scaler.get_scale() if scaled else 1.0)
+            suspects = incident.suspects if mine else Suspects()
+            healed = retried(self._window, suspects, self.parameters, self._scaler.get_scale() if scaled else 1.0)
+            if ranks is not None and not ranks.averaged(healed, used):
+                self._window.restore_buffers()
+                healed = False
             for clip in clips if healed else ():
                 clip.again()
             return healed
@@ -466,7 +484,10 @@ class TorchWatch:
         clips, self._clips = self._clips, []
         which = self._own[id(optimizer)]
         moment = Moment(self.step, loss, scale=scale, outcome="left out by the gradient scaler", optimizer=which)
-        if loss_fine and row < SCALER_PATIENCE and scale >= 1:
+        fine = loss_fine and row < SCALER_PATIENCE and scale >= 1
+        if self._ranks is not None:
+            fine = self._ranks.tell(FINE if fine else GRADIENT if loss_fine else LOSS_FAILED)
+        if fine:
             self.overseer.passed_over(moment)
             window.closing = True
             return False
