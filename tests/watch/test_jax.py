@@ -211,7 +211,8 @@ def test_division_by_an_empty_mask():
     good = batch_of(mask=np.ones(4, np.float32))
     incident = fails(loss, {**good, "mask": np.zeros(4, np.float32)}, healthy=good)
     assert incident.cause == "zero-over-zero" and incident.finding.site.text == '(error * batch["mask"]).sum() / batch["mask"].sum()'
-    assert incident.suspects.alone == (0,), "any sample fails alone"
+    assert incident.suspects.alone == (), "any sample fails alone: it is no sample's doing"
+    assert incident.sample is None
 
 
 def test_an_index_outside_of_the_embedding():

@@ -103,16 +103,16 @@ class Culprits:
         return same[-1] if same else node
 
     def _of_sample(self, sample: int, node: int, index: Index) -> list[Element]:
-        exact: list[Element] = []
+        told: list[Element] = []
         mixed: list[tuple[float, str, Index]] = []
         for name, values in self._given.items():
             label = self._element_label(name, node, index)
             if label not in (NONE, MIXED):
-                exact.append(_element(name, values, tuple(int(k) for k in np.unravel_index(int(label) - 1, values.shape))))
+                told.append(_element(name, values, tuple(int(k) for k in np.unravel_index(int(label) - 1, values.shape))))
             elif label == MIXED and name in self._axes:
                 score, where = _standing_out(values, self._axes[name], sample)
                 mixed.append((score, name, where))
-        told = exact + [_element(name, self._given[name], where) for score, name, where in mixed if score >= FAR]
+                told += [_element(name, values, where)] if score >= FAR else []
         if told or not mixed:
             return told
         few = [n for _, n, _ in mixed if self._given[n].size <= FEW * self._given[n].shape[self._axes[n]]]
@@ -158,7 +158,7 @@ def _standing_out(values: Array, axis: int, sample: int) -> tuple[float, Index]:
     at = tuple(int(k) for k in np.unravel_index(int(np.argmax(score)), row.shape))
     best = float(score[at]) if row.ndim else float(score)
     if row.size > 1 and (row == row.reshape(-1)[0]).all() and not _constant(others):
-        best = np.inf
+        best, at = np.inf, (0,) * row.ndim
     return best, (*at[:axis], sample, *at[axis:])
 
 
