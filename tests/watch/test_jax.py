@@ -213,6 +213,7 @@ def test_division_by_an_empty_mask():
     assert incident.cause == "zero-over-zero" and incident.finding.site.text == '(error * batch["mask"]).sum() / batch["mask"].sum()'
     assert incident.suspects.alone == (), "any sample fails alone: it is no sample's doing"
     assert "batch['mask'][0] = 0" in str(incident)
+    assert incident.sample is None
 
 
 def test_an_index_outside_of_the_embedding():

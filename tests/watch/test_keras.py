@@ -72,7 +72,7 @@ def test_an_operation_that_fails_on_one_sample_is_named_with_it(backend, scenari
     assert told["raised"] and told["untouched"]
     assert tuple(told[k] for k in ("failed", "kind", "cause", "phase", "expression")) == EXPECTED[scenario]
     assert (told["samples"], told["alone"]) == ([BAD], [BAD])
-    assert told["elements"][0][:2] == ["x", [BAD, 0]]
+    assert told["elements"][0][:2] == ["y" if scenario == "empty-softmax-row" else "x", [BAD, 0]]
     assert told["reproduced"]
     assert told["parameter"] == ("" if (backend, scenario) in FINITE_GRADIENTS else "adds/kernel")
     assert told["layer"] == ("logs" if scenario == "layer" else "")

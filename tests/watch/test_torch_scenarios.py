@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from tests.watch import torch_scenarios
+from tests.watch import torch_more_scenarios, torch_scenarios
 from tests.watch.torch_scenarios import BAD_STEP, Scenario, marked
 
 import whynan
@@ -21,7 +21,7 @@ def trained(scenario: Scenario):
     """Run until the bad step; returns the watcher's error, and whether parameters and buffers were as before the step."""
     torch.manual_seed(0)
     model, loss, batch = scenario.make()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     with whynan.watch(model, loss=loss, optimizer=optimizer, folder=None):
         for step in range(BAD_STEP + 1):
             (x, targets), error = batch(step), None
@@ -68,3 +68,23 @@ def check(scenario: Scenario):
 @pytest.mark.parametrize("scenario", torch_scenarios.FOUND, ids=lambda s: s.name)
 def test_found(scenario):
     check(scenario)
+
+
+@pytest.mark.parametrize("scenario", torch_more_scenarios.FOUND, ids=lambda s: s.name)
+def test_found_in_other_layers(scenario):
+    check(scenario)
+
+
+@pytest.mark.parametrize("make", torch_more_scenarios.HARMLESS, ids=lambda f: f.__name__)
+def test_nothing_is_wrong(make):
+    torch.manual_seed(0)
+    model, loss, batch = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    with whynan.watch(model, loss=loss, optimizer=optimizer, folder=None) as watch:
+        for step in range(BAD_STEP + 1):
+            x, targets = batch(step)
+            optimizer.zero_grad()
+            loss(model(*several(x)), *several(targets)).backward()
+            optimizer.step()
+    assert (watch.step, watch.bad_steps) == (BAD_STEP + 1, 0)
+    assert not watch.incidents

@@ -93,27 +93,34 @@ class Culprits:
         found: list[Element] = []
         for sample in self.samples[:TOLD]:
             node, index = self._places[sample]
-            found += self._of_sample(sample, self._forward(node), index)
+            found += self._of_sample(sample, *self._operand(node, index))
         return tuple(dict.fromkeys(found))
 
-    def _forward(self, node: int) -> int:
-        """For a derivative the forward operation that it derives: what came in from the loss explains nothing."""
-        n = self._scene.graph.nodes[node]
-        same = [m.id for m in self._scene.derived(n) if m.shape == n.shape]
-        return same[-1] if same else node
+    def _operand(self, node: int, index: Index) -> tuple[int, Index]:
+        """Where to look for what explains an element: of a derivative its forward operation, of a quotient the divisor."""
+        nodes = self._scene.graph.nodes
+        same = [m.id for m in self._scene.derived(nodes[node]) if m.shape == nodes[node].shape]
+        node = same[-1] if same else node
+        if nodes[node].op == "div":
+            divisor = nodes[node].inputs[1]
+            shape = nodes[divisor].shape
+            at = tuple(0 if n == 1 else k for n, k in zip(shape, index[len(index) - len(shape) :], strict=True))
+            if any(self._label(name, element_labels(a), divisor, at) != NONE for name, a in self._given.items()):
+                return divisor, at
+        return node, index
 
     def _of_sample(self, sample: int, node: int, index: Index) -> list[Element]:
-        exact: list[Element] = []
+        told: list[Element] = []
         mixed: list[tuple[float, str, Index]] = []
         for name, values in self._given.items():
-            label = self._element_label(name, node, index)
+            label = self._label(name, element_labels(values), node, index)
             if label not in (NONE, MIXED):
-                exact.append(_element(name, values, tuple(int(k) for k in np.unravel_index(int(label) - 1, values.shape))))
+                told.append(_element(name, values, tuple(int(k) for k in np.unravel_index(int(label) - 1, values.shape))))
             elif label == MIXED and name in self._axes:
-                score, where = _standing_out(values, self._axes[name], sample)
+                score, where = self._standing_out(name, sample, node, index)
                 mixed.append((score, name, where))
-        told = exact + [_element(name, self._given[name], where) for score, name, where in mixed if score >= FAR]
-        if told or not mixed:
+                told += [_element(name, values, where)] if score >= FAR else []
+        if told or not mixed or len(self.samples) > 1:
             return told
         few = [n for _, n, _ in mixed if self._given[n].size <= FEW * self._given[n].shape[self._axes[n]]]
         score, name, where = max(mixed, key=lambda m: m[0])
@@ -125,9 +132,22 @@ class Culprits:
         for index in np.ndindex(*values.shape[:axis], 1, *values.shape[axis + 1 :]):
             yield _element(name, values, (*index[:axis], sample, *index[axis + 1 :]))
 
-    def _element_label(self, name: str, node: int, index: Index) -> float:
-        found = labelled(self._scene, {self._scene.graph.inputs[name]: element_labels(self._given[name])}, [node])
-        return float(found[node][index])
+    def _label(self, name: str, labels: Labels, node: int, index: Index) -> float:
+        """The label of a node's element, if those of an input's elements are these."""
+        return float(labelled(self._scene, {self._scene.graph.inputs[name]: labels}, [node])[node][index])
+
+    def _standing_out(self, name: str, sample: int, node: int, index: Index) -> tuple[float, Index]:
+        """How far the sample's most unusual element lies from the other samples', among those that the failing one can stem from."""
+        values, batch_axis = self._given[name], self._axes[name]
+        region, corner = [slice(None)] * values.ndim, [0] * values.ndim
+        for axis in range(values.ndim):
+            if axis != batch_axis and values.shape[axis] > 1:
+                label = self._label(name, sample_labels(values, axis), node, index)
+                if label not in (NONE, MIXED):
+                    corner[axis] = int(label) - 1
+                    region[axis] = slice(corner[axis], corner[axis] + 1)
+        score, where = _standing_out(values[tuple(region)], batch_axis, sample)
+        return score, tuple(k + c for k, c in zip(where, corner, strict=True))
 
     def _all_alike(self) -> Iterator[Element]:
         """Where no sample is to blame: data that are the same everywhere, such as an empty mask."""
@@ -158,7 +178,7 @@ def _standing_out(values: Array, axis: int, sample: int) -> tuple[float, Index]:
     at = tuple(int(k) for k in np.unravel_index(int(np.argmax(score)), row.shape))
     best = float(score[at]) if row.ndim else float(score)
     if row.size > 1 and (row == row.reshape(-1)[0]).all() and not _constant(others):
-        best = np.inf
+        best, at = np.inf, (0,) * row.ndim
     return best, (*at[:axis], sample, *at[axis:])
 
 

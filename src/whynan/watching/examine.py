@@ -47,7 +47,7 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     bad = tuple(_nonfinite(given))
     broken = tuple(sorted({e.index[along[e.name]] for e in bad if e.name in along}))
     if why.cause == "nonfinite-input":
-        why, elements, samples = _entering(scene, why), bad or _parameter(scene, why), broken or culprits.samples
+        why, elements, samples = _entering(scene, why, given), bad or _parameter(scene, why), broken or culprits.samples
         return Examined(trace, why, finding_of(why, mode), BAD_DATA, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
     kind = CUSTOM_BACKWARD if _handwritten(trace, why) else kind_of(why, bool(bad))
     if kind != BAD_DATA and bad and _from_data(scene, why, given):
@@ -81,7 +81,7 @@ def kind_of(why: Blame, bad_data: bool) -> str:
     return OVERFLOW if why.cause.removesuffix("-overflow") in _OVERFLOWS else OPERATION
 
 
-def _entering(scene: Scene, why: Blame) -> Blame:
+def _entering(scene: Scene, why: Blame, given: Mapping[str, Array]) -> Blame:
     """The blame of an input that is not finite, with the expression that it goes into and words for what it is."""
     value, node = scene.value(why.node), scene.graph.nodes[why.node]
     user = next((n for n in scene.graph.nodes[why.node + 1 :] if why.node in n.inputs and n.site is not None and scene.bad(n.id)), None)
@@ -89,7 +89,8 @@ def _entering(scene: Scene, why: Blame) -> Blame:
     if value is None or user is None:
         return why
     place = f"[{', '.join(map(str, why.element))}]" if why.element else ""
-    return replace(why, site=user.site, message=f"{name}{place} is {number(float(value[why.element]))} before anything is computed.")
+    left = "" if name in given else " The last update, or a checkpoint, has left it so."
+    return replace(why, site=user.site, message=f"{name}{place} is {number(float(value[why.element]))} before anything is computed.{left}")
 
 
 def _parameter(scene: Scene, why: Blame) -> tuple[Element, ...]:

@@ -104,12 +104,11 @@ def _roughly(a: Labels, shape: Shape) -> Labels:
         wide = a.reshape(a.shape + (1,) * (len(shape) - a.ndim))
         if len(shape) > a.ndim:
             return np.array(np.broadcast_to(wide, shape))
-    for axis in range(min(a.ndim, len(shape))):
-        if a.shape[axis] != shape[axis]:
-            continue
+    pairs = [(k, m) for k in range(a.ndim) for m in range(len(shape)) if a.shape[k] == shape[m] > 1]
+    for axis, other in sorted(pairs, key=lambda p: p[0] != p[1]):
         rows = joined(a, tuple(k for k in range(a.ndim) if k != axis)).reshape(-1)
         if not (rows == MIXED).any():
-            return np.array(np.broadcast_to(rows.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape))
+            return np.array(np.broadcast_to(rows.reshape([-1 if k == other else 1 for k in range(len(shape))]), shape))
     return np.full(shape, joined(a, tuple(range(a.ndim))).reshape(-1)[0])
 
 

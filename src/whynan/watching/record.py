@@ -63,8 +63,9 @@ class Suspects:
     """Where in the batch a failure lies.
 
     `samples` are the batch indices of the values that failed first. `alone` is the smallest part of the batch that was found to fail when
-    run without the rest; empty if no smaller part fails than the whole. `elements` are values of those samples: what is not finite in the
-    data, else what the failing operation was given. `batch` is the batch's size, 0 where no axis of the data could be told to be it.
+    run without the rest; empty if no smaller part fails than the whole, or if nobody is suspected and the rest fails as well. `elements`
+    are values of those samples: what is not finite in the data, else what the failing operation was given. `batch` is the batch's size, 0
+    where no axis of the data could be told to be it.
     `call` counts the micro-batches of a step from 0.
     """
 

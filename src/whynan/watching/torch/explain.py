@@ -18,7 +18,7 @@ from whynan.watching.record import UNEXPLAINED, Incident, Moment, Suspects
 from whynan.watching.smallest import smallest
 from whynan.watching.torch.calls import Window
 from whynan.watching.torch.recipe import bundled
-from whynan.watching.torch.rerun import Outcome, Part, batch_of, outcome, pieces, recorded_again, undisturbed
+from whynan.watching.torch.rerun import Outcome, Part, arranged, layout_of, outcome, pieces, recorded_again, undisturbed
 
 if TYPE_CHECKING:
     from whynan.watching.torch.watcher import TorchWatch
@@ -58,7 +58,9 @@ def _looked_into(watch: "TorchWatch", window: Window, base: Incident) -> Inciden
 
 
 def _explained_part(watch: "TorchWatch", part: Part, first: Outcome, base: Incident) -> Incident:
-    batch = batch_of(part)
+    arranged(part, watch.parameters)
+    samples = layout_of(part)
+    batch = samples.size
     recipe, tensors = bundled(part, watch.roots, watch.loss)
     failing = tuple(n for n in first.bad if n in watch.parameters)
     base = replace(base, reproduced=True, parameters=failing, recipe=recipe, tensors=tensors)
@@ -67,7 +69,7 @@ def _explained_part(watch: "TorchWatch", part: Part, first: Outcome, base: Incid
     except WhynanError as error:
         return replace(base, unexplained=str(error), suspects=Suspects(alone=_alone(watch, part, batch), batch=batch, call=part.number))
     given = _arrays(part)
-    seen = examined(live.trace, "eager", given, batch)
+    seen = examined(live.trace, "eager", given, batch, samples.axes)
     if seen is None:
         return replace(base, unexplained="the failure did not come again while every operation was recorded.")
     node = live.trace.graph.nodes[seen.why.node]

@@ -1,7 +1,7 @@
 """A run of several processes: all of them judge a step alike, in the same step, and learn from which rank the failure came.
 
 One small all-reduce a step. What follows a bad step is the same sequence of collectives on every rank: flags, explanations, decision.
-The step is run again on each rank by itself; collectives of the user's own code are refused there, since the ranks run it differently often.
+The step is run again on each rank by itself; collectives of the user's own code are refused there, as ranks run it differently often.
 """
 
 from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ class Ranks:
         return replace(theirs, rank=rank, world=self.world, ranks=ranks, notes=(*theirs.notes, *note))
 
     def agree(self, ask: Callable[[], str]) -> str:
-        """What is done on all ranks: the severest of what they want. Raises here what `ask` raises, elsewhere the step's error is raised."""
+        """What is done on all ranks: the severest of what they want. Raises here what `ask` raises, elsewhere the step's error."""
         try:
             wanted, error = ask(), None
         except Exception as failure:

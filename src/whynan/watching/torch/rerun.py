@@ -14,6 +14,7 @@ from whynan.frontends.torch.live import Live, call, differentiate, record
 from whynan.watching.torch.calls import LOSS, ONES, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
 from whynan.watching.torch.intercept import LIBRARIES, watch_function
 from whynan.watching.torch.ranks import alone
+from whynan.watching.torch.samples import Layout, layout, picked, sequences_first
 from whynan.watching.torch.slices import Slice, slices_of
 
 Pick = Sequence[int] | None  # samples of the batch; None: all
@@ -32,6 +33,7 @@ class Part:
     cut: dict[str, torch.Tensor] = field(default_factory=dict)
     ends: list[Call] = field(default_factory=list)
     number: int = 0
+    sequences_first: bool = False  # the samples lie along the second axis
     lines: Slice | None = None  # the user's own lines, which lead from the data to the loss: they are run in place of the calls
 
     @property
@@ -158,13 +160,14 @@ def _bound(c: Call) -> Mapping[str, Any]:
     return flat
 
 
+def layout_of(part: Part) -> Layout:
+    """Along which axes of the piece's data its samples lie."""
+    return layout({**part.given, **part.cut}, part.sequences_first)
+
+
 def batch_of(part: Part) -> int:
-    """The length of the first axis of the data, if it counts samples: all tensors with axes share it, or most of them; else 0."""
-    lengths = [t.shape[0] for t in (*part.given.values(), *part.cut.values()) if t.ndim]
-    if not lengths:
-        return 0
-    first = lengths[0]
-    return first if lengths.count(first) * 2 >= len(lengths) else 0
+    """How many samples the piece's data have, 0 if that cannot be told."""
+    return layout_of(part).size
 
 
 def pieces(window: Window, parameters: Mapping[str, torch.Tensor]) -> Iterator[Part]:
@@ -199,19 +202,19 @@ class Bench:
 
 def bench(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = None) -> Bench:
     """Make a piece ready to run on the picked samples. `parameters` are those of the model and the loss by name."""
-    batch = batch_of(part)
+    samples = layout_of(part)
     fresh: dict[int, torch.Tensor] = {}
     inputs: dict[str, torch.Tensor] = {}
     wrt: dict[str, torch.Tensor] = {}
     for name, t in {**part.given, **part.cut}.items():
-        picked = t.detach() if pick is None or not t.ndim or t.shape[0] != batch else t.detach()[list(pick)]
+        ready = picked(t.detach(), samples.axes.get(name), pick)
         if t.requires_grad and (name in part.cut or t.is_leaf):
-            picked = picked.clone().requires_grad_()
-            wrt[name] = picked
-        fresh[id(t)] = inputs[name] = picked
+            ready = ready.clone().requires_grad_()
+            wrt[name] = ready
+        fresh[id(t)] = inputs[name] = ready
     wrt |= {n: p for n, p in parameters.items() if p.requires_grad}
     inputs |= parameters
-    seeds = [_seed(c, batch, pick) for c in part.ends] if all(c.seed is not None for c in part.ends) and part.ends else None
+    seeds = [_seed(c, samples.size, pick) for c in part.ends] if all(c.seed is not None for c in part.ends) and part.ends else None
     if part.lines is not None:
         lines = part.lines
         return Bench(lambda: [call(lines.run, (lambda t: fresh.get(id(t), t),), {})], inputs, wrt, None)
@@ -222,7 +225,7 @@ def _seed(c: Call, batch: int, pick: Pick) -> torch.Tensor | None:
     if isinstance(c.seed, str):
         return None
     assert c.seed is not None, "an end was differentiated"
-    return c.seed if pick is None or not c.seed.ndim or c.seed.shape[0] != batch else c.seed[list(pick)]
+    return picked(c.seed, 0 if c.seed.ndim and c.seed.shape[0] == batch else None, pick)
 
 
 def _losses(part: Part, fresh: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
@@ -290,6 +293,12 @@ def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
                 b.data.copy_(copy)  # as Buffers.restore
         for p, g in grads:
             p.grad = g
+
+
+def arranged(part: Part, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Find out along which axis of the data the samples lie, where the model's layers leave that open."""
+    data, targets = {**part.given, **part.cut}, [c.target for c in part.calls]
+    part.sequences_first = sequences_first(targets, data, lambda: bench(part, parameters).run())
 
 
 def outcome(part: Part, parameters: Mapping[str, torch.Tensor], pick: Pick = None) -> Outcome:
