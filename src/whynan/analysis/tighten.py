@@ -9,6 +9,7 @@ from whynan.analysis.conditions import chosen_by
 from whynan.analysis.contracted import contracted
 from whynan.analysis.entropy import entropy
 from whynan.analysis.guarded import guarded
+from whynan.analysis.monomials import product_bound
 from whynan.analysis.relations import Slack
 from whynan.analysis.rows import length_bound
 from whynan.analysis.shares import sum_of_shares
@@ -105,6 +106,8 @@ def _pair(state: State, node: Node, result: Bounds) -> Bounds:
         return _same_operand(node, result, left)
     if node.op == "sub":
         return _difference(state, node, result, state.facts.at_most(a, b), state.facts.at_most(b, a))
+    if (limits := product_bound(state.view, state.bounds, node)) is not None:
+        result = meet(result, limits, node.format)
     if node.op == "div" and (factor := cancelled(state.view, state.bounds, node)) is not None:
         result = meet(result, factor, node.format)
     if node.op == "div" and bool((right.lo >= 0).all()):
