@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from whynan.analysis.bins import binned
 from whynan.analysis.cancelled import cancelled
 from whynan.analysis.conditions import chosen_by
 from whynan.analysis.contracted import contracted
@@ -19,6 +20,8 @@ from whynan.domain.interval import Bounds, entering, make, meet, of_array
 from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Node
 from whynan.ops._opdef import bound
+
+NOTHING = 1e-3  # a sum's least value relative to its largest one, from which on it is not looked at more closely
 
 
 def bounded(state: State, node: Node, domains: Mapping[int, Bounds]) -> Bounds:
@@ -60,6 +63,8 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
         result = meet(result, product, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
+        if _may_vanish(state, node, result) and (by_pieces := binned(state.view, state.bounds, node)) is not None:
+            result = meet(result, by_pieces, node.format)
     attained = state.attained.learn(node, result)
     return result if attained is None else meet(result, attained, node.format)
 
@@ -68,6 +73,14 @@ def _along(state: State, x: Vertex, rank: int) -> Bounds | None:
     """The bounds of a vertex along the axes of its root."""
     b = state.bounds[x[0]]
     return None if b is None else align(b, x[1], rank)
+
+
+def _may_vanish(state: State, node: Node, total: Bounds) -> bool:
+    """Whether a sum of numbers that are not negative may be next to nothing as far as is known."""
+    terms = state.bounds[node.inputs[0]]
+    if terms is None or terms.nonfinite.any() or not bool((terms.lo >= 0).all()):
+        return False
+    return float(total.lo.min(initial=np.inf)) <= NOTHING * float(total.hi.max(initial=0.0))
 
 
 def _row_sum(state: State, node: Node, result: Bounds) -> Bounds:
