@@ -5,7 +5,7 @@ from math import inf, log
 
 import numpy as np
 import pytest
-from tests.analysis.small import Small, interval, view_of
+from tests.analysis.small import Small, ends, interval, proven, view_of
 
 from whynan.analysis.exact.atoms import Atoms
 from whynan.analysis.exact.limits import Exact
@@ -151,3 +151,26 @@ def test_polynomials_cancel_exactly() -> None:
     assert minus(scaled(constant(1.0), 0.1), constant(0.1)) == {}
     with pytest.raises(OverflowError):
         constant(inf)
+
+
+def test_what_cancels_leaves_its_rounding_behind():
+    """tp + (sum(p) - tp) / 2 + (sum(t) - tp) / 2: the products p t cancel, but for rounding, which is at most that of p."""
+    s = Small()
+    p, t = s.input("p", 2, 4), s.input("t", 2, 4)
+    both = s.reduce("sum", s.op("mul", p, t), -1)
+    parts = [s.op("mul", s.op("sub", s.reduce("sum", x, -1), both), s.const(0.5)) for x in (p, t)]
+    total = s.op("add", s.op("add", both, parts[0]), parts[1])
+    node = s.op("div", s.const(1.0), s.op("add", total, s.const(1e-7)))
+    domains = {"p": interval(0, 1, 2), "t": interval(0, 1, 2, fraction=False)}
+    proof = proven(s, node, **domains)
+    assert proof.outputs == (True,)
+    lo, _ = ends(proof.bounds[total])
+    rng = np.random.default_rng(4)
+    for _ in range(2000):
+        x = (rng.random((50, 4)) ** rng.integers(1, 60)).astype(np.float32)
+        y = rng.integers(0, 2, (50, 4)).astype(np.float32)
+        tp = (x * y).sum(-1)[:, None]
+        order = rng.permutation(4)
+        sums = [np.cumsum(v[:, order], -1, dtype=np.float32)[:, -1:] for v in (x, y)]
+        value = tp + (sums[0] - tp) * np.float32(0.5) + (sums[1] - tp) * np.float32(0.5)
+        assert value.min() >= lo

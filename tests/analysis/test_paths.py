@@ -141,11 +141,11 @@ def violations(problem: cases.Problem, covered: paths.Covered, tried: list[dict[
     interned: dict[object, int] = {}
     known: dict[object, list[paths.Path]] = {}
     for p in covered.paths:
-        known.setdefault(tuple(paths._looks(p.trace.graph, interned)), []).append(p)
+        known.setdefault(tuple(paths.looks_of(p.trace.graph, interned)), []).append(p)
     out = []
     for inputs in tried:
         trace = problem.capture(inputs)
-        alike = known.get(tuple(paths._looks(trace.graph, interned)), [])
+        alike = known.get(tuple(paths.looks_of(trace.graph, interned)), [])
         path = next((p for p in alike if _holds(p, inputs)), None)
         if path is None and len(covered.paths) > 1:
             out.append(f"no path for {inputs}")

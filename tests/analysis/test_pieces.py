@@ -1,4 +1,4 @@
-"""Functions that are given piece by piece: each piece is read only where its condition holds."""
+"""Functions that are given piece by piece: each piece is read only where its condition holds. Products of functions of one number."""
 
 from collections.abc import Callable
 
@@ -43,10 +43,36 @@ def test_real_values_lie_within_the_bounds(pieces: Callable[..., object]) -> Non
     assert low <= float(values.min()) and float(values.max()) <= high  # type: ignore[attr-defined]
 
 
-def bounds_of(pieces: Callable[..., object], reach: float) -> tuple[float, float]:
+def bounds_of(pieces: Callable[..., object], reach: float, op: str = "where") -> tuple[float, float]:
     """What is proven for numbers up to `reach`."""
     program = load(lambda x: pieces(x).sum(), "loss", "torch")  # type: ignore[attr-defined]
     graph = program.capture({"x": np.linspace(-1, 1, 4).astype(np.float32)}, (), "eager").graph
     bounds = propagate(graph, {"x": between(-reach, reach, FORMATS["float32"], 1)}).bounds
-    last = [n.id for n in graph.nodes if n.op == "where"][-1]
+    last = [n.id for n in graph.nodes if n.op == op][-1]
     return float(bounds[last].lo.min()), float(bounds[last].hi.max())
+
+
+def circle(x):  # type: ignore[no-untyped-def]
+    return -80 * torch.relu(1.4 - x) * (x - 0.6)
+
+
+def saddle(x):  # type: ignore[no-untyped-def]
+    return (x - 9) * (x * x - 9 * x)
+
+
+@pytest.mark.parametrize(("product", "reach", "low", "high"), [(circle, 1.0, -16, 320), (saddle, 9.0, -2950, 130)])
+def test_a_product_of_two_functions_of_one_number(product: Callable[..., object], reach: float, low: float, high: float) -> None:
+    found = bounds_of(product, reach, "mul")
+    assert low < found[0] and found[1] < high
+    x = np.random.default_rng(0).uniform(-reach, reach, 40_000)
+    near = np.concatenate([x, [reach, -reach], np.linspace(-reach, reach, 4001)]).astype(np.float32)
+    values = product(torch.tensor(near))
+    assert found[0] <= float(values.min()) and float(values.max()) <= found[1]  # type: ignore[attr-defined]
+
+
+def test_a_product_of_two_numbers_is_left_as_it_is() -> None:
+    program = load(lambda x, y: ((x - 0.5) * (y + 0.5)).sum(), "loss", "torch")
+    graph = program.capture({n: np.linspace(-1, 1, 4).astype(np.float32) for n in "xy"}, (), "eager").graph
+    bounds = propagate(graph, {n: between(-20, 20, FORMATS["float32"], 1) for n in "xy"}).bounds
+    product = next(n.id for n in graph.nodes if n.op == "mul")
+    assert float(bounds[product].hi.max()) == 19.5 * 20.5

@@ -208,3 +208,29 @@ def test_order() -> None:
     best = bound(Call("topk_values", {"dim": -1, "k": 1, "largest": True}, ((3,),), (FLOAT64,), (1,), FLOAT64), [b])
     assert ends(best) == (3.0, 9.0)
     assert ends(bound(Call("kth", {"dim": -1, "k": 2}, ((3,),), (FLOAT64,), (1,), FLOAT64), [b])) == (1.0, 4.0)
+
+
+def test_softmax_beside_a_huge_negative_number() -> None:
+    """What is masked by the lowest number of the format makes the rest no less exact."""
+    low, high = [[-12.0, -3.4e38, -12.0]], [[0.0, -3.4e38, 0.0]]
+    b, logs = (rows(op, make(low, high), (4, 3)) for op in ("softmax", "log_softmax"))
+    assert b.lo[0, 0] == pytest.approx(np.exp(-12) / (1 + np.exp(-12)), rel=1e-4)
+    assert logs.lo[0, 0] == pytest.approx(-12, abs=1e-4)
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        x = np.array([rng.choice([-12.0, 0.0, rng.uniform(-12, 0)]), -3.4e38, rng.choice([-12.0, 0.0, rng.uniform(-12, 0)])], np.float32)
+        e = np.exp(x - x.max())
+        value = e / e.sum()
+        assert ((b.lo[0] <= value) & (value <= b.hi[0])).all()
+        assert (logs.lo[0] <= x - x.max() - np.log(e.sum())).all()
+
+
+def test_softmax_of_large_numbers_close_together() -> None:
+    """Rounding in float64 grows with the numbers: bounds that are points still hold what long double finds."""
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        x = (rng.choice([1e6, -1e6, 1e12, 30.0]) + rng.uniform(-5, 5, (1, 6))).astype(np.float64)
+        exact = x.astype(np.longdouble) - x.max()
+        exact = exact - np.log(np.exp(exact).sum())
+        b = rows("log_softmax", make(x, x), (1, 6), FLOAT64)
+        assert ((b.lo <= exact) & (exact <= b.hi)).all()

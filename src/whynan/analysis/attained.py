@@ -5,12 +5,15 @@
 lie between their ends at the same element. Elementwise operations carry facts on, with the other operands anywhere in their bounds.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from whynan.analysis.contracted import contracted
+from whynan.analysis.entropy import entropy
 from whynan.analysis.masks import Dims, met
+from whynan.analysis.shares import few_large
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, collapse, make, meet
 from whynan.ir.graph import Node
@@ -21,11 +24,12 @@ MOST_CONSTANTS = 4096  # elements of a constant whose rows are looked at
 
 
 class Origin(NamedTuple):
-    """Where a fact arose: a node, the axes along which its slices run, and which of its facts it is."""
+    """Where a fact arose: a node, the axes along which its slices run, which of its facts it is, and of how many elements at least."""
 
     node: int
     dims: Dims
     number: int
+    elements: int = 1
 
 
 class Attained:
@@ -46,7 +50,7 @@ class Attained:
         said = self._reduced(node) if node.inputs and self._of(node.inputs[0]) else None
         if 0 not in node.shape:
             whole = collapse(result if said is None else meet(result, said), 0)
-            begun = {Origin(node.id, dims, k): _scalar(b) for k, (dims, b) in enumerate(self._begun(node, whole))}
+            begun = {Origin(node.id, dims, k, count): _scalar(b) for k, (dims, b, count) in enumerate(self._begun(node, whole))}
             facts = {o: b for o, b in {**begun, **self._carried(node)}.items() if not b.may_nan.any() and _says(b, whole)}
             if facts:
                 self._facts[node.id] = dict(list(facts.items())[:MOST_ORIGINS])
@@ -56,8 +60,12 @@ class Attained:
         """The facts of a node, or of the one that computes the same."""
         return self._facts.get(self.view.representative[i], {})
 
-    def _begun(self, node: Node, whole: Bounds) -> list[tuple[Dims, Bounds]]:
-        """Facts that this node gives by itself; `whole` are the bounds of all its elements."""
+    def _begun(self, node: Node, whole: Bounds) -> list[tuple[Dims, Bounds, int]]:
+        """Facts that this node gives by itself, each with how many elements it is about; `whole` are the bounds of all its elements."""
+        return [*((*fact, 1) for fact in self._single(node, whole)), *few_large(self.view, self.bounds, node, float(whole.lo))]
+
+    def _single(self, node: Node, whole: Bounds) -> list[tuple[Dims, Bounds]]:
+        """Facts of one element."""
         if node.op == "softmax":
             n = node.shape[node.attrs["dim"]]
             sure = n and not whole.may_nan
@@ -77,7 +85,8 @@ class Attained:
         if node.op in ("expand", "reshape") and self.view.nodes[node.inputs[0]].shape == node.shape:
             return dict(first)
         if node.op in ("expand", "reshape", "permute"):
-            return {Origin(node.id, dims, k): b for k, (o, b) in enumerate(first.items()) if (dims := self._moved(node, o.dims))}
+            moved = ((k, o, b, self._moved(node, o.dims)) for k, (o, b) in enumerate(first.items()))
+            return {Origin(node.id, dims, k, o.elements): b for k, o, b, dims in moved if dims}
         if (sums := contracted(self.view, self.bounds, node)) is not None:
             room = float(sums[1].max(initial=0.0))
             return {o: make(b.lo - room, b.hi + room) for o, b in self._of(sums[0]).items()}
@@ -85,7 +94,13 @@ class Attained:
         if op is None or not op.elementwise:
             return {}
         origins = dict.fromkeys(o for i in node.inputs for o in self._of(i))
-        return {o: _scalar(bound(self.view.calls[node.id], [self._at(i, o) for i in node.inputs])) for o in list(origins)[:MOST_ORIGINS]}
+        return {o: self._result(node, o) for o in list(origins)[:MOST_ORIGINS]}
+
+    def _result(self, node: Node, origin: Origin) -> Bounds:
+        """What an elementwise operation gives at the element that a fact speaks of."""
+        result = _scalar(bound(self.view.calls[node.id], [self._at(i, origin) for i in node.inputs]))
+        product = entropy(self.view, node, lambda x: _scalar(self._at(x[0], origin)))
+        return result if product is None else meet(result, product, node.format)
 
     def _at(self, i: int, origin: Origin) -> Bounds:
         """What an input is at the element that a fact speaks of."""
@@ -140,14 +155,15 @@ class Attained:
         dims = {d % len(shape) - len(shape) for d in dims}
         out: Bounds | None = None
         for origin, b in self._of(node.inputs[0]).items():
-            said = _reduction(node, b, inner) if origin.dims <= dims else None
+            slices = prod(shape[d] for d in dims - origin.dims)
+            said = _reduction(node, b, inner, origin.elements * slices, prod(shape[d] for d in dims)) if origin.dims <= dims else None
             if said is not None:
                 out = said if out is None else meet(out, said)
         return out
 
 
-def _reduction(node: Node, b: Bounds, inner: Bounds) -> Bounds | None:
-    """Bounds of a reduction of elements `inner` of which one lies in b."""
+def _reduction(node: Node, b: Bounds, inner: Bounds, count: int, n: int) -> Bounds | None:
+    """Bounds of a reduction of n elements `inner` of which `count` lie in b."""
     op, lo, hi = node.op, float(b.lo), float(b.hi)
     if op in ("any", "all"):
         zero = bool(b.may_zero)
@@ -163,7 +179,7 @@ def _reduction(node: Node, b: Bounds, inner: Bounds) -> Bounds | None:
     if op in ("amax", "logsumexp"):
         return make(lo, np.inf, nan=True)  # log(sum(exp(x - max))) + max with a sum of at least 1: rounding keeps it at or above max
     if op == "sum" and not inner.may_nan.any() and bool((inner.lo >= 0).all()):
-        return make(lo, np.inf, nan=True)
+        return make(max(lo, lo * count * (1 - 2 * n * node.format.eps)), np.inf, nan=True)
     return None
 
 

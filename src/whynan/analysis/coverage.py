@@ -14,11 +14,13 @@ PATH = "path"  # the op of an open site that is a look at a value
 
 def uncovered(graph: Graph, proof: Proof) -> Assumption | None:
     """The first look at a value whose outcome is not the same on the whole domain, if there is one."""
-    for a in graph.assumptions:
-        b = proof.bounds[a.node]
-        if b.may_nan.any() or (b.lo < a.low).any() or (b.hi > a.high).any():
-            return a
-    return None
+    return next((a for a in graph.assumptions if not covered(a, proof)), None)
+
+
+def covered(look: Assumption, proof: Proof) -> bool:
+    """Whether a look's outcome is the same on the whole domain."""
+    b = proof.bounds[look.node]
+    return not (b.may_nan.any() or (b.lo < look.low).any() or (b.hi > look.high).any())
 
 
 def varying(one: Graph, two: Graph) -> list[Open]:

@@ -22,7 +22,7 @@ MOST_NUMBERS = 20_000_000  # elements of all values in one go
 KINDS = frozenset({"binary", "mask", "classes", "integers", "onehot"})
 
 # results are elements of the operands, or truths about them
-_CHOOSING = frozenset(
+CHOOSING = frozenset(
     """input const eq ne lt le gt ge logical_and logical_or logical_xor logical_not reshape permute expand slice index gather where concat
     flip diagonal as_strided as_strided_scatter slice_scatter diagonal_scatter one_hot masked_select masked_indices all any amax
     amin maximum minimum count_nonzero neg abs relu sign isnan isfinite isinf""".split()
@@ -78,7 +78,7 @@ def _exact(graph: Graph, bounds: Sequence[Bounds], needed: set[int], domains: Ma
 
 
 def _rounds_not(graph: Graph, bounds: Sequence[Bounds], node: Node) -> bool:
-    if node.op in _CHOOSING or (node.op in _BITS and not node.format.is_float):
+    if node.op in CHOOSING or (node.op in _BITS and not node.format.is_float):
         return True
     if node.op not in _COUNTING:
         return False

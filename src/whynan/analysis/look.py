@@ -10,7 +10,7 @@ from whynan.analysis.left import what_is_left
 from whynan.analysis.state import BOXES, State, bounds_at, may_be_nonfinite
 from whynan.domain.interval import Bounds, meet
 from whynan.ir.dtype import BOOL
-from whynan.ir.graph import Node
+from whynan.ir.graph import FORWARD, Node
 from whynan.ops._opdef import known
 
 # ops whose result can be finite although an input is not
@@ -74,18 +74,22 @@ def look_closer(state: State, node: Node, undecided: Callable[[Bounds], np.ndarr
 
 
 def in_pieces(state: State, node: Node) -> None:
-    """Narrow a function of one value that is given piece by piece: `where(x < 1, p(x), q(x))` reads p only where x < 1.
+    """Narrow a function of one value in pieces, or a product of two: `where(x < 1, p(x), q(x))` reads p only where x < 1.
 
     As long as nothing overflows no danger asks for it; but a spline whose pieces are large outside their own parts makes all that follows
-    too large.
+    too large, and so does (1.4 - x) (x - 0.6), which is large where both factors seem to be.
     """
     b = bounds_at(state, node.id)
-    if node.op != "where" or not node.format.is_float or not b.finite or float(b.magnitude.max(initial=0.0)) < LARGE:
+    if node.op not in ("where", "mul") or not node.format.is_float or not b.finite or float(b.magnitude.max(initial=0.0)) < LARGE:
+        return
+    if node.op == "mul" and not _both_vary(state, node):
         return
     if state.charged >= state.budget:
         return
     for cone in cones_of(state.view, state.view.root(node.id)):
-        if sum(state.view.op(v) != "const" for v in cone.leaves) != 1 or not any(state.view.node(v).format is BOOL for v in cone.inner):
+        if sum(state.view.op(v) != "const" for v in cone.leaves) != 1:
+            continue
+        if node.op == "where" and not any(state.view.node(v).format is BOOL for v in cone.inner):
             continue
         for _ in range(ROUNDS):  # each knows better how narrow a piece must be
             before = bounds_at(state, node.id)
@@ -97,6 +101,12 @@ def in_pieces(state: State, node: Node) -> None:
             if float((now.hi - now.lo).max(initial=0.0)) > wide / 2:
                 break
         return
+
+
+def _both_vary(state: State, node: Node) -> bool:
+    """Whether a product in the loss itself is of two numbers that are computed, and not the same one."""
+    a, b = state.view.inputs(state.view.root(node.id))
+    return node.phase == FORWARD and a != b and all(state.view.elementwise(v) for v in (a, b))
 
 
 def _wider(most: float) -> Callable[[Bounds], np.ndarray]:

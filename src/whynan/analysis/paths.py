@@ -12,27 +12,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from whynan.analysis.arrays import asking, is_read, possible, value_of
 from whynan.analysis.cases import Problem, by_cases
 from whynan.analysis.combinations import cases_of, fixed_in
 from whynan.analysis.conditions import contradictory, implied
-from whynan.analysis.coverage import PATH, uncovered, varying
+from whynan.analysis.coverage import PATH, covered, uncovered, varying
 from whynan.analysis.discrete import outcomes
 from whynan.analysis.finding import Open
 from whynan.analysis.forecast import Forecast, Forecaster, on_its_path
+from whynan.analysis.looks import Look, between, countable, inside, looks_of
 from whynan.analysis.propagate import Proof
 from whynan.analysis.reach import Outcome, followers, following, neighbours, reach, readable
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, collapse
 from whynan.domain.spec import Domain
 from whynan.errors import WhynanError
-from whynan.ir.dtype import Array, next_down, next_up
+from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
-from whynan.ir.graph import FORWARD, Assumption, Graph, Node
+from whynan.ir.graph import FORWARD, Assumption, Graph
 
 Inputs = Mapping[str, Array]
 
 MOST_PATHS = 20
-MOST_OUTCOMES = 64  # of one look
 FEW_PATHS = 6  # once it is known that not all can be covered, so many are recorded for the search
 LEAST_BOXES = 2000  # of branch and prune in each case
 MOST_LEFT = 4  # outcomes that are neither reached nor excluded: beyond, no others are looked at
@@ -71,7 +72,16 @@ def explore(problem: Problem, trace: Trace, proof: Proof, first: Inputs, second:
     explorer.add(trace, first, proof)
     explorer.add(other, second)
     explorer.run()
+    cases = _later_cases(problem, trace.graph, proof) if explorer.left else []
+    if cases:
+        return _by_cases(problem, look, cases, first, second)
     return Covered(tuple(explorer.proven()), tuple(dict.fromkeys(explorer.left)))
+
+
+def _later_cases(problem: Problem, graph: Graph, proof: Proof) -> list[dict[str, Domain]]:
+    """Cases of a look that is not the first."""
+    later = (a for a in graph.assumptions if not covered(a, proof))
+    return next((cases for a in later if (cases := cases_of(graph, a, problem.domains))), [])
 
 
 def _by_cases(problem: Problem, look: Assumption, cases: Sequence[Mapping[str, Domain]], first: Inputs, second: Inputs) -> Covered:
@@ -133,22 +143,13 @@ def foreseeing(paths: Sequence[Path]) -> Forecaster | None:
 # ---------------------------------------------------------------- the tree of looks
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """One look in a recording: what is looked at, the same in every recording that comes there, and how it went."""
-
-    key: object
-    outcome: tuple[float, float]
-    of: object = None  # the array that was read, where it is not one number
-
-
 @dataclass(slots=True, eq=False)
 class _Recorded:
     """A recording with its looks. `plain` is its proof without what the path implies, made when it is needed."""
 
     trace: Trace
     inputs: Inputs
-    looks: tuple[_Look, ...]
+    looks: tuple[Look, ...]
     plain: Proof | None = None
     view: View | None = None
     partnered: bool = False  # whether a second recording of the path was the same
@@ -162,22 +163,26 @@ class _Recorded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Gap:
-    """Outcomes of a recording's look number `at` that no recording has: they lie in [low, high]."""
+    """Outcomes of a recording's look number `at` that no recording has: they lie in [low, high], or are an array."""
 
     member: _Recorded
     at: int
     low: float
     high: float
+    array: Array | None = None
 
     @property
-    def assumption(self) -> Assumption:
-        """The look with the outcome that is missing."""
-        return replace(self.member.graph.assumptions[self.at], low=self.low, high=self.high)
+    def wanted(self) -> tuple[Graph, Assumption]:
+        """The look with the outcome that is missing, in the graph of the recording."""
+        graph, look = self.member.graph, self.member.graph.assumptions[self.at]
+        if self.array is not None:
+            return asking(graph, look, self.array)
+        return graph, replace(look, low=self.low, high=self.high)
 
     @property
     def name(self) -> object:
         """What tells the gap from others."""
-        return self.member.looks[: self.at], self.low, self.high
+        return self.member.looks[: self.at], self.low, self.high, None if self.array is None else self.array.tobytes()
 
 
 class _Explorer:
@@ -194,7 +199,7 @@ class _Explorer:
 
     def add(self, trace: Trace, inputs: Inputs, proof: Proof | None = None) -> bool:
         """Take a recording in; returns whether its path is new. A second one of a path must be the same as the first."""
-        looks = tuple(_looks(trace.graph, self._interned))
+        looks = tuple(looks_of(trace.graph, self._interned))
         for known in self.recorded:
             if known.looks == looks:
                 known.partnered = True
@@ -231,34 +236,42 @@ class _Explorer:
         if len(going) < len(members) or len({r.looks[at].key for r in going}) > 1:
             self._complain(Open(PATH, None, FORWARD, "which operations are done changes with the input's values"))
             return
-        groups: dict[_Look, list[_Recorded]] = {}
+        groups: dict[Look, list[_Recorded]] = {}
         for r in going:
             groups.setdefault(r.looks[at], []).append(r)
-        missing = self._missing(going[0], at, [look.outcome for look in groups])
+        first_of = [group[0] for group in groups.values()]
+        missing = self._missing(going[0], at, first_of)
         if missing is None:
-            first, *others = (group[0] for group in groups.values())
-            self.left += [o for other in others for o in varying(first.graph, other.graph)]
-        for low, high in missing or ():
-            gap = _Gap(going[0], at, low, high)
+            self.left += [o for other in first_of[1:] for o in varying(first_of[0].graph, other.graph)]
+        for gap in missing or ():
             if gap.name not in self._tried:
                 yield gap
         for group in groups.values():
             yield from self._gaps(at + 1, group)
 
-    def _missing(self, r: _Recorded, at: int, seen: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
-        """The possible outcomes that no recording has, as ranges; None if they are too many to be gone through."""
-        node = r.graph.nodes[r.graph.assumptions[at].node]
+    def _missing(self, r: _Recorded, at: int, recorded: Sequence[_Recorded]) -> list[_Gap] | None:
+        """The possible outcomes that none of the recordings has; None if they are too many to be gone through."""
+        node, seen = r.graph.nodes[r.graph.assumptions[at].node], [other.looks[at].outcome for other in recorded]
+        if is_read(r.graph, r.graph.assumptions[at]) and (unread := self._unread(r, at, recorded)) is not None:
+            return unread
         b = self._outcomes(r, at)
-        if _inside(b, seen):
+        if inside(b, seen):
             return []
-        if not _countable(node, b, seen):
+        if not countable(node, b, seen):
             self._complain(_open(r.graph.assumptions[at], ""))
             return None
         lo, hi = float(b.lo), float(b.hi)
         if b.integral:
             whole = [v for v in self._all(r, at) or map(float, range(int(lo), int(hi) + 1)) if lo <= v <= hi]
-            return [(v, v) for v in whole if not any(low <= v <= high for low, high in seen)]
-        return _between(node, lo, hi, seen)
+            return [_Gap(r, at, v, v) for v in whole if not any(low <= v <= high for low, high in seen)]
+        return [_Gap(r, at, low, high) for low, high in between(node, lo, hi, seen)]
+
+    def _unread(self, r: _Recorded, at: int, recorded: Sequence[_Recorded]) -> list[_Gap] | None:
+        """The arrays that may be read and that no recording has; None if they are too many."""
+        looks = r.graph.assumptions
+        every = possible(r.graph, self._plain(r)[0].bounds, looks[:at], looks[at])
+        seen = [value_of(other.graph, other.graph.assumptions[at]) for other in recorded]
+        return None if every is None else [_Gap(r, at, 1.0, 1.0, v) for v in every if not any(np.array_equal(v, w) for w in seen)]
 
     def _all(self, r: _Recorded, at: int) -> Mapping[float, Inputs] | None:
         """All values that a look at whole numbers can see, each with inputs that give it, if they can be gone through."""
@@ -273,7 +286,7 @@ class _Explorer:
         node = r.graph.assumptions[at].node
         proof, _ = self._plain(r)
         whole = collapse(proof.bounds[node], 0)
-        if at == 0 or _inside(whole, [r.looks[at].outcome]):
+        if at == 0 or inside(whole, [r.looks[at].outcome]):
             return whole
         name = r.looks[:at]
         if name not in self._possible:
@@ -301,7 +314,7 @@ class _Explorer:
 
     def _close(self, gap: _Gap) -> None:
         """Record the loss on an input with the missing outcome, or show that there is none; else complain."""
-        look = gap.assumption
+        look = gap.wanted[1]
         if len(self.recorded) >= (FEW_PATHS if self.left else MOST_PATHS):
             self._complain(_open(look, f" than the {len(self.recorded)} that were recorded"))
             return
@@ -321,17 +334,19 @@ class _Explorer:
             self._complain(_open(look, said or neither))
 
     def _reached(self, gap: _Gap) -> list[Inputs]:
-        graph, before = gap.member.graph, gap.member.graph.assumptions[: gap.at]
-        if not readable(graph, (*before, gap.assumption)):
+        (graph, look), before = gap.wanted, gap.member.graph.assumptions[: gap.at]
+        if not readable(graph, (*before, look)):
             return []
         starts = [r.inputs for r in self.recorded if r.looks[: gap.at] == gap.member.looks[: gap.at]]
         listed = self._all(gap.member, gap.at) or {}
         starts += [{**starts[0], **whole} for v, whole in listed.items() if gap.low <= v <= gap.high]
-        return reach(Outcome(graph, before, gap.assumption), self.problem.domains, starts, self.problem.seed)
+        return reach(Outcome(graph, before, look), self.problem.domains, starts, self.problem.seed)
 
     def _impossible(self, gap: _Gap) -> bool:
         """Whether no input has the outcome: then some value that it implies something about can have none."""
-        proof, given = self._before(gap.member, gap.at, gap.assumption)
+        if gap.array is not None:
+            return False
+        proof, given = self._before(gap.member, gap.at, gap.wanted[1])
         graph = gap.member.graph
         return contradictory(graph, proof.bounds, given)
 
@@ -358,62 +373,13 @@ class _Explorer:
         self.left.append(what)
 
 
-# ---------------------------------------------------------------- looks
-
-
-def _looks(graph: Graph, interned: dict[object, int]) -> Iterator[_Look]:
-    """The looks of a graph in order. Values are known by how they are computed, which has a number of its own in `interned`."""
-    numbers: list[int] = []
-    for node in graph.nodes:
-        name = node.attrs.get("name") if node.op == "input" else None
-        attrs = tuple((k, _frozen(v)) for k, v in sorted(node.attrs.items()))
-        key = (node.op, name, tuple(numbers[i] for i in node.inputs), node.shape, node.format.name, attrs)
-        numbers.append(interned.setdefault(key, len(interned)))
-    for a in graph.assumptions:
-        node = graph.nodes[a.node]
-        if node.op == "eq" and int(np.prod(node.shape)) > 1:  # a whole array was read
-            yield _Look((a.what, a.site, numbers[node.inputs[0]]), (a.low, a.high), numbers[node.inputs[1]])
-        else:
-            yield _Look((a.what, a.site, numbers[a.node]), (a.low, a.high))
-
-
-def _frozen(value: object) -> object:
-    if isinstance(value, np.ndarray):
-        return value.shape, str(value.dtype), value.tobytes()
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(v) for v in value)
-    return repr(value)
-
-
-def _inside(b: Bounds, seen: Sequence[tuple[float, float]]) -> bool:
-    """Whether one of the seen outcomes covers all that is possible."""
-    return not b.may_nan and any(low <= b.lo and b.hi <= high for low, high in seen)
-
-
-def _countable(node: Node, b: Bounds, seen: Sequence[tuple[float, float]]) -> bool:
-    """Whether a look has a few outcomes that can be told apart: one of a number of whole numbers, or ranges."""
-    if int(np.prod(node.shape)) != 1 or b.may_nan or not np.isfinite([float(b.lo), float(b.hi)]).all():
-        return False
-    if b.integral:
-        return bool(b.hi - b.lo < MOST_OUTCOMES)
-    return all(low < high for low, high in seen)
-
-
-def _between(node: Node, lo: float, hi: float, seen: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The ranges of [lo, hi] between those that were seen."""
-    out, start = [], lo
-    for low, high in sorted(seen):
-        if low > start:
-            out.append((start, float(next_down(node.format, low))))
-        start = max(start, float(next_up(node.format, high)))
-    return [*out, (start, hi)] if start <= hi else out
-
-
 def _closes(r: _Recorded, gap: _Gap) -> bool:
     """Whether a recording has the missing outcome."""
     before = gap.member.looks[: gap.at]
     if r.looks[: gap.at] != before or len(r.looks) <= gap.at:
         return False
+    if gap.array is not None:
+        return np.array_equal(value_of(r.graph, r.graph.assumptions[gap.at]), gap.array)
     low, high = r.looks[gap.at].outcome
     return low <= gap.high and gap.low <= high
 
@@ -423,7 +389,9 @@ def _open(look: Assumption, which: str) -> Open:
 
 
 def _text(gap: _Gap) -> str:
-    node = gap.member.graph.nodes[gap.assumption.node]
+    if gap.array is not None:
+        return str(gap.array.astype(int).tolist())
+    node = gap.member.graph.nodes[gap.wanted[1].node]
     if node.format.kind == "bool":
         return "true" if gap.low else "false"
     return f"{gap.low:g}" if gap.low == gap.high else f"a number in [{gap.low:g}, {gap.high:g}]"

@@ -11,7 +11,7 @@ from whynan.ir.graph import Node
 from whynan.ops._opdef import bound, known
 
 # operations through which sharper operands make a sharper result
-CARRIED = frozenset("mul div prod square neg reshape expand permute clamp maximum minimum sqrt add sub cast".split())
+CARRIED = frozenset("mul div prod square neg reshape expand permute clamp maximum minimum sqrt add sub cast sum mean".split())
 SHARPENED = 4  # how many operations back operands are sharpened
 
 

@@ -4,16 +4,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from whynan.analysis.bins import binned
+from whynan.analysis.cancelled import cancelled
 from whynan.analysis.conditions import chosen_by
 from whynan.analysis.contracted import contracted
+from whynan.analysis.entropy import entropy
 from whynan.analysis.guarded import guarded
+from whynan.analysis.monomials import product_bound
 from whynan.analysis.relations import Slack
 from whynan.analysis.rows import length_bound
+from whynan.analysis.shares import sum_of_shares
 from whynan.analysis.state import State
+from whynan.analysis.view import Vertex, align
 from whynan.domain.interval import Bounds, entering, make, meet, of_array
 from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Node
 from whynan.ops._opdef import bound
+
+NOTHING = 1e-3  # a sum's least value relative to its largest one, from which on it is not looked at more closely
 
 
 def bounded(state: State, node: Node, domains: Mapping[int, Bounds]) -> Bounds:
@@ -43,6 +51,9 @@ def choose(state: State, node: Node) -> None:
 def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
     """Narrow a result by what is known about pairs of values."""
     result = _pair(state, node, result)
+    rank = len(node.shape)
+    if (product := entropy(state.view, node, lambda x: _along(state, x, rank))) is not None:
+        result = meet(result, product, node.format)
     result = _contracted(state, node, result)
     if node.op in ("masked_select", "index") and (chosen := chosen_by(state.view, state.bounds, node)) is not None:
         result = meet(result, chosen, node.format)
@@ -52,12 +63,30 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
         result = meet(result, product, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
+        if _may_vanish(state, node, result) and (by_pieces := binned(state.view, state.bounds, node)) is not None:
+            result = meet(result, by_pieces, node.format)
     attained = state.attained.learn(node, result)
     return result if attained is None else meet(result, attained, node.format)
 
 
+def _along(state: State, x: Vertex, rank: int) -> Bounds | None:
+    """The bounds of a vertex along the axes of its root."""
+    b = state.bounds[x[0]]
+    return None if b is None else align(b, x[1], rank)
+
+
+def _may_vanish(state: State, node: Node, total: Bounds) -> bool:
+    """Whether a sum of numbers that are not negative may be next to nothing as far as is known."""
+    terms = state.bounds[node.inputs[0]]
+    if terms is None or terms.nonfinite.any() or not bool((terms.lo >= 0).all()):
+        return False
+    return float(total.lo.min(initial=np.inf)) <= NOTHING * float(total.hi.max(initial=0.0))
+
+
 def _row_sum(state: State, node: Node, result: Bounds) -> Bounds:
-    """The sum along the rows of a simplex: 1, up to the rounding of the row's own elements and of the additions."""
+    """The sum along the rows of a simplex, or of shares: 1, up to the rounding of the row's own elements and of the additions."""
+    if (shares := sum_of_shares(state.view, state.bounds, node)) is not None:
+        result = meet(result, shares, node.format)
     found = state.view.reduced(state.view.root(node.id), -2) if state.simplexes else None
     if found is None or found[0][0] not in state.simplexes:
         return result
@@ -90,6 +119,10 @@ def _pair(state: State, node: Node, result: Bounds) -> Bounds:
         return _same_operand(node, result, left)
     if node.op == "sub":
         return _difference(state, node, result, state.facts.at_most(a, b), state.facts.at_most(b, a))
+    if (limits := product_bound(state.view, state.bounds, node)) is not None:
+        result = meet(result, limits, node.format)
+    if node.op == "div" and (factor := cancelled(state.view, state.bounds, node)) is not None:
+        result = meet(result, factor, node.format)
     if node.op == "div" and bool((right.lo >= 0).all()):
         return _quotient(state, node, result, a, b, right)
     return result
@@ -122,9 +155,7 @@ def _room(slack: Slack, magnitude: float, fmt: Format) -> np.ndarray:
     return nearest(fmt, (slack.relative * magnitude + slack.absolute) * (1 + 1e-6))
 
 
-def _quotient(
-    state: State, node: Node, result: Bounds, a: tuple[int, tuple[int, ...]], b: tuple[int, tuple[int, ...]], divisor: Bounds
-) -> Bounds:
+def _quotient(state: State, node: Node, result: Bounds, a: Vertex, b: Vertex, divisor: Bounds) -> Bounds:
     """a / b <= 1 where a <= b and b >= 0 (a slack adds to it); |a| / b likewise."""
     least = float(divisor.lo.min(initial=np.inf))
     magnitude = state.facts.magnitude_at_most(a, b)

@@ -108,6 +108,13 @@ class View:
         """The op that computes the vertex."""
         return self.nodes[vertex[0]].op
 
+    def unsigned(self, vertex: Vertex) -> tuple[Vertex, int]:
+        """A value without the negations that it went through last, and the sign that they come to."""
+        sign = 1
+        while self.op(vertex) == "neg":
+            vertex, sign = self.inputs(vertex)[0], -sign
+        return vertex, sign
+
     def node(self, vertex: Vertex) -> Node:
         """The node of the vertex."""
         return self.nodes[vertex[0]]

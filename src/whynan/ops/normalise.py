@@ -113,16 +113,25 @@ def _others(x: Float64, axis: int, n: int) -> Float64:
     return np.moveaxis(np.logaddexp(before, after), -1, axis)
 
 
+def _error(total: Float64, x: Float64, n: int) -> Float64:
+    """How far total - x can be off, for a log-sum-exp of n numbers in float64.
+
+    A step on the way, at m, errs by about u |m|, and moves the total t by exp(m - t) times that: by at most u (|t| + 1).
+    """
+    size = np.where(np.isfinite(total), np.abs(total), 0.0) + np.where(np.isfinite(x), np.abs(x), 0.0)
+    return np.asarray(8 * (n + 4) * UNIT64 * (1 + size))
+
+
 def _scaled(fmt: Format, b: Bounds, axis: int, n: int) -> tuple[Float64, Float64, Any, Any]:
     """The log of the softmax, exactly: its ends, where NaN comes out, where no number does."""
     lo, hi = np.where(b.empty, 0.0, b.lo), np.minimum(np.where(b.empty, 0.0, b.hi), fmt.max)
     lo = np.minimum(lo, fmt.max)
-    error = 8 * (n + 4) * UNIT64 * (1 + np.where(np.isfinite(lo), np.maximum(np.abs(lo), np.abs(hi)), np.maximum(hi, 0.0)).max(initial=0.0))
-    below, above = _others(lo, axis, n) - hi, _others(hi, axis, n) - lo
+    others_lo, others_hi = _others(lo, axis, n), _others(hi, axis, n)
+    below, above = others_lo - hi, others_hi - lo
     below, above = (np.where(np.isnan(a), edge, a) for a, edge in ((below, -np.inf), (above, np.inf)))
-    alone = _others(hi, axis, n) == -np.inf  # no other element can be more than -inf: a number comes out as log(1)
-    low = np.where(alone, 0.0, np.where(lo == -np.inf, -np.inf, -np.logaddexp(0.0, above + error)))
-    high = np.where(hi == -np.inf, -np.inf, -np.logaddexp(0.0, below - error))
+    alone = others_hi == -np.inf  # no other element can be more than -inf: a number comes out as log(1)
+    low = np.where(alone, 0.0, np.where(lo == -np.inf, -np.inf, -np.logaddexp(0.0, above + _error(others_hi, lo, n))))
+    high = np.where(hi == -np.inf, -np.inf, -np.logaddexp(0.0, below - _error(others_lo, hi, n)))
     low = np.minimum(low, high)
     masked = np.logical_and.reduce(b.lo == -np.inf, axis=axis, keepdims=True)
     nan = np.logical_or.reduce(b.may_nan | (b.hi == np.inf), axis=axis, keepdims=True) | masked

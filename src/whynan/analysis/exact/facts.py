@@ -234,6 +234,11 @@ def _short(x: float) -> Fraction:
     return Fraction(round(x * 2**30), 2**30)
 
 
+def products(atoms: Atoms, p: Poly) -> list[Poly]:
+    """What is known of the products of two atoms in a polynomial, of limited factors."""
+    return [g for g in _products(atoms, p) if all(isfinite(x) for mono in g for x in atoms.monomial_range(mono))]
+
+
 def _products(atoms: Atoms, p: Poly) -> Iterator[Poly]:
     """Products of what is known of two factors: x between its ends (McCormick) and below what `_above` says."""
     for mono in sorted(mono for mono in p if len(mono) == 2)[:MOST_PRODUCTS]:

@@ -7,7 +7,7 @@ from math import inf, prod
 import numpy as np
 
 from whynan.analysis.exact.elements import FIRST, Elements, Value, negated
-from whynan.analysis.exact.facts import facts_for
+from whynan.analysis.exact.facts import facts_for, products
 from whynan.analysis.exact.poly import Key, Poly, atom, key, minus, plus, scaled
 from whynan.analysis.exact.program import least
 from whynan.analysis.exact.rules import RULES
@@ -143,6 +143,7 @@ class Limits:
         if len(p) > 1 and lo > -inf and self.programs < MOST_PROGRAMS:
             self.programs += 1
             facts = facts_for(atoms, like)
+            facts += products(atoms, {mono: c for mono, c in p.items() if mono not in like})  # what cancels leaves its rounding behind
             lo = max(lo, least(atoms, p, facts)) if facts else lo
         return lo
 
