@@ -1,0 +1,55 @@
+"""Advice where the loss's own source is not changed: a function around it, or a change of what calls it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from whynan.analysis.compare import difference
+from whynan.analysis.finding import UNSAFE, Report
+from whynan.errors import FrameworkMissing, TargetError
+from whynan.fixing.evidence import evidence_of
+from whynan.fixing.job import Job, text_of
+from whynan.fixing.search import Search
+from whynan.patches.advice import advice
+from whynan.patches.change import ADVICE, Evidence, Fix
+from whynan.patches.read import contexts
+from whynan.patches.source import Source
+from whynan.patches.wrapper import wrappers
+
+_FROM_PROBABILITIES = frozenset({"log-of-zero", "epsilon-rounds-away", "epsilon-removed-by-compiler"})
+
+
+def around(search: Search) -> Iterator[Fix]:
+    """Functions around a loss whose own source could not be mended, checked and compared like a change of it; they are advice."""
+    job = search.job
+    if job.program.parameters:
+        return
+    for made in wrappers(job.program.framework, job.expression or getattr(job.target, "__name__", ""), job.domains):
+        space: dict[str, Any] = {made.inner: job.target}
+        try:
+            exec(compile(made.text, "<whynan wrapper>", "exec", dont_inherit=True), space)
+            program = job.remake(space[made.name])
+        except (ImportError, TargetError, FrameworkMissing):
+            return
+        compared = difference(search.origin, partial(search.run, program))
+        report = search.check(program) if compared.failing is None else None
+        if report is None or report.verdict == UNSAFE:
+            continue
+        evidence = evidence_of(report, compared, (), search.cost(program))
+        note = "the source is left as it is: put this function beside your own code and call it instead"
+        yield Fix(made.title, ADVICE, made.text, replace(evidence, notes=(note,)))
+
+
+def advised(job: Job, report: Report) -> Iterator[Fix]:
+    """What to change outside the loss, if that is better than any change of it."""
+    place = next((f.site for f in report.findings if f.cause in _FROM_PROBABILITIES and f.site is not None), None)
+    text = text_of(Path(place.file)) if place is not None else None
+    if place is None or text is None:
+        return
+    found = contexts(Source(text), job.program.framework, (place.line, place.column), (place.end_line, place.end_column))
+    given = [n for n, d in job.domains.items() if d.kind == "prob" and d.grad]
+    said = advice(found[0], given) if found else ""
+    if said:
+        yield Fix(said, ADVICE, "", Evidence("", 0, 0, None, "", "", None, ("the change is outside the loss",)))

@@ -1,0 +1,68 @@
+"""What a search for fixes is given and what it goes through: the loss, sources under repair, changed sources not yet checked."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whynan.analysis.finding import Finding, Report
+from whynan.config import Settings
+from whynan.domain.spec import Domain
+from whynan.fixes import Proposal
+from whynan.ir.frontend import Program
+from whynan.patches.change import PatchError, read_file
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A loss to be fixed: the program, its ready domains, the options, and how to make a program of another callable and check it."""
+
+    target: Any
+    expression: str  # what names the target in its module; "" where nothing does
+    program: Program
+    domains: Mapping[str, Domain]
+    settings: Settings
+    remake: Callable[[Any], Program]
+    check: Callable[[Program], Report]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A source under repair: the texts of the changed files, the check's answer, and what was done so far."""
+
+    texts: Mapping[Path, str]
+    report: Report
+    titles: tuple[str, ...] = ()
+    proposals: tuple[Proposal, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A changed source that has not been checked yet."""
+
+    texts: Mapping[Path, str]
+    proposal: Proposal
+    rank: tuple[int, ...]
+
+
+def first(report: Report) -> Finding | None:
+    """The failure that is mended first; None if there is none."""
+    return next((f for f in report.findings if f.kind == "non-finite" and f.severity == "error"), None)
+
+
+def key_of(finding: Finding | None) -> tuple[object, ...]:
+    """What tells failures apart in different states of a source: the file, the function, the expression and its operation, not the line."""
+    return () if finding is None or finding.site is None else (finding.site.file, finding.site.function, finding.site.text, finding.op)
+
+
+def keys(report: Report) -> set[tuple[object, ...]]:
+    """The keys of all failures of a report."""
+    return {key_of(f) for f in report.findings if f.kind == "non-finite"}
+
+
+def text_of(path: Path) -> str | None:
+    """The text of a source file; None if it cannot be read."""
+    try:
+        return read_file(path)[0]
+    except PatchError:
+        return None
