@@ -65,10 +65,14 @@ class Original:
     known_noise: dict[int, tuple[float, Mapping[str, float]]] = field(default_factory=dict)
 
     def unsteady(self, p: Point) -> float:
-        """How far the true value moves under moves by eps squared of the domain's size; infinite where it is not finite there."""
+        """How far the true value moves as its inputs do by eps squared of the domain's size, or as subnormal ones become zero.
+
+        Infinite where it is not finite there.
+        """
         rng, true, far = np.random.default_rng(0), p.reference.loss, 0.0
-        for _ in range(2):
-            moved = {n: _moved(self.domains[n], v, self.eps**2, rng) for n, v in p.inputs.items()}
+        moves = [{n: _without_subnormals(self.domains[n], v) for n, v in p.inputs.items()}]
+        moves += [{n: _moved(self.domains[n], v, self.eps**2, rng) for n, v in p.inputs.items()} for _ in range(PERTURBED)]
+        for moved in moves:
             there = self.referee.at(moved, p.run).loss
             far = max(far, np.inf if there is None or true is None or not np.isfinite(there) else abs(there - true))
         return far
@@ -113,10 +117,10 @@ class Difference:
     among the points. `largest` is the largest relative difference of the loss where the original is well defined, on `compared` points,
     of which `mended` made the original fail. `changed` are the points where it is more than rounding (each with the new value), `away`
     those at which the new value is not the true one where the original fails (at an edge too), or rounding alone moves it as much.
-    `missed` are those of the latter at which the original fails in any case, though its value in real arithmetic is a finite number of
-    ordinary size, and the new value is far from that. `bent` are the points where the original's gradient is right and the new one is
-    not, each with the input's name. `dead` are the inputs whose gradient has become 0 where it was not, `lost` those whose gradient is
-    0 where the original fails and the true one is not 0.
+    `missed` are those of the latter at which the original fails in any case, though its value in real arithmetic is a
+    finite number of ordinary size, and the new value is far from that. `bent` are the points where the original's gradient is right and
+    the new one is not, each with the input's name. `dead` are the inputs whose gradient has become 0 where it was not, `lost` those whose
+    gradient is 0 where the original fails and the true one is not 0.
     `real` is the number of points whose reference comes from real arithmetic.
     """
 
@@ -244,6 +248,13 @@ def _edge(graph: Graph, inputs: Inputs, run: Run) -> bool:
     values = evaluated(graph, inputs, wide=False)
     outputs = [values[o.node] for o in graph.outputs] if values else []
     return any(v is not None and not finite(v) for v in outputs)
+
+
+def _without_subnormals(domain: Domain, value: Array) -> Array:
+    if not _moves(domain):
+        return value
+    wide = value.astype(np.float64)
+    return sample.project(domain, np.where(np.abs(wide) < domain.format.tiny, 0.0, wide))
 
 
 def _all_finite(run: Run) -> bool:

@@ -35,6 +35,8 @@ def interval(t: Term, ranges: Ranges, fmt: Format) -> Bounds:
 
 @lru_cache(maxsize=5000)
 def _interval(t: Term, ranges: RangeKey, fmt: Format) -> Bounds:
+    if t.op == "mul" and t.args[0] == t.args[1]:
+        t = term("square", t.args[0])
     inner = [_interval(a, ranges, _wider(t, fmt)) for a in t.args]
     return own_interval(t, inner, dict(ranges), fmt)
 
@@ -120,5 +122,6 @@ EXPANSIONS: dict[str, Callable[[Term], Term]] = {
     "bce_with_logits": lambda t: term("sub", term("softplus", t.args[0]), term("mul", *t.args)),
     "matmul": lambda t: term("sum", term("mul", *t.args)),
     "kl_div": lambda t: term("sub", term("xlogy", t.args[1], t.args[1]), term("mul", t.args[1], t.args[0])),
+    "replace_nan": lambda t: term("where", term("isnan", t.args[0]), t.args[1], t.args[0]),
     "zeros_like": lambda t: _ZERO,
 }

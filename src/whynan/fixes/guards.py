@@ -117,6 +117,12 @@ ROOTS: tuple[Guard, ...] = (
           "take the root of the variance, kept off 0", _PLUS_EPS, rank=3),
     guard("hypot-sqrt", "hypot(X, Y)", "sqrt(square(X) + square(Y) + finfo_tiny(X))", "write the root out and keep it off 0", _PLUS_TINY,
           exact=True, rank=2),
+    guard("normalize-floor", "normalize(X, axis=A, p=P, eps=C)",
+          "X / clamp_min(norm(X, axis=A, keepdims=True, p=P), finfo_tiny(X))", "normalise with a floor that the format holds", _BELOW_TINY,
+          exact=True, rank=1),
+    guard("normalize-floor-reciprocal", "normalize(X, axis=A, p=P, eps=C)",
+          "X / clamp_min(norm(X, axis=A, keepdims=True, p=P), 1.25 / finfo_max(X))", "normalise with a floor whose reciprocal is finite",
+          _BELOW_TINY, exact=True, rank=2),
     guard("normalize-eps", "normalize(X, axis=A, p=P, eps=C)", "X / (norm(X, axis=A, keepdims=True, p=P) + finfo_eps(X))",
           "normalise with the format's own eps", _PLUS_DIVISOR, rank=2),
 )  # fmt: skip
@@ -133,6 +139,8 @@ DIVISIONS: tuple[Guard, ...] = (
           "divide only where the divisor is not 0", _AT_TINY, _DIV, exact=True, rank=4),
     guard("div-floor-root", "X / Y", "X / clamp_min(Y, finfo_tiny(Y) ** 0.5)", "keep the divisor's square above 0", _BELOW_ROOT, _DIV,
           nonnegative="Y", rank=3),
+    guard("div-floor-root-eps", "X / Y", "X / clamp_min(Y, finfo_eps(Y) ** 0.5)", "keep the divisor above the root of eps",
+          "Below the root of eps the value is that of the floor, and no gradient passes there.", _DIV, nonnegative="Y", rank=5),
     guard("div-count-square", "X / sum(Y, axis=A, keepdims=K) ** 2", "X / clamp_min(sum(Y, axis=A, keepdims=K), 1) ** 2",
           "divide by at least 1: an empty mask gives 0", "Nothing changes where the sum is 1 or more, as a count is unless it is 0.",
           _DIV, rank=1),
@@ -199,6 +207,23 @@ ANGLES: tuple[Guard, ...] = tuple(
           "give the angle near the origin a direction", "Closer than eps to the origin the angle changes.", "atan2-at-origin", rank=2),
 )  # fmt: skip
 
+_AS_REPLACED = "Nothing changes but where the NaN was replaced, and there the gradient only, which becomes finite."
+_REPLACED = "zero-over-zero div-by-zero nan-hidden-after-the-fact masked-branch-gradient"
+
+REPLACED: tuple[Guard, ...] = (
+    guard("replaced-quotient", "replace_nan(X / Y, Z)", "where(Y != 0, X / where(Y != 0, Y, 1), Z)",
+          "choose before dividing instead of replacing NaN after it", _AS_REPLACED, _REPLACED, exact=True, rank=-3),
+    guard("replaced-quotient-root", "replace_nan(X / Y, Z)",
+          "where(abs(Y) > finfo_tiny(Y) ** 0.5, X / where(abs(Y) > finfo_tiny(Y) ** 0.5, Y, 1), Z)",
+          "choose before dividing instead of replacing NaN after it", _AS_REPLACED, _REPLACED, exact=True, rank=-2),
+    guard("replaced-quotient-eps", "replace_nan(X / Y, Z)",
+          "where(abs(Y) > finfo_eps(Y), X / where(abs(Y) > finfo_eps(Y), Y, 1), Z)",
+          "choose before dividing instead of replacing NaN after it", _NEAR_ZERO_DIVISOR, _REPLACED, rank=3),
+    guard("replaced-product", "replace_nan(X * log(Y), Z)", "where(Y > 0, X * log(where(Y > 0, Y, 1)), Z)",
+          "choose before the logarithm instead of replacing NaN after it", _AS_REPLACED, _LOG + " nan-hidden-after-the-fact", exact=True,
+          rank=-3),
+)  # fmt: skip
+
 MASKS: tuple[Guard, ...] = (
     guard("mask-times-inf", "X * where(M, C, D)", "where(M, C, X * D)", "choose instead of multiplying with an infinity",
           "Nothing changes but where 0 met the infinity.", _INF, exact=True, rank=1),
@@ -206,4 +231,4 @@ MASKS: tuple[Guard, ...] = (
           "Nothing changes but where 0 met the infinity.", _INF, exact=True, rank=2),
 )  # fmt: skip
 
-GUARDS: tuple[Guard, ...] = (*LOGARITHMS, *ROOTS, *DIVISIONS, *POWERS, *ANGLES, *MASKS)
+GUARDS: tuple[Guard, ...] = (*REPLACED, *LOGARITHMS, *ROOTS, *DIVISIONS, *POWERS, *ANGLES, *MASKS)

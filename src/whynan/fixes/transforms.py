@@ -102,10 +102,10 @@ def exponent_limit(case: Case) -> Iterator[Change]:
 def upcast(case: Case) -> Iterator[Change]:
     """Compute in a wider format: the loss from there on, its leaves converted first."""
     wider = "float32" if case.fmt.name in _HALF else "float64"
-    first = case.fmt.name in _HALF
+    first, failing = case.fmt.name in _HALF, at(case.whole, case.path)
     for whole, where in ((True, "the whole computation"), (False, "the failing operation")):
         root: Path = () if whole else _widest(case)
-        new = put(case.whole, root, _cast_leaves(at(case.whole, root), wider, case.ranges))
+        new = put(case.whole, root, _cast_leaves(at(case.whole, root), wider, failing if failing.op == "opaque" and failing.args else None))
         if new != case.whole:
             changes = f"Values are rounded to {wider} instead of {case.fmt.name}."
             yield Change("upcast", new, f"run {where} in {wider}", changes, 0 if first else 7, exact=True)
@@ -116,18 +116,20 @@ def _widest(case: Case) -> Path:
     return case.path[: max(0, len(case.path) - 1)]
 
 
-def _cast_leaves(t: Term, dtype: str, ranges: Ranges) -> Term:
+def _cast_leaves(t: Term, dtype: str, inside: Term | None) -> Term:
+    if t == inside:  # a call that is not looked into fails itself: its arguments are widened
+        return Term(t.op, tuple(_cast_leaves(a, dtype, inside) for a in t.args), t.attrs)
     if t.op in ("leaf", "opaque"):
         return term("cast", t, dtype=dtype)
     if t.op == "move":  # what is moved is data, the rest are indices
-        return Term(t.op, (_cast_leaves(t.args[0], dtype, ranges), *t.args[1:]), t.attrs)
+        return Term(t.op, (_cast_leaves(t.args[0], dtype, inside), *t.args[1:]), t.attrs)
     if t.op in ("gather", "nll", "cross_entropy"):
-        return Term(t.op, (_cast_leaves(t.args[0], dtype, ranges), *t.args[1:]), t.attrs)
+        return Term(t.op, (_cast_leaves(t.args[0], dtype, inside), *t.args[1:]), t.attrs)
     if t.op in ("number", "zeros_like", "ones_like") or t.op.startswith("finfo_"):
         return t
     if t.op == "cast":
         return Term(t.op, t.args, (("dtype", dtype),))
-    return Term(t.op, tuple(_cast_leaves(a, dtype, ranges) for a in t.args), t.attrs)
+    return Term(t.op, tuple(_cast_leaves(a, dtype, inside) for a in t.args), t.attrs)
 
 
 def finite_literals(case: Case) -> Iterator[Change]:

@@ -9,7 +9,7 @@ from whynan.analysis.propagate import propagate
 from whynan.domain.abstract import bounds_of
 from whynan.fixes import Proposal, propose
 from whynan.fixes._proposal import EQUIVALENT
-from whynan.fixing.job import Candidate, Job, State, first, text_of
+from whynan.fixing.job import Candidate, Job, State, text_of
 from whynan.frontends.source import USER, kind_of
 from whynan.ir.dtype import FORMATS, Format
 from whynan.ir.frontend import Trace
@@ -69,21 +69,20 @@ def candidates(state: State, known: Known) -> Iterator[Candidate]:
 
 
 def _proposed(state: State, known: Known) -> Iterator[Candidate]:
-    finding = first(state.report)
-    place = finding.site if finding is not None else None
-    if finding is None or place is None:
+    if state.place is None:
         return
+    place, cause = state.place.site, state.place.cause
     path = Path(place.file).resolve()
     text = state.texts.get(path) or text_of(path)
     if text is None or kind_of(str(path)) != USER:
         return
     around = contexts(Source(text), known.job.program.framework, (place.line, place.column), (place.end_line, place.end_column))
-    fmt, mode = known.format(place), (finding.modes or known.job.settings.modes)[0]
+    fmt, mode = known.format(place), (state.place.modes or known.job.settings.modes)[0]
     for k, context in enumerate(telling(around)):
-        made = list(propose(context.term, context.at, finding.cause, known.ranges, fmt, mode))
+        made = list(propose(context.term, context.at, cause, known.ranges, fmt, mode))
         if context.expanded is not None:
             made = [Proposal(context.expanded, _WRITTEN_OUT, EQUIVALENT), *made]
-            made += propose(context.expanded, context.at, finding.cause, known.ranges, fmt, mode)
+            made += propose(context.expanded, context.at, cause, known.ranges, fmt, mode)
         for i, proposal in enumerate(made):
             new = _without_signs(around, context, proposal) or _written(context, proposal)
             if new is not None and new != text:

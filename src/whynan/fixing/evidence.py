@@ -29,8 +29,8 @@ def evidence_of(report: Report, compared: Difference, proposals: Sequence[Propos
     elif compared.away:
         point, new = max(compared.away, key=lambda pair: abs(pair[1] - _true(pair[0])))
         changed = (
-            "the value changes only where the original fails, or so close to there that rounding alone moves it as much "
-            f"(there to {new:.6g}, the true value is {_true(point):.6g})"
+            "the value changes only where the original fails, or so close to there that rounding alone moves it as much"
+            f" (there to {new:.6g}, the true value is {_true(point):.6g})"
         )
     elif any(p.changes for p in proposals):
         changed = f"the value changes on none of {compared.compared} inputs on which the original is finite; by design, " + "; ".join(

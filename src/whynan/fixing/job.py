@@ -10,6 +10,7 @@ from whynan.config import Settings
 from whynan.domain.spec import Domain
 from whynan.fixes import Proposal
 from whynan.ir.frontend import Program
+from whynan.ir.where import Site
 from whynan.patches.change import PatchError, read_file
 
 
@@ -26,6 +27,15 @@ class Job:
     check: Callable[[Program], Report]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An expression to be mended, why ("" if it is only not proven finite), and the modes in which it fails."""
+
+    site: Site
+    cause: str
+    modes: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class State:
     """A source under repair: the texts of the changed files, the check's answer, and what was done so far."""
@@ -34,6 +44,14 @@ class State:
     report: Report
     titles: tuple[str, ...] = ()
     proposals: tuple[Proposal, ...] = ()
+
+    @property
+    def place(self) -> Place | None:
+        """What is mended next: the first failure, or what the check left open; None if there is nothing."""
+        finding = first(self.report)
+        if finding is not None:
+            return Place(finding.site, finding.cause, finding.modes) if finding.site is not None else None
+        return next((Place(o.site, "", ()) for o in self.report.undecided if o.site is not None), None)
 
 
 @dataclass(frozen=True, eq=False)

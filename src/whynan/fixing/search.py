@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from whynan.analysis.compare import Difference, Original, difference
-from whynan.analysis.finding import SAFE, UNSAFE, Report
+from whynan.analysis.finding import SAFE, UNDECIDED, UNSAFE, Report
 from whynan.analysis.search import Inputs, signature
 from whynan.errors import FrameworkMissing, TargetError, WhynanError
 from whynan.fixing.candidates import Known, candidates
@@ -24,6 +24,7 @@ ENOUGH = 2  # verified fixes, after which the search ends
 MOST_CHECKS = 12  # full checks of changed sources
 MOST_TRIED = 60  # changed sources that are run at all
 MOST_STEPS = 4  # defects mended one after the other
+MOST_UNPROVEN = 1  # changes that keep the value but are not proven finite, to which more is done
 MOST_REPEATED = 3  # candidates of one defect that are followed although another defect is left
 
 
@@ -55,8 +56,9 @@ class Search:
         return self.verified >= ENOUGH or self.checks >= MOST_CHECKS or self.tried >= MOST_TRIED
 
     def expand(self, state: State) -> list[State]:
-        """Try all changes for the first defect of a source; those after which another one is left come back."""
+        """Try all changes for the first defect of a source; those after which another is left, or finiteness is not proven, come back."""
         left: list[tuple[Candidate, Program]] = []
+        unproven: list[State] = []
         for candidate in candidates(state, self.known):
             if self.over():
                 return []
@@ -70,8 +72,10 @@ class Search:
             if compared.failing is not None:
                 left += [(candidate, program)] if self._other(state, compared) else []
             else:
-                self._judge(state, candidate, program, compared)
-        return self._followed(state, left) if not self.found else []
+                unproven += self._judge(state, candidate, program, compared)
+        if self.verified:
+            return []
+        return unproven[:MOST_UNPROVEN] or (self._followed(state, left) if not self.found else [])
 
     def _new(self, candidate: Candidate) -> bool:
         """Whether these texts have not been tried yet."""
@@ -108,10 +112,11 @@ class Search:
                 )
         return out
 
-    def _judge(self, state: State, candidate: Candidate, program: Program, compared: Difference) -> None:
+    def _judge(self, state: State, candidate: Candidate, program: Program, compared: Difference) -> list[State]:
+        """Keep a change after which nothing fails. If it keeps the value and is only not proven, the answer is the state it leads to."""
         report = self.check(program)
         if report is None or report.verdict == UNSAFE:
-            return
+            return []
         proposals = (*state.proposals, candidate.proposal)
         titles = (*state.titles, candidate.proposal.title)
         evidence = evidence_of(report, compared, proposals, self.cost(program))
@@ -122,6 +127,8 @@ class Search:
         moved, dead = len(compared.changed) + len(compared.bent), len(compared.dead) + len(compared.lost)
         rank = (applicability != VERIFIED, moved, bool(compared.away), dead, len(titles), candidate.rank)
         self.found.append((rank, fix))
+        again = same and report.verdict == UNDECIDED and len(titles) < MOST_STEPS
+        return [State(candidate.texts, self._at_home(report), titles, proposals)] if again else []
 
     def _change(self, path: Path, text: str) -> FileChange:
         old, encoding, digest = read_file(path)
@@ -156,7 +163,8 @@ class Search:
         """The report with the user's files in place of the temporary ones."""
         homes = self.isolated.homes
         moved = [replace(f, site=_moved(f.site, homes)) for f in report.findings]
-        return replace(report, findings=tuple(moved))
+        left = [replace(o, site=_moved(o.site, homes)) for o in report.undecided]
+        return replace(report, findings=tuple(moved), undecided=tuple(left))
 
 
 def _moved(site: Site | None, homes: Mapping[str, Path]) -> Site | None:

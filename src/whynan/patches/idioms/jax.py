@@ -87,6 +87,7 @@ bce_with_logits: optax.losses.sigmoid_binary_cross_entropy(logits=a, labels=b) |
 cast: .astype(dtype=dtype)
 dtype_of: "{0}.astype({1}.dtype)"
 detach: jax.lax.stop_gradient(x=a)
+replace_nan: jax.numpy.nan_to_num(x=a, copy=True, nan=b, posinf=None, neginf=None)
 zeros_like: jax.numpy.zeros_like(a=a)
 ones_like: jax.numpy.ones_like(a=a)
 finfo_eps: "jax.numpy.finfo({0}.dtype).eps"

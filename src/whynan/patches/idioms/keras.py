@@ -75,6 +75,7 @@ gather: keras.ops.take_along_axis(x=a, indices=b, axis=axis?None)
 cast: keras.ops.cast(x=a, dtype=dtype)
 dtype_of: "keras.ops.cast({0}, {1}.dtype)"
 detach: keras.ops.stop_gradient(variable=a)
+replace_nan: keras.ops.nan_to_num(x=a, nan=b, posinf=None, neginf=None)
 zeros_like: keras.ops.zeros_like(x=a)
 ones_like: keras.ops.ones_like(x=a)
 """
