@@ -24,7 +24,7 @@ _FROM_PROBABILITIES = frozenset({"log-of-zero", "epsilon-rounds-away", "epsilon-
 def around(search: Search) -> Iterator[Fix]:
     """Functions around a loss whose own source could not be mended, checked and compared like a change of it; they are advice."""
     job = search.job
-    if job.program.parameters:
+    if job.program.parameters or job.model is not None:
         return
     for made in wrappers(job.program.framework, job.expression or getattr(job.target, "__name__", ""), job.domains):
         space: dict[str, Any] = {made.inner: job.target}

@@ -78,7 +78,8 @@ def _proposed(state: State, known: Known) -> Iterator[Candidate]:
         return
     around = contexts(Source(text), known.job.program.framework, (place.line, place.column), (place.end_line, place.end_column))
     fmt, mode = known.format(place), (state.place.modes or known.job.settings.modes)[0]
-    for k, context in enumerate(telling(around)):
+    chosen = telling(around)
+    for k, context in enumerate(chosen[::-1] if state.notes else chosen):  # logits want the whole loss in its stable form
         made = list(propose(context.term, context.at, cause, known.ranges, fmt, mode))
         if context.expanded is not None:
             made = [Proposal(context.expanded, _WRITTEN_OUT, EQUIVALENT), *made]

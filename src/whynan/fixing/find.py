@@ -6,6 +6,7 @@ from whynan.errors import TargetError
 from whynan.fixing.around import advised, around
 from whynan.fixing.candidates import Known
 from whynan.fixing.job import Job, State, first
+from whynan.fixing.logits import with_logits
 from whynan.fixing.search import Search
 from whynan.ir.frontend import Trace
 from whynan.patches.change import Fix
@@ -21,7 +22,7 @@ def fixes(job: Job, report: Report) -> list[Fix]:
     with Isolated() as isolated:
         before, trace = _origin(job, report)
         search = Search(job, isolated, before, Known(job, trace))
-        states = [State({}, report)]
+        states = [*with_logits(search), State({}, report)]
         try:
             while states and not search.over() and not search.verified:
                 states = [*states[1:], *search.expand(states[0])]

@@ -1,30 +1,50 @@
 """What a search for fixes is given and what it goes through: the loss, sources under repair, changed sources not yet checked."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from whynan.analysis.finding import Finding, Report
 from whynan.config import Settings
 from whynan.domain.spec import Domain
 from whynan.fixes import Proposal
+from whynan.frontends.source import USER, kind_of
 from whynan.ir.frontend import Program
 from whynan.ir.where import Site
 from whynan.patches.change import PatchError, read_file
+from whynan.patches.load import module_of
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A loss to be fixed: the program, its ready domains, the options, and how to make a program of another callable and check it."""
+    """A loss to be fixed: the program, its ready domains, the options, and how to make a program of another callable and check it.
+
+    With a `model`, the program is the loss of its outputs, which become the loss's argument `prediction`; then `remake` takes the loss
+    and the model, else the loss alone.
+    """
 
     target: Any
     expression: str  # what names the target in its module; "" where nothing does
     program: Program
     domains: Mapping[str, Domain]
     settings: Settings
-    remake: Callable[[Any], Program]
+    remake: Callable[..., Program]
     check: Callable[[Program], Report]
+    model: Any = None
+    model_expression: str = ""
+    prediction: str = ""
+
+    @property
+    def model_home(self) -> ModuleType | None:
+        """The module that the model is written in: its function's or its class's, or the one that its expression names it in."""
+        home = module_of(self.model)
+        if home is not None and kind_of(str(getattr(home, "__file__", ""))) == USER:
+            return home
+        named = [m for m in list(sys.modules.values()) if self.model_expression and vars(m).get(self.model_expression) is self.model]
+        return named[0] if named else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,7 @@ class State:
     report: Report
     titles: tuple[str, ...] = ()
     proposals: tuple[Proposal, ...] = ()
+    notes: tuple[str, ...] = ()  # what a user must know of what was done
 
     @property
     def place(self) -> Place | None:

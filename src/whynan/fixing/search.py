@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Search:
                 return []
             if not self._new(candidate):
                 continue
-            program = self._program(candidate)
+            program = self.program(candidate.texts)
             if program is None:
                 continue
             self.tried += 1
@@ -100,14 +101,15 @@ class Search:
             report = self.check(program)
             if report is None or report.verdict != UNSAFE:
                 continue
-            here = keys(self._at_home(report))
+            here = keys(self.at_home(report))
             if key_of(first(state.report)) not in here:
                 out.append(
                     State(
                         candidate.texts,
-                        self._at_home(report),
+                        self.at_home(report),
                         (*state.titles, candidate.proposal.title),
                         (*state.proposals, candidate.proposal),
+                        state.notes,
                     )
                 )
         return out
@@ -119,7 +121,7 @@ class Search:
             return []
         proposals = (*state.proposals, candidate.proposal)
         titles = (*state.titles, candidate.proposal.title)
-        evidence = evidence_of(report, compared, proposals, self.cost(program))
+        evidence = replace(evidence_of(report, compared, proposals, self.cost(program)), notes=state.notes)
         same = not compared.changed and not compared.bent and not compared.missed
         applicability = VERIFIED if report.verdict == SAFE and same else REVIEW
         changes = tuple(self._change(path, text) for path, text in candidate.texts.items())
@@ -128,7 +130,7 @@ class Search:
         rank = (applicability != VERIFIED, moved, bool(compared.away), dead, len(titles), candidate.rank)
         self.found.append((rank, fix))
         again = same and report.verdict == UNDECIDED and len(titles) < MOST_STEPS
-        return [State(candidate.texts, self._at_home(report), titles, proposals)] if again else []
+        return [State(candidate.texts, self.at_home(report), titles, proposals, state.notes)] if again else []
 
     def _change(self, path: Path, text: str) -> FileChange:
         old, encoding, digest = read_file(path)
@@ -136,11 +138,21 @@ class Search:
 
     # ------------------------------------------------------------ runs
 
-    def _program(self, candidate: Candidate) -> Program | None:
+    def program(self, texts: Mapping[Path, str]) -> Program | None:
+        """The program with these texts in place of files; None if it cannot be made."""
+        job = self.job
         try:
-            return self.job.remake(self.isolated.changed(self.job.target, self.job.expression, candidate.texts))
+            loss = self.isolated.changed(job.target, job.expression, texts)
+            return job.remake(loss) if job.model is None else job.remake(loss, self._model(texts))
         except (PatchError, TargetError, FrameworkMissing):
             return None
+
+    def _model(self, texts: Mapping[Path, str]) -> Any:
+        """The changed model; as it is where it stands in no file."""
+        home = self.job.model_home
+        if home is None or not getattr(home, "__file__", None):
+            return self.job.model
+        return self.isolated.changed(self.job.model, self.job.model_expression, texts, home)
 
     def run(self, program: Program, inputs: Inputs) -> Run:
         """One run, with the gradients that the check looks at, in the first mode."""
@@ -159,7 +171,7 @@ class Search:
         inputs = self.origin.points[-1].inputs
         return _seconds(lambda: self.run(program, inputs)) / max(_seconds(lambda: self.run(self.job.program, inputs)), 1e-9)
 
-    def _at_home(self, report: Report) -> Report:
+    def at_home(self, report: Report) -> Report:
         """The report with the user's files in place of the temporary ones."""
         homes = self.isolated.homes
         moved = [replace(f, site=_moved(f.site, homes)) for f in report.findings]
