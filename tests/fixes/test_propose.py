@@ -183,3 +183,15 @@ def test_nan_replaced_after_a_division_is_chosen_before_it():
 def test_half_precision_goes_into_a_call_that_is_not_looked_into():
     found = proposals("opaque(x, text='crit({0})')", "opaque", "cast-overflow", FLOAT16)
     assert "opaque(cast(x, dtype='float32'), text='crit({0})')" in [str(p.term) for p in found]
+
+
+def test_what_is_replaced_where_it_is_not_finite_is_chosen_before():
+    whole = parse("where(isfinite(-(t * log(p))), -(t * log(p)), 0)")
+    place = next(path for path, s in walk(whole) if s.op == "log")  # in the condition, where it stands first
+    found = [str(p.term) for p in propose(whole, place, "masked-branch-gradient", RANGES)]
+    assert "where(p > 0, -(t * log(where(p > 0, p, 1))), 0)" in found
+
+
+def test_several_places_in_danger_get_a_guard_each():
+    found = [str(p.term) for p in proposals("log(p) + square(x) / p", "div", "div-by-zero")]
+    assert any("log(clamp_min(" in text and "/ clamp_min(" in text for text in found)

@@ -135,8 +135,34 @@ def _guarded(case: Case) -> Iterator[Change]:
                 continue
             here = put(case.whole, path, new)
             rank = row.rank + 3 * min(far, 2) + (0 if not row.causes or case.cause in row.causes else 1)
-            for whole in (_everywhere(case, row, here, path), here):
+            all_ = _everywhere(case, row, here, path)
+            yield from _with_others(case, row, all_, rank)
+            for whole in (all_, here):
                 yield Change(row.name, whole, row.title, row.changes, rank, row.exact)
+
+
+def _with_others(case: Case, row: Guard, whole: Term, rank: int) -> Iterator[Change]:
+    """The same with a guard, as mild or as strong, at each other operation in danger: a loss often fails in several places at once."""
+    used: list[Guard] = [row]
+    for path, s in sorted(walk(case.whole), key=lambda pair: -len(pair[0])):
+        if s.op == row.left.op or not dangerous(s, case.ranges, case.fmt) or not _still(whole, path, s):
+            continue
+        for other in sorted(GUARDS, key=lambda r: (r.exact != row.exact, r.rank)):
+            new = _applied(case, other, s)
+            if new is not None:
+                whole, used = put(whole, path, new), [*used, other]
+                break
+    if len(used) > 1:
+        titles, changes = (", and ".join(dict.fromkeys(r.title for r in used)), " ".join(dict.fromkeys(r.changes for r in used)))
+        yield Change("+".join(dict.fromkeys(r.name for r in used)), whole, titles, changes, rank, all(r.exact for r in used))
+
+
+def _still(whole: Term, path: Path, s: Term) -> bool:
+    """Whether a term still stands at a path."""
+    try:
+        return sub_term(whole, path) == s
+    except IndexError:
+        return False
 
 
 def _sites(case: Case) -> list[Path]:

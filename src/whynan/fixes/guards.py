@@ -12,6 +12,8 @@ _BELOW_ROOT = "Below the root of the format's smallest normal number the value i
 _AT_TINY = "Nothing changes but where the divisor is 0 or subnormal: there the quotient becomes 0, and no gradient passes."
 _AT_ENDS = "Nothing changes but the gradient at -1 and 1, which becomes 0 instead of infinite; beyond them the value is that of the end."
 _MARGIN = "Closer than eps to -1 and 1 the value is that of the margin, and no gradient passes there."
+_BELOW_SQUARE = "Below eps squared, less than ordinary numbers resolve, the value is that of the floor, and no gradient passes there."
+_NEAR_ZERO_SQUARE = "Where the divisor is closer to 0 than eps squared, the quotient becomes 0, and no gradient passes there."
 _BELOW_EPS = "Below eps, the format's spacing at 1, the value is that of the floor, and no gradient passes there."
 _PLUS_TINY = "At and near 0 the value moves by at most the root of the format's smallest normal number; the gradient stays alive."
 _PLUS_EPS = "The value moves by at most the root of eps, the format's spacing at 1, near 0 and by less elsewhere; the gradient stays alive."
@@ -139,6 +141,14 @@ DIVISIONS: tuple[Guard, ...] = (
           "divide only where the divisor is not 0", _AT_TINY, _DIV, exact=True, rank=4),
     guard("div-floor-root", "X / Y", "X / clamp_min(Y, finfo_tiny(Y) ** 0.5)", "keep the divisor's square above 0", _BELOW_ROOT, _DIV,
           nonnegative="Y", rank=3),
+    guard("div-floor-eps-square", "X / Y", "X / clamp_min(Y, finfo_eps(Y) ** 2)", "keep the divisor above eps squared", _BELOW_SQUARE,
+          _DIV, nonnegative="Y", exact=True, rank=4),
+    guard("div-where-eps-square", "X / Y", "where(abs(Y) > finfo_eps(Y) ** 2, X / where(abs(Y) > finfo_eps(Y) ** 2, Y, 1), 0)",
+          "divide only where the divisor is not 0", _NEAR_ZERO_SQUARE, _DIV, exact=True, rank=5),
+    guard("div-cosine", "sum(X * Y, axis=A) / (norm(X, axis=A, p=P) * norm(Y, axis=A, p=P))",
+          "sum(X / clamp_min(norm(X, axis=A, p=P, keepdims=True), finfo_tiny(X) ** 0.5)"
+          " * (Y / clamp_min(norm(Y, axis=A, p=P, keepdims=True), finfo_tiny(Y) ** 0.5)), axis=A)",
+          "normalise first, with a floor under each norm", _BELOW_ROOT, _DIV, exact=True, rank=1),
     guard("div-floor-root-eps", "X / Y", "X / clamp_min(Y, finfo_eps(Y) ** 0.5)", "keep the divisor above the root of eps",
           "Below the root of eps the value is that of the floor, and no gradient passes there.", _DIV, nonnegative="Y", rank=5),
     guard("div-count-square", "X / sum(Y, axis=A, keepdims=K) ** 2", "X / clamp_min(sum(Y, axis=A, keepdims=K), 1) ** 2",

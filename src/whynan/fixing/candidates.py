@@ -1,5 +1,6 @@
 """Changed sources for the first failure of a source: contexts of the failing expression, proposals for them, written back."""
 
+import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from whynan.ir.frontend import Trace
 from whynan.ir.graph import FORWARD
 from whynan.ir.term import Term, size
 from whynan.ir.where import Site
+from whynan.patches.load import plain_function
 from whynan.patches.read import Context, contexts
 from whynan.patches.source import Source
 from whynan.patches.spell import Unwritable
@@ -47,6 +49,11 @@ class Known:
                 known[node.site.text] = (float(b.lo.min()), float(b.hi.max()))
         return known | {name: (float(b.lo.min()), float(b.hi.max())) for name, b in bounds.items() if b.lo.size}
 
+    @property
+    def function(self) -> str:
+        """The name of the loss's own function."""
+        return str(getattr(plain_function(self.job.target), "__name__", ""))
+
     def format(self, place: Site) -> Format:
         """The format of the failing operation."""
         here = [n.format for n in self.trace.graph.nodes if n.site == place and n.format.is_float]
@@ -77,17 +84,36 @@ def _proposed(state: State, known: Known) -> Iterator[Candidate]:
     if text is None or kind_of(str(path)) != USER:
         return
     around = contexts(Source(text), known.job.program.framework, (place.line, place.column), (place.end_line, place.end_column))
+    ranges = _ranges_in(around[0], known) if around else known.ranges
     fmt, mode = known.format(place), (state.place.modes or known.job.settings.modes)[0]
     chosen = telling(around)
     for k, context in enumerate(chosen[::-1] if state.notes else chosen):  # logits want the whole loss in its stable form
-        made = list(propose(context.term, context.at, cause, known.ranges, fmt, mode))
+        made = list(propose(context.term, context.at, cause, ranges, fmt, mode))
         if context.expanded is not None:
             made = [Proposal(context.expanded, _WRITTEN_OUT, EQUIVALENT), *made]
-            made += propose(context.expanded, context.at, cause, known.ranges, fmt, mode)
+            made += propose(context.expanded, context.at, cause, ranges, fmt, mode)
         for i, proposal in enumerate(made):
             new = _without_signs(around, context, proposal) or _written(context, proposal)
             if new is not None and new != text:
                 yield Candidate({**state.texts, path: new}, proposal, _rank(proposal, i, k, len(new)))
+
+
+def _ranges_in(context: Context, known: Known) -> dict[str, tuple[float, float]]:
+    """The ranges as they hold inside the function of a context: a helper's arguments have those of what it is called with in its file."""
+    function = context.source.function(context.root)
+    if not isinstance(function, ast.FunctionDef) or function.name == known.job.expression or function.name == known.function:
+        return known.ranges
+    names = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
+    given: dict[str, list[tuple[float, float]]] = {}
+    for call in ast.walk(context.source.tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == function.name:
+            pairs = [*zip(names, call.args, strict=False), *((k.arg or "", k.value) for k in call.keywords)]
+            for name, value in pairs:
+                text = context.source.text_of(value)
+                if text in known.ranges:
+                    given.setdefault(name, []).append(known.ranges[text])
+    own = {n: (min(low for low, _ in r), max(high for _, high in r)) for n, r in given.items()}
+    return {n: r for n, r in known.ranges.items() if n not in names} | own
 
 
 def telling(around: Sequence[Context]) -> list[Context]:

@@ -17,11 +17,13 @@ from whynan.fixing.candidates import Known, candidates
 from whynan.fixing.evidence import evidence_of
 from whynan.fixing.job import Candidate, Job, State, first, key_of, keys
 from whynan.ir.frontend import Program, Run
+from whynan.ir.term import walk
 from whynan.ir.where import Site
 from whynan.patches.change import REVIEW, VERIFIED, FileChange, Fix, PatchError, diff, read_file
 from whynan.patches.load import Isolated
 
 ENOUGH = 2  # verified fixes, after which the search ends
+MOST_AFTER = 2  # full checks after the first verified fix, in search of another
 MOST_CHECKS = 12  # full checks of changed sources
 MOST_TRIED = 60  # changed sources that are run at all
 MOST_STEPS = 4  # defects mended one after the other
@@ -39,6 +41,7 @@ class Search:
     known: Known
     checks: int = 0
     tried: int = 0
+    first: int = 0  # checks until the first verified fix
     seen: set[str] = field(default_factory=set)
     found: list[tuple[tuple[object, ...], Fix]] = field(default_factory=list)
 
@@ -54,7 +57,8 @@ class Search:
 
     def over(self) -> bool:
         """Whether enough has been found or tried."""
-        return self.verified >= ENOUGH or self.checks >= MOST_CHECKS or self.tried >= MOST_TRIED
+        enough = self.verified >= ENOUGH or (self.verified > 0 and self.checks >= self.first + MOST_AFTER)
+        return enough or self.checks >= MOST_CHECKS or self.tried >= MOST_TRIED
 
     def expand(self, state: State) -> list[State]:
         """Try all changes for the first defect of a source; those after which another is left, or finiteness is not proven, come back."""
@@ -95,7 +99,8 @@ class Search:
     def _followed(self, state: State, left: Sequence[tuple[Candidate, Program]]) -> list[State]:
         """What a change leaves to mend, for changes that mend the defect but not all."""
         out: list[State] = []
-        for candidate, program in left:
+        strong = [pair for pair in left if any(s.op == "finfo_eps" for _, s in walk(pair[0].proposal.term))][:1]
+        for candidate, program in [*left[:1], *strong, *(pair for pair in left[1:] if pair not in strong)]:
             if len(out) >= MOST_REPEATED or self.over() or len(state.titles) + 1 >= MOST_STEPS:
                 break
             report = self.check(program)
@@ -129,6 +134,7 @@ class Search:
         moved, dead = len(compared.changed) + len(compared.bent), len(compared.dead) + len(compared.lost)
         rank = (applicability != VERIFIED, moved, bool(compared.away), dead, len(titles), candidate.rank)
         self.found.append((rank, fix))
+        self.first = self.first or (self.checks if self.verified else 0)
         again = same and report.verdict == UNDECIDED and len(titles) < MOST_STEPS
         return [State(candidate.texts, self.at_home(report), titles, proposals, state.notes)] if again else []
 
