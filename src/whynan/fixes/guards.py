@@ -77,6 +77,15 @@ LOGARITHMS: tuple[Guard, ...] = tuple(
           "write the divergence out, with a floor under the target's logarithm", _BELOW_TINY, exact=True, rank=1),
     guard("kl-target-eps", "kl_div(X, T)", "T * (log(clamp_min(T, finfo_eps(T))) - X)",
           "write the divergence out, with a floor under the target's logarithm", _BELOW_EPS, rank=2),
+    *(
+        guard(f"bce-built-in{n}", naive, "binary_cross_entropy(X, T)", "use the built-in binary cross-entropy",
+              "No logarithm is below -100, and no divisor of a gradient below 1e-12.", _LOG, exact=True, rank=-2)
+        for n, naive in enumerate((
+            "-(T * log(X) + (1 - T) * log(1 - X))",
+            "-T * log(X) - (1 - T) * log(1 - X)",
+            "-(T * log(X)) - (1 - T) * log(1 - X)",
+        ))
+    ),
     guard("bce-clamp", "binary_cross_entropy(X, T)", "binary_cross_entropy(clamp(X, finfo_eps(X), 1 - finfo_eps(X)), T)",
           "keep the probabilities inside (0, 1)", _BELOW_EPS, rank=2),
 )  # fmt: skip
@@ -145,6 +154,10 @@ DIVISIONS: tuple[Guard, ...] = (
           _DIV, nonnegative="Y", exact=True, rank=4),
     guard("div-where-eps-square", "X / Y", "where(abs(Y) > finfo_eps(Y) ** 2, X / where(abs(Y) > finfo_eps(Y) ** 2, Y, 1), 0)",
           "divide only where the divisor is not 0", _NEAR_ZERO_SQUARE, _DIV, exact=True, rank=5),
+    guard("div-normalize", "X / norm(X, axis=A, keepdims=True, p=2)", "normalize(X, axis=A, p=2)", "use the built-in normalisation",
+          "Below 1e-12 the norm is taken for 1e-12.", _DIV, exact=True, rank=1),
+    guard("div-cosine-built-in", "sum(X * Y, axis=A) / (norm(X, axis=A, p=2) * norm(Y, axis=A, p=2))", "cosine_similarity(X, Y, axis=A)",
+          "use the built-in cosine similarity", "Below 1e-8 a norm is taken for 1e-8.", _DIV, rank=1),
     guard("div-cosine", "sum(X * Y, axis=A) / (norm(X, axis=A, p=P) * norm(Y, axis=A, p=P))",
           "sum(X / clamp_min(norm(X, axis=A, p=P, keepdims=True), finfo_tiny(X) ** 0.5)"
           " * (Y / clamp_min(norm(Y, axis=A, p=P, keepdims=True), finfo_tiny(Y) ** 0.5)), axis=A)",

@@ -29,7 +29,10 @@ keras.losses.binary_crossentropy(y_true=b, y_pred=a, from_logits=False, reductio
 keras.losses.cosine_similarity(y_true=b, y_pred=a, reduction=reduction?'none') = -sum(b * minimum(rsqrt(sum(square(b), axis=-1, keepdims=True)), 1e7) * (a * minimum(rsqrt(sum(square(a), axis=-1, keepdims=True)), 1e7)), axis=-1)
 keras.losses.mean_squared_logarithmic_error(y_true=b, y_pred=a, reduction=reduction?'none') = mean((log(maximum(b, 1e-7) + 1) - log(maximum(a, 1e-7) + 1)) ** 2, axis=-1)
 keras.losses.poisson(y_true=b, y_pred=a, reduction=reduction?'none') = mean(a - b * log(a + 1e-7), axis=-1)
-optax.losses.cosine_similarity(predictions=a, targets=b) = sum(a * b, axis=-1) / (norm(a, axis=-1) * norm(b, axis=-1))
+optax.losses.cosine_similarity(predictions=a, targets=b, epsilon=0.0, axis=axis?-1) = sum(a / sqrt(clamp_min(sum(square(a), axis='dim', keepdims=True), 0)) * (b / sqrt(clamp_min(sum(square(b), axis='dim', keepdims=True), 0))), axis='dim')
+optax.losses.cosine_distance(predictions=a, targets=b, epsilon=0.0, axis=axis?-1) = 1 - sum(a / sqrt(clamp_min(sum(square(a), axis='dim', keepdims=True), 0)) * (b / sqrt(clamp_min(sum(square(b), axis='dim', keepdims=True), 0))), axis='dim')
+optax.cosine_similarity(predictions=a, targets=b, epsilon=0.0, axis=axis?-1) = sum(a / sqrt(clamp_min(sum(square(a), axis='dim', keepdims=True), 0)) * (b / sqrt(clamp_min(sum(square(b), axis='dim', keepdims=True), 0))), axis='dim')
+optax.cosine_distance(predictions=a, targets=b, epsilon=0.0, axis=axis?-1) = 1 - sum(a / sqrt(clamp_min(sum(square(a), axis='dim', keepdims=True), 0)) * (b / sqrt(clamp_min(sum(square(b), axis='dim', keepdims=True), 0))), axis='dim')
 """  # noqa: E501
 
 CLASSES = {

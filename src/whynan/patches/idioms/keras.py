@@ -81,6 +81,10 @@ detach: keras.ops.stop_gradient(variable=a)
 replace_nan: keras.ops.nan_to_num(x=a, nan=b, posinf=None, neginf=None)
 zeros_like: keras.ops.zeros_like(x=a)
 ones_like: keras.ops.ones_like(x=a)
+finfo_eps: "float(ml_dtypes.finfo(keras.backend.standardize_dtype({0}.dtype)).eps)"
+finfo_tiny: "float(ml_dtypes.finfo(keras.backend.standardize_dtype({0}.dtype)).tiny)"
+finfo_max: "float(ml_dtypes.finfo(keras.backend.standardize_dtype({0}.dtype)).max)"
+finfo_min: "float(ml_dtypes.finfo(keras.backend.standardize_dtype({0}.dtype)).min)"
 """
 
 _BACKEND = """
