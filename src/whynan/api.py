@@ -205,7 +205,8 @@ def fixed(
     report = checked(program)
     job = Job(target.callable, _expression(target.name), program, ready, settings, remade, checked, made, _expression(model), prediction)
     found = fixes(job, report)
-    return replace(report, findings=tuple(replace(f, fixes=tuple(found)) if f.kind == "non-finite" else f for f in report.findings)), found
+    mended = ("non-finite",) if report.verdict == "unsafe" else ("contract",)
+    return replace(report, findings=tuple(replace(f, fixes=tuple(found)) if f.kind in mended else f for f in report.findings)), found
 
 
 def _expression(target: Any) -> str:

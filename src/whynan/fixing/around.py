@@ -8,16 +8,21 @@ from typing import Any
 
 from whynan.analysis.compare import difference
 from whynan.analysis.finding import UNSAFE, Report
-from whynan.errors import FrameworkMissing, TargetError
+from whynan.errors import FrameworkMissing, TargetError, WhynanError
 from whynan.fixing.evidence import evidence_of
 from whynan.fixing.job import Job, text_of
 from whynan.fixing.search import Search
+from whynan.frontends.source import USER, kind_of
 from whynan.patches.advice import advice
-from whynan.patches.change import ADVICE, Evidence, Fix
+from whynan.patches.change import ADVICE, REVIEW, Evidence, FileChange, Fix, diff, read_file
+from whynan.patches.from_logits import with_from_logits
+from whynan.patches.load import Isolated
 from whynan.patches.read import contexts
 from whynan.patches.source import Source
 from whynan.patches.wrapper import wrappers
 
+TAKEN_FOR_PROBABILITIES = "logits-as-probabilities"
+_OTHER_LOSS = "the value changes on the whole domain: until now the loss took logits for probabilities"
 _FROM_PROBABILITIES = frozenset({"log-of-zero", "epsilon-rounds-away", "epsilon-removed-by-compiler"})
 
 
@@ -40,6 +45,27 @@ def around(search: Search) -> Iterator[Fix]:
         evidence = evidence_of(report, compared, (), search.cost(program))
         note = "the source is left as it is: put this function beside your own code and call it instead"
         yield Fix(made.title, ADVICE, made.text, replace(evidence, notes=(note,)))
+
+
+def told_logits(job: Job, report: Report) -> Iterator[Fix]:
+    """`from_logits=True` for a Keras loss that takes logits for probabilities, checked again."""
+    place = next((f.site for f in report.findings if f.cause == TAKEN_FOR_PROBABILITIES and f.site is not None), None)
+    path = Path(place.file).resolve() if place is not None else None
+    text = text_of(path) if path is not None and kind_of(str(path)) == USER else None
+    if place is None or path is None or text is None or job.model is not None:
+        return
+    new = with_from_logits(text, (place.line, place.column), (place.end_line, place.end_column))
+    if new is None:
+        return
+    try:
+        with Isolated() as isolated:
+            again = job.check(job.remake(isolated.changed(job.target, job.expression, {path: new})))
+    except WhynanError:
+        return
+    if again.verdict != UNSAFE and not any(f.cause == TAKEN_FOR_PROBABILITIES for f in again.findings):
+        change = FileChange(path, text, new, *read_file(path)[1:])
+        evidence = Evidence(again.verdict, 0, 0, None, _OTHER_LOSS, "gradient alive where it was 0 outside (0, 1)", None)
+        yield Fix("tell the loss that it is given logits", REVIEW, diff(change), evidence, (change,))
 
 
 def advised(job: Job, report: Report) -> Iterator[Fix]:

@@ -3,7 +3,7 @@
 from whynan.analysis.compare import Original, original
 from whynan.analysis.finding import Report
 from whynan.errors import TargetError
-from whynan.fixing.around import advised, around
+from whynan.fixing.around import advised, around, told_logits
 from whynan.fixing.candidates import Known
 from whynan.fixing.job import Job, State, first
 from whynan.fixing.logits import with_logits
@@ -16,9 +16,9 @@ MOST_SHOWN = 5
 
 
 def fixes(job: Job, report: Report) -> list[Fix]:
-    """The fixes of an unsafe loss, best first; empty if it has no failure that a change of the source could remove."""
+    """The fixes of an unsafe loss, best first; empty if it has nothing that a change of the source could mend."""
     if first(report) is None:
-        return []
+        return list(told_logits(job, report))
     with Isolated() as isolated:
         before, trace = _origin(job, report)
         search = Search(job, isolated, before, Known(job, trace))
