@@ -53,6 +53,7 @@ audit: $(STAMP) ## check the losses of well-known packages and write benchmarks/
 
 attack: $(STAMP) ## attack what is called safe: gallery, collection and, where `make audit` has run, audits
 	for f in torch tensorflow jax; do $(BIN)/python -m tests.soundness.adversarial.attack --framework $$f --seconds 120 || exit 1; done
+	$(BIN)/python -m tests.soundness.adversarial.fixes
 	for m in whynan-audit/*; do test ! -d $$m || $(BIN)/python -m tests.soundness.adversarial.attack --audit $$m --seconds 120 || exit 1; done
 
 clean: ## remove .venv and all caches

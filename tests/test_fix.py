@@ -156,8 +156,8 @@ def test_a_clamp_that_acts_before_the_original_fails_is_not_verified(file: Path)
 
 def test_a_planted_wrong_change_is_not_verified(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proposal that is finite but has another value, called equivalent by a wrong rule, is found out by the comparison."""
-    from whynan import fixing
     from whynan.fixes import Proposal
+    from whynan.fixing import candidates
     from whynan.ir.term import at as part
     from whynan.ir.term import put, term
 
@@ -165,7 +165,7 @@ def test_a_planted_wrong_change_is_not_verified(file: Path, monkeypatch: pytest.
         bad = term("tanh", *part(whole, at).args)
         return [Proposal(put(whole, at, bad), "a wrong rule", "equivalent")]
 
-    monkeypatch.setattr(fixing, "propose", wrong)
+    monkeypatch.setattr(candidates, "propose", wrong)
     found = fixes(file, "Scaled")
     assert found and all(f.applicability == "needs-review" and "the value changes on" in f.evidence.changed for f in found)
 

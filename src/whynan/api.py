@@ -101,7 +101,19 @@ def _check_composed(
     more: Mapping[str, Any],
 ) -> Report:
     """The check of a loss of a model's outputs."""
-    made = _target(model, None, "").callable if isinstance(model, str) or inspect.isclass(model) else model
+    both, whole, known = _composed(target, _made(model), stated, given, framework, model)
+    with both.explained():
+        return _checked(whole, {**known, **_by_output(target, whole, both, known, options[-1])}, options, more)
+
+
+def _made(model: Any) -> Any:
+    return _target(model, None, "").callable if isinstance(model, str) or inspect.isclass(model) else model
+
+
+def _composed(
+    target: Target, made: Any, stated: Mapping[str, Any], given: Mapping[str, Any], framework: str | None, model: Any
+) -> tuple[Composition, Target, dict[str, Any]]:
+    """The loss of a model's outputs, as a target of its own, and what is known of its inputs' domains."""
     both = compose(target.callable, made, given, target.name)
     names = both.wiring.names
     known = {**{n: d for n, d in stated.items() if n in names and n not in both.wiring.predictions}, **given}
@@ -109,9 +121,7 @@ def _check_composed(
         domain = as_domain(both.wiring.target, known[both.wiring.target])
         known[both.wiring.target] = domain if domain.grad_given else domain.but(grad=False, grad_given=True)
     called = f"{target.name} of {model if isinstance(model, str) else _model_name(made)}"
-    whole = Target(both.callable, called, target.file, framework or target.framework or both.framework)
-    with both.explained():
-        return _checked(whole, {**known, **_by_output(target, whole, both, known, options[-1])}, options, more)
+    return both, Target(both.callable, called, target.file, framework or target.framework or both.framework), known
 
 
 def _by_output(target: Target, whole: Target, both: Composition, known: Mapping[str, Any], seed: int) -> dict[str, Domain]:
@@ -148,19 +158,27 @@ def fix(
     budget: float | None = None,
     seed: int = 0,
     name: str = "",
+    model: Any = None,
     **named: Any,
 ) -> list[Fix]:
     """Which change of the source keeps this loss and its gradients finite, and what is proven about that change? Best first.
 
     The loss is checked as by `check`, whose arguments these are; the list is empty if it has no failure. Nothing is changed on disk:
     `fixes[0].apply()` does that. A fix whose `applicability` is "verified" is proven finite on the same domains and has the original's
-    value wherever that is finite. Raises as `check` does.
+    value wherever that is finite. With a `model` that ends in a sigmoid or a softmax, one of the changes may be that it returns logits.
+    Raises as `check` does.
     """
-    return fixed(loss, domains, named, (modes, dtype, budget, seed), framework, name)[1]
+    return fixed(loss, domains, named, (modes, dtype, budget, seed), framework, name, model)[1]
 
 
 def fixed(
-    loss: Any, domains: Mapping[str, Any] | None, named: Mapping[str, Any], options: _Options, framework: str | None = None, name: str = ""
+    loss: Any,
+    domains: Mapping[str, Any] | None,
+    named: Mapping[str, Any],
+    options: _Options,
+    framework: str | None = None,
+    name: str = "",
+    model: Any = None,
 ) -> tuple[Report, list[Fix]]:
     """The report of a check with the fixes of what it found; the findings hold them too."""
     from whynan.fixing import Job, fixes  # here, since a check needs none of it
@@ -168,21 +186,35 @@ def fixed(
     target = _target(loss, framework, name)
     stated = stated_domains(target) if isinstance(loss, str) else declared_by(target.callable)
     given = {**stated, **(domains or {}), **named}
-    program = _program(target, options[-1])
+    whole, made, prediction = target, None if model is None else _made(model), ""
+    if model is not None:
+        both, whole, known = _composed(target, made, stated, {**(domains or {}), **named}, framework, model)
+        with both.explained():
+            given = {**known, **_by_output(target, whole, both, known, options[-1])}
+        prediction = both.wiring.predictions[0] if len(both.wiring.predictions) == 1 else ""
+    program = _program(whole, options[-1])
     settings = _settings(program.framework, *options)
-    _refuse_unusual(target, {**arguments_of(target.callable), **given})
-    ready = _with_parameters(program, _domains(program, target.callable, given, settings))
+    _refuse_unusual(whole, {**arguments_of(whole.callable), **given})
+    ready = _with_parameters(program, _domains(program, whole.callable, given, settings))
 
     def checked(changed: Program) -> Report:
-        return Report.of(check_program(changed, ready, settings, _script_of(changed, target.callable, ready, settings.seed), site_of))
+        return Report.of(check_program(changed, ready, settings, _script_of(changed, whole.callable, ready, settings.seed), site_of))
 
-    def remade(changed: Any) -> Program:
-        return load(changed, target.name, program.framework, settings.seed)
+    def remade(changed: Any, beside: Any = None) -> Program:
+        return load(changed if model is None else compose(changed, beside, given).callable, whole.name, program.framework, settings.seed)
 
     report = checked(program)
-    expression = target.name.rpartition(".py:")[2] if ".py:" in target.name else target.name.partition(":")[2]
-    found = fixes(Job(target.callable, expression, program, ready, settings, remade, checked), report)
-    return replace(report, findings=tuple(replace(f, fixes=tuple(found)) if f.kind == "non-finite" else f for f in report.findings)), found
+    job = Job(target.callable, _expression(target.name), program, ready, settings, remade, checked, made, _expression(model), prediction)
+    found = fixes(job, report)
+    mended = ("non-finite",) if report.verdict == "unsafe" else ("contract",)
+    return replace(report, findings=tuple(replace(f, fixes=tuple(found)) if f.kind in mended else f for f in report.findings)), found
+
+
+def _expression(target: Any) -> str:
+    """What names a loss or a model in its module, where it was given as text."""
+    if not isinstance(target, str):
+        return ""
+    return target.rpartition(".py:")[2] if ".py:" in target else target.partition(":")[2]
 
 
 def explain(

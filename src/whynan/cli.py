@@ -151,8 +151,9 @@ def check(
 @whynan_command.command()
 @_options_of("script")
 @click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time for the search, per mode.")
+@click.option("--model", metavar="TARGET", help="Fix the loss of this model's outputs: -d x=… is its input, -d y=… the target.")
 @click.option("--apply", is_flag=False, flag_value=0, type=_NUMBER, metavar="[N]", help="Write the best verified fix, or fix N.")
-def fix(target: str, apply: int | None, budget: float | None, **options: Any) -> int:
+def fix(target: str, apply: int | None, budget: float | None, model: str | None, **options: Any) -> int:
     """Which change of the source keeps the loss TARGET and its gradients finite, and what is proven about it?
 
     Shows unified diffs, best first, each with its evidence. Exit code 0 if there is nothing to fix or a fix was applied, else 1.
@@ -162,7 +163,8 @@ def fix(target: str, apply: int | None, budget: float | None, **options: Any) ->
     with _progress(f"looking for fixes of {target}"), _silent():
         passed = _passed(loaded, options)
         chosen = (passed["modes"], passed["dtype"], budget, passed["seed"])
-        report, fixes = _api().fixed(loaded.callable, _domains(loaded, options), {}, chosen, passed["framework"], passed["name"])
+        given = _domains(loaded, options, composed=model is not None)
+        report, fixes = _api().fixed(loaded.callable, given, {}, chosen, passed["framework"], passed["name"], model)
     _deliver_fixes(report, fixes, options["form"], options["output"])
     if apply is None:
         return exit_code(report)

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import whynan  # noqa: E402
-from whynan.analysis.compare import Difference, Original, difference, original  # noqa: E402
+from whynan.analysis.compare import Difference, Original, _snapped, _without_subnormals, difference, original  # noqa: E402
 from whynan.analysis.reference import Referee  # noqa: E402
 from whynan.frontends import load  # noqa: E402
 
@@ -81,3 +81,18 @@ def test_a_far_value_counts_where_the_true_one_is_steady_only() -> None:
     floor = float(np.finfo(np.float32).tiny)
     at_edge = compared(lambda x: -torch.log(x).sum(), lambda x: -torch.log(x.clamp(min=floor)).sum(), domain, 1e-42)
     assert at_edge.away and not at_edge.missed  # the logarithm of 1e-42 moves by 70 when x does by 1e-14
+
+
+def test_elements_snap_to_a_witness_only_from_within_what_the_format_resolves() -> None:
+    domain, known = whynan.real(4, low=-10.0, high=10.0), np.float32([0.0, 2.0])
+    step = 2.0**-46  # eps squared of float32: 2.8e-13 in this domain
+    value = np.float32([1e-13, 1e-12, 2.0000002, -1e-20])
+    moved = _snapped(domain, value, known, step)
+    assert moved.tolist() == [0.0, value[1], value[2], 0.0]
+    fixed = whynan.integers(0, 3, 4)
+    assert _snapped(fixed, np.int64([0, 1, 2, 3]), np.int64([0]), step).tolist() == [0, 1, 2, 3]
+
+
+def test_subnormal_inputs_become_zero() -> None:
+    moved = _without_subnormals(whynan.real(3), np.float32([1e-40, 1.2e-38, -1e-45]))
+    assert moved.tolist() == [0.0, float(np.float32(1.2e-38)), 0.0]

@@ -39,6 +39,10 @@ STABLE = {
     "log(exp(x) + exp(y))": "logaddexp(x, y)",
     "x - log(cumsum(exp(x)))": "x - logcumsumexp(x)",
     "log(move(softmax(x, axis=1), text='{0}[:, 0]'))": "move(log_softmax(x, axis=1), text='{0}[:, 0]')",
+    "log(sigmoid((x + 0.5) / p) - sigmoid((x - 0.5) / p))": (
+        "logsigmoid((x + 0.5) / p) + logsigmoid((0.5 - x) / p) + log(-expm1((-1) / p))"
+    ),
+    "log(move(exp(x), text='{0}.diagonal()') / sum(exp(x), axis=1))": "move(x, text='{0}.diagonal()') - logsumexp(x, axis=1)",
     "gather(log(softmax(x, axis=1)), i, axis=1)": "gather(log_softmax(x, axis=1), i, axis=1)",
     "log(gather(softmax(x, axis=1), i, axis=1))": "gather(log_softmax(x, axis=1), i, axis=1)",
 }
@@ -152,3 +156,42 @@ def test_a_failing_leaf_still_gets_proposals():
     found = propose(whole, (0,), "log-of-zero", RANGES, FLOAT32)
     assert any("clamp" in str(p.term) for p in found)
     assert at(whole, (0, 0)) == parse("p")
+
+
+def test_what_is_in_danger_inside_a_call_that_was_written_out_is_guarded():
+    long = "mean(-sum(abs(x) * (y * minimum(rsqrt(sum(square(y), axis=-1, keepdims=True)), 1e7)), axis=-1))"
+    found = propose(parse(long), (), "zero-times-inf", RANGES)
+    assert any("rsqrt(clamp_min(" in str(p.term) for p in found)
+
+
+def test_a_proof_that_is_missing_asks_for_a_larger_margin_first():
+    whole = parse("x / maximum(p, finfo_tiny(p))")
+    first, asked = (propose(whole, (), cause, RANGES)[0].term for cause in ("div-by-zero", ""))
+    assert "finfo_eps" not in str(first) and ("finfo_eps" in str(asked) or "** 0.5" in str(asked))
+
+
+def test_a_literal_is_neither_a_divisor_to_guard_nor_a_source_of_limits():
+    for p in propose(parse("mean((x / 2) / y)"), (0,), "div-by-zero", RANGES):
+        assert "finfo_eps(2)" not in str(p.term) and "2 != 0" not in str(p.term)
+
+
+def test_nan_replaced_after_a_division_is_chosen_before_it():
+    (first, *_) = proposals("mean(replace_nan(x / y, 6))", "div", "zero-over-zero")
+    assert str(first.term) == "mean(where(y != 0, x / where(y != 0, y, 1), 6))"
+
+
+def test_half_precision_goes_into_a_call_that_is_not_looked_into():
+    found = proposals("opaque(x, text='crit({0})')", "opaque", "cast-overflow", FLOAT16)
+    assert "opaque(cast(x, dtype='float32'), text='crit({0})')" in [str(p.term) for p in found]
+
+
+def test_what_is_replaced_where_it_is_not_finite_is_chosen_before():
+    whole = parse("where(isfinite(-(t * log(p))), -(t * log(p)), 0)")
+    place = next(path for path, s in walk(whole) if s.op == "log")  # in the condition, where it stands first
+    found = [str(p.term) for p in propose(whole, place, "masked-branch-gradient", RANGES)]
+    assert "where(p > 0, -(t * log(where(p > 0, p, 1))), 0)" in found
+
+
+def test_several_places_in_danger_get_a_guard_each():
+    found = [str(p.term) for p in proposals("log(p) + square(x) / p", "div", "div-by-zero")]
+    assert any("log(clamp_min(" in text and "/ clamp_min(" in text for text in found)

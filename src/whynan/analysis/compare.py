@@ -3,6 +3,7 @@
 The inputs are those that a search would try, the witnesses of the failures, and points ever closer to the witnesses, where a guard acts.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -53,7 +54,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Original:
-    """The original on all points; `eps` is the spacing of its format at 1 and `scale` the usual size of its loss."""
+    """The original on all points; `eps` is the spacing of its format at 1, `scale` the usual size of its loss.
+
+    `witnesses` are inputs on which it is known to fail.
+    """
 
     points: tuple[Point, ...]
     eps: float
@@ -61,17 +65,29 @@ class Original:
     execute: Callable[[Inputs], Run]
     domains: Mapping[str, Domain]
     referee: Referee
+    witnesses: tuple[Inputs, ...] = ()
     sharpened: dict[int, Point] = field(default_factory=dict)
     known_noise: dict[int, tuple[float, Mapping[str, float]]] = field(default_factory=dict)
 
     def unsteady(self, p: Point) -> float:
-        """How far the true value moves under moves by eps squared of the domain's size; infinite where it is not finite there."""
+        """How far the true value moves as its inputs do by eps squared of the domain's size, or as subnormal ones become zero.
+
+        Infinite where it is not finite there.
+        """
         rng, true, far = np.random.default_rng(0), p.reference.loss, 0.0
-        for _ in range(2):
-            moved = {n: _moved(self.domains[n], v, self.eps**2, rng) for n, v in p.inputs.items()}
+        moves = [{n: _without_subnormals(self.domains[n], v) for n, v in p.inputs.items()}, *self._towards(p)]
+        moves += [{n: _moved(self.domains[n], v, self.eps**2, rng) for n, v in p.inputs.items()} for _ in range(PERTURBED)]
+        for moved in moves:
             there = self.referee.at(moved, p.run).loss
             far = max(far, np.inf if there is None or true is None or not np.isfinite(there) else abs(there - true))
         return far
+
+    def _towards(self, p: Point) -> Iterator[Inputs]:
+        """The input with all elements at a value of a witness that are no farther than such a move from it, for each witness."""
+        for witness in self.witnesses:
+            moved = {n: _snapped(self.domains[n], v, witness[n], self.eps**2) for n, v in p.inputs.items()}
+            if any((moved[n] != v).any() for n, v in p.inputs.items()):
+                yield moved
 
     def sharper(self, position: int) -> Point:
         """A point whose reference is in doubt, with that of real arithmetic if it can be had."""
@@ -83,9 +99,8 @@ class Original:
     def noise(self, position: int) -> tuple[float, Mapping[str, float]]:
         """How far the original's value and its gradients move when its inputs move below what their format tells apart.
 
-        Less than this says nothing.
-
-        The moves are by one unit in the last place and by eps squared of the domain's size, which numbers of that size do not hold.
+        Less than this says nothing. The moves are by one unit in the last place and by eps squared of the domain's size, which numbers of
+        that size do not hold, also towards the values at which it is known to fail.
         Infinite where the original fails on such a neighbour.
         """
         if position not in self.known_noise:
@@ -95,9 +110,10 @@ class Original:
     def _noise(self, p: Point) -> tuple[float, Mapping[str, float]]:
         rng = np.random.default_rng(0)
         here, far, turned = _number(p.run.loss), 0.0, dict.fromkeys(p.run.gradients, 0.0)
-        for k in range(PERTURBED):
-            moved = _nudged if k % 2 else lambda d, v, r: _moved(d, v, self.eps**2, r)
-            run = self.execute({n: moved(self.domains[n], v, rng) for n, v in p.inputs.items()})
+        steps = [_nudged if k % 2 else lambda d, v, r: _moved(d, v, self.eps**2, r) for k in range(PERTURBED)]
+        moves = ({n: step(self.domains[n], v, rng) for n, v in p.inputs.items()} for step in steps)
+        for moved in itertools.chain(self._towards(p), moves):
+            run = self.execute(moved)
             if not _all_finite(run):
                 return np.inf, dict.fromkeys(p.run.gradients, np.inf)
             far = max(far, abs(_number(run.loss) - here))
@@ -113,10 +129,10 @@ class Difference:
     among the points. `largest` is the largest relative difference of the loss where the original is well defined, on `compared` points,
     of which `mended` made the original fail. `changed` are the points where it is more than rounding (each with the new value), `away`
     those at which the new value is not the true one where the original fails (at an edge too), or rounding alone moves it as much.
-    `missed` are those of the latter at which the original fails in any case, though its value in real arithmetic is a finite number of
-    ordinary size, and the new value is far from that. `bent` are the points where the original's gradient is right and the new one is
-    not, each with the input's name. `dead` are the inputs whose gradient has become 0 where it was not, `lost` those whose gradient is
-    0 where the original fails and the true one is not 0.
+    `missed` are those of the latter at which the original fails in any case, though its value in real arithmetic is a
+    finite number of ordinary size, and the new value is far from that. `bent` are the points where the original's gradient is right and
+    the new one is not, each with the input's name. `dead` are the inputs whose gradient has become 0 where it was not, `lost` those whose
+    gradient is 0 where the original fails and the true one is not 0.
     `real` is the number of points whose reference comes from real arithmetic.
     """
 
@@ -159,7 +175,7 @@ def original(
     subnormal, referee = _flushing(trace.graph), Referee(trace.graph, eps)
     points = tuple(Point(inputs, run, referee.at(inputs, run), _edge(subnormal, inputs, run)) for inputs, run in seen)
     sizes = [abs(p.exact) for p in points if p.exact is not None and np.isfinite(p.exact)]
-    return Original(points, eps, float(np.median(sizes)) if sizes else 1.0, execute, domains, referee)
+    return Original(points, eps, float(np.median(sizes)) if sizes else 1.0, execute, domains, referee, tuple(witnesses[:2]))
 
 
 def _nudged(domain: Domain, value: Array, rng: np.random.Generator) -> Array:
@@ -244,6 +260,22 @@ def _edge(graph: Graph, inputs: Inputs, run: Run) -> bool:
     values = evaluated(graph, inputs, wide=False)
     outputs = [values[o.node] for o in graph.outputs] if values else []
     return any(v is not None and not finite(v) for v in outputs)
+
+
+def _snapped(domain: Domain, value: Array, known: Array, step: float) -> Array:
+    """The value with each element at the nearest number of `known` that is no farther than a step relative to the domain's size."""
+    if not _moves(domain) or not known.size:
+        return value
+    wide, values = value.astype(np.float64), np.unique(known.astype(np.float64))
+    nearest = values[np.abs(wide[..., None] - values).argmin(axis=-1)]
+    return sample.project(domain, np.where(np.abs(nearest - wide) <= step * _reach(domain), nearest, wide))
+
+
+def _without_subnormals(domain: Domain, value: Array) -> Array:
+    if not _moves(domain):
+        return value
+    wide = value.astype(np.float64)
+    return sample.project(domain, np.where(np.abs(wide) < domain.format.tiny, 0.0, wide))
 
 
 def _all_finite(run: Run) -> bool:

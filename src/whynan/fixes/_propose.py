@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from whynan.fixes._cost import Cost, cost, dangerous
-from whynan.fixes._pattern import Guard, build, match, settled
+from whynan.fixes._pattern import Guard, build, carrier, match, settled
 from whynan.fixes._proposal import EQUIVALENT, GUARD, Proposal
 from whynan.fixes._ranges import RangeKey, interval
 from whynan.fixes._saturate import equals
@@ -12,7 +12,7 @@ from whynan.fixes._strip import strip
 from whynan.fixes.guards import GUARDS
 from whynan.fixes.transforms import TRANSFORMS, Case, Change
 from whynan.ir.dtype import FLOAT32, Format
-from whynan.ir.term import Path, Term, put, size, walk
+from whynan.ir.term import Path, Term, is_number, put, size, walk
 from whynan.ir.term import at as sub_term
 
 MOST = 14
@@ -41,10 +41,13 @@ def propose(
 
 
 def _best(case: Case, changes: Sequence[Change]) -> list[Proposal]:
-    """Each term once, best first: what changes no value before what does, then by rank."""
+    """Each term once, best first: what changes no value before what does, then by rank.
+
+    Where nothing fails and only a proof is wanted (no cause), what changes a little comes first: all that is exact is done already.
+    """
     seen: set[Term] = {case.whole}
     out: list[Proposal] = []
-    for c in sorted(changes, key=lambda c: (not c.exact, c.rank)):
+    for c in sorted(changes, key=lambda c: (c.exact == (not case.cause), c.rank)):
         if c.term in seen:
             continue
         seen.add(c.term)
@@ -123,21 +126,49 @@ def _guarded(case: Case) -> Iterator[Change]:
     """Guards at the failing operation, and the same ones at every other place that is in the same danger."""
     for far, path in enumerate(_sites(case)):
         t = sub_term(case.whole, path)
+        endangered = dangerous(t, case.ranges, case.fmt)
         for row in GUARDS:
-            if row.causes and case.cause not in row.causes and (far or row.left.op != t.op):
+            if row.causes and case.cause not in row.causes and (row.left.op != t.op or (far and not endangered)):
                 continue
             new = _applied(case, row, t)
             if new is None:
                 continue
             here = put(case.whole, path, new)
             rank = row.rank + 3 * min(far, 2) + (0 if not row.causes or case.cause in row.causes else 1)
-            for whole in (_everywhere(case, row, here, path), here):
+            all_ = _everywhere(case, row, here, path)
+            yield from _with_others(case, row, all_, rank)
+            for whole in (all_, here):
                 yield Change(row.name, whole, row.title, row.changes, rank, row.exact)
 
 
+def _with_others(case: Case, row: Guard, whole: Term, rank: int) -> Iterator[Change]:
+    """The same with a guard, as mild or as strong, at each other operation in danger: a loss often fails in several places at once."""
+    used: list[Guard] = [row]
+    for path, s in sorted(walk(case.whole), key=lambda pair: -len(pair[0])):
+        if s.op == row.left.op or not dangerous(s, case.ranges, case.fmt) or not _still(whole, path, s):
+            continue
+        for other in sorted(GUARDS, key=lambda r: (r.exact != row.exact, r.rank)):
+            new = _applied(case, other, s)
+            if new is not None:
+                whole, used = put(whole, path, new), [*used, other]
+                break
+    if len(used) > 1:
+        titles, changes = (", and ".join(dict.fromkeys(r.title for r in used)), " ".join(dict.fromkeys(r.changes for r in used)))
+        yield Change("+".join(dict.fromkeys(r.name for r in used)), whole, titles, changes, rank, all(r.exact for r in used))
+
+
+def _still(whole: Term, path: Path, s: Term) -> bool:
+    """Whether a term still stands at a path."""
+    try:
+        return sub_term(whole, path) == s
+    except IndexError:
+        return False
+
+
 def _sites(case: Case) -> list[Path]:
-    """The failing sub-term, then its parts, then what is around it; nearest first."""
-    inside = sorted((p for p, s in walk(sub_term(case.whole, case.path), case.path) if s.args), key=len)
+    """The failing sub-term, then its parts, then what is around it; what is in danger first, then what is nearest."""
+    parts = [(p, s) for p, s in walk(sub_term(case.whole, case.path), case.path) if s.args]
+    inside = [p for p, s in sorted(parts, key=lambda x: (x[0] != case.path, not dangerous(x[1], case.ranges, case.fmt), len(x[0])))]
     outside = [case.path[:end] for end in range(len(case.path) - 1, max(-1, len(case.path) - 4), -1)]
     return [*inside[:1], *outside[:1], *inside[1:8], *outside[1:]]
 
@@ -145,7 +176,10 @@ def _sites(case: Case) -> list[Path]:
 def _applied(case: Case, row: Guard, t: Term) -> Term | None:
     for bound in match(row.left, t):
         if all(_nonnegative(case, bound[name]) for name in row.nonnegative):
-            return settled(build(row.right, bound))
+            if t.op == "div" and is_number(t.args[1]):  # no divisor to be guarded
+                continue
+            new = settled(build(row.right, bound))
+            return None if any(s.op.startswith("finfo_") and carrier(s) is None for _, s in walk(new)) else new
     return None
 
 

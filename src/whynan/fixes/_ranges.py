@@ -35,6 +35,8 @@ def interval(t: Term, ranges: Ranges, fmt: Format) -> Bounds:
 
 @lru_cache(maxsize=5000)
 def _interval(t: Term, ranges: RangeKey, fmt: Format) -> Bounds:
+    if t.op == "mul" and t.args[0] == t.args[1]:
+        t = term("square", t.args[0])
     inner = [_interval(a, ranges, _wider(t, fmt)) for a in t.args]
     return own_interval(t, inner, dict(ranges), fmt)
 
@@ -110,15 +112,23 @@ def _attrs(t: Term) -> dict[str, object]:
     return {"dim": -1, "beta": 1.0, "threshold": 20.0} if t.op in _ROWS or t.op == "softplus" else {}
 
 
+def _unit(x: Term, t: Term, default: float) -> Term:
+    """A row divided by its norm, which is no smaller than the attribute `eps`."""
+    eps = t.attr("eps")
+    return term("div", x, term("clamp_min", term("norm", x), number(eps if isinstance(eps, float) else default)))
+
+
 EXPANSIONS: dict[str, Callable[[Term], Term]] = {
     "clamp": lambda t: term("minimum", term("maximum", t.args[0], t.args[1]), t.args[2]),
     "clamp_min": lambda t: term("maximum", t.args[0], t.args[1]),
     "clamp_max": lambda t: term("minimum", t.args[0], t.args[1]),
     "std": lambda t: term("sqrt", term("var", t.args[0], correction=t.attr("correction"))),
     "divide_no_nan": lambda t: term("where", term("ne", t.args[1], _ZERO), term("div", *t.args), _ZERO),
-    "normalize": lambda t: term("div", t.args[0], term("norm", t.args[0])),
+    "normalize": lambda t: _unit(t.args[0], t, 1e-12),
+    "cosine_similarity": lambda t: term("sum", term("mul", _unit(t.args[0], t, 1e-8), _unit(t.args[1], t, 1e-8))),
     "bce_with_logits": lambda t: term("sub", term("softplus", t.args[0]), term("mul", *t.args)),
     "matmul": lambda t: term("sum", term("mul", *t.args)),
     "kl_div": lambda t: term("sub", term("xlogy", t.args[1], t.args[1]), term("mul", t.args[1], t.args[0])),
+    "replace_nan": lambda t: term("where", term("isnan", t.args[0]), t.args[1], t.args[0]),
     "zeros_like": lambda t: _ZERO,
 }

@@ -141,6 +141,9 @@ def _rules(names: _Names) -> Iterator[str]:
     for op, sign in (("add", "+"), ("sub", "-"), ("mul", "*")):
         yield f"(rewrite (t_{op} (number C) (number D)) (number ({sign} C D)) :ruleset cures)"
     yield "(rewrite (t_neg (number C)) (number (neg C)) :ruleset cures)"
+    for sign in ("positive", "nonnegative"):
+        yield f"(rule ((= e (t_move X A)) ({sign} X)) (({sign} e)) :ruleset signs)"
+        yield f"(rule ((= e (t_move2 X I A)) ({sign} X)) (({sign} e)) :ruleset signs)"
     for f in _THROUGH:  # what is not picked must be defined too
         when = " :when ((positive X))" if f in ("log", "sqrt") else ""
         yield f"(rewrite (t_{f} (t_move X A)) (t_move (t_{f} X) A){when} :ruleset cures)"

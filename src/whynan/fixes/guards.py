@@ -12,6 +12,8 @@ _BELOW_ROOT = "Below the root of the format's smallest normal number the value i
 _AT_TINY = "Nothing changes but where the divisor is 0 or subnormal: there the quotient becomes 0, and no gradient passes."
 _AT_ENDS = "Nothing changes but the gradient at -1 and 1, which becomes 0 instead of infinite; beyond them the value is that of the end."
 _MARGIN = "Closer than eps to -1 and 1 the value is that of the margin, and no gradient passes there."
+_BELOW_SQUARE = "Below eps squared, less than ordinary numbers resolve, the value is that of the floor, and no gradient passes there."
+_NEAR_ZERO_SQUARE = "Where the divisor is closer to 0 than eps squared, the quotient becomes 0, and no gradient passes there."
 _BELOW_EPS = "Below eps, the format's spacing at 1, the value is that of the floor, and no gradient passes there."
 _PLUS_TINY = "At and near 0 the value moves by at most the root of the format's smallest normal number; the gradient stays alive."
 _PLUS_EPS = "The value moves by at most the root of eps, the format's spacing at 1, near 0 and by less elsewhere; the gradient stays alive."
@@ -75,6 +77,15 @@ LOGARITHMS: tuple[Guard, ...] = tuple(
           "write the divergence out, with a floor under the target's logarithm", _BELOW_TINY, exact=True, rank=1),
     guard("kl-target-eps", "kl_div(X, T)", "T * (log(clamp_min(T, finfo_eps(T))) - X)",
           "write the divergence out, with a floor under the target's logarithm", _BELOW_EPS, rank=2),
+    *(
+        guard(f"bce-built-in{n}", naive, "binary_cross_entropy(X, T)", "use the built-in binary cross-entropy",
+              "No logarithm is below -100, and no divisor of a gradient below 1e-12.", _LOG, exact=True, rank=-2)
+        for n, naive in enumerate((
+            "-(T * log(X) + (1 - T) * log(1 - X))",
+            "-T * log(X) - (1 - T) * log(1 - X)",
+            "-(T * log(X)) - (1 - T) * log(1 - X)",
+        ))
+    ),
     guard("bce-clamp", "binary_cross_entropy(X, T)", "binary_cross_entropy(clamp(X, finfo_eps(X), 1 - finfo_eps(X)), T)",
           "keep the probabilities inside (0, 1)", _BELOW_EPS, rank=2),
 )  # fmt: skip
@@ -117,6 +128,12 @@ ROOTS: tuple[Guard, ...] = (
           "take the root of the variance, kept off 0", _PLUS_EPS, rank=3),
     guard("hypot-sqrt", "hypot(X, Y)", "sqrt(square(X) + square(Y) + finfo_tiny(X))", "write the root out and keep it off 0", _PLUS_TINY,
           exact=True, rank=2),
+    guard("normalize-floor", "normalize(X, axis=A, p=P, eps=C)",
+          "X / clamp_min(norm(X, axis=A, keepdims=True, p=P), finfo_tiny(X))", "normalise with a floor that the format holds", _BELOW_TINY,
+          exact=True, rank=1),
+    guard("normalize-floor-reciprocal", "normalize(X, axis=A, p=P, eps=C)",
+          "X / clamp_min(norm(X, axis=A, keepdims=True, p=P), 1.25 / finfo_max(X))", "normalise with a floor whose reciprocal is finite",
+          _BELOW_TINY, exact=True, rank=2),
     guard("normalize-eps", "normalize(X, axis=A, p=P, eps=C)", "X / (norm(X, axis=A, keepdims=True, p=P) + finfo_eps(X))",
           "normalise with the format's own eps", _PLUS_DIVISOR, rank=2),
 )  # fmt: skip
@@ -133,6 +150,20 @@ DIVISIONS: tuple[Guard, ...] = (
           "divide only where the divisor is not 0", _AT_TINY, _DIV, exact=True, rank=4),
     guard("div-floor-root", "X / Y", "X / clamp_min(Y, finfo_tiny(Y) ** 0.5)", "keep the divisor's square above 0", _BELOW_ROOT, _DIV,
           nonnegative="Y", rank=3),
+    guard("div-floor-eps-square", "X / Y", "X / clamp_min(Y, finfo_eps(Y) ** 2)", "keep the divisor above eps squared", _BELOW_SQUARE,
+          _DIV, nonnegative="Y", exact=True, rank=4),
+    guard("div-where-eps-square", "X / Y", "where(abs(Y) > finfo_eps(Y) ** 2, X / where(abs(Y) > finfo_eps(Y) ** 2, Y, 1), 0)",
+          "divide only where the divisor is not 0", _NEAR_ZERO_SQUARE, _DIV, exact=True, rank=5),
+    guard("div-normalize", "X / norm(X, axis=A, keepdims=True, p=2)", "normalize(X, axis=A, p=2)", "use the built-in normalisation",
+          "Below 1e-12 the norm is taken for 1e-12.", _DIV, exact=True, rank=1),
+    guard("div-cosine-built-in", "sum(X * Y, axis=A) / (norm(X, axis=A, p=2) * norm(Y, axis=A, p=2))", "cosine_similarity(X, Y, axis=A)",
+          "use the built-in cosine similarity", "Below 1e-8 a norm is taken for 1e-8.", _DIV, rank=1),
+    guard("div-cosine", "sum(X * Y, axis=A) / (norm(X, axis=A, p=P) * norm(Y, axis=A, p=P))",
+          "sum(X / clamp_min(norm(X, axis=A, p=P, keepdims=True), finfo_tiny(X) ** 0.5)"
+          " * (Y / clamp_min(norm(Y, axis=A, p=P, keepdims=True), finfo_tiny(Y) ** 0.5)), axis=A)",
+          "normalise first, with a floor under each norm", _BELOW_ROOT, _DIV, exact=True, rank=1),
+    guard("div-floor-root-eps", "X / Y", "X / clamp_min(Y, finfo_eps(Y) ** 0.5)", "keep the divisor above the root of eps",
+          "Below the root of eps the value is that of the floor, and no gradient passes there.", _DIV, nonnegative="Y", rank=5),
     guard("div-count-square", "X / sum(Y, axis=A, keepdims=K) ** 2", "X / clamp_min(sum(Y, axis=A, keepdims=K), 1) ** 2",
           "divide by at least 1: an empty mask gives 0", "Nothing changes where the sum is 1 or more, as a count is unless it is 0.",
           _DIV, rank=1),
@@ -199,6 +230,23 @@ ANGLES: tuple[Guard, ...] = tuple(
           "give the angle near the origin a direction", "Closer than eps to the origin the angle changes.", "atan2-at-origin", rank=2),
 )  # fmt: skip
 
+_AS_REPLACED = "Nothing changes but where the NaN was replaced, and there the gradient only, which becomes finite."
+_REPLACED = "zero-over-zero div-by-zero nan-hidden-after-the-fact masked-branch-gradient"
+
+REPLACED: tuple[Guard, ...] = (
+    guard("replaced-quotient", "replace_nan(X / Y, Z)", "where(Y != 0, X / where(Y != 0, Y, 1), Z)",
+          "choose before dividing instead of replacing NaN after it", _AS_REPLACED, _REPLACED, exact=True, rank=-3),
+    guard("replaced-quotient-root", "replace_nan(X / Y, Z)",
+          "where(abs(Y) > finfo_tiny(Y) ** 0.5, X / where(abs(Y) > finfo_tiny(Y) ** 0.5, Y, 1), Z)",
+          "choose before dividing instead of replacing NaN after it", _AS_REPLACED, _REPLACED, exact=True, rank=-2),
+    guard("replaced-quotient-eps", "replace_nan(X / Y, Z)",
+          "where(abs(Y) > finfo_eps(Y), X / where(abs(Y) > finfo_eps(Y), Y, 1), Z)",
+          "choose before dividing instead of replacing NaN after it", _NEAR_ZERO_DIVISOR, _REPLACED, rank=3),
+    guard("replaced-product", "replace_nan(X * log(Y), Z)", "where(Y > 0, X * log(where(Y > 0, Y, 1)), Z)",
+          "choose before the logarithm instead of replacing NaN after it", _AS_REPLACED, _LOG + " nan-hidden-after-the-fact", exact=True,
+          rank=-3),
+)  # fmt: skip
+
 MASKS: tuple[Guard, ...] = (
     guard("mask-times-inf", "X * where(M, C, D)", "where(M, C, X * D)", "choose instead of multiplying with an infinity",
           "Nothing changes but where 0 met the infinity.", _INF, exact=True, rank=1),
@@ -206,4 +254,4 @@ MASKS: tuple[Guard, ...] = (
           "Nothing changes but where 0 met the infinity.", _INF, exact=True, rank=2),
 )  # fmt: skip
 
-GUARDS: tuple[Guard, ...] = (*LOGARITHMS, *ROOTS, *DIVISIONS, *POWERS, *ANGLES, *MASKS)
+GUARDS: tuple[Guard, ...] = (*REPLACED, *LOGARITHMS, *ROOTS, *DIVISIONS, *POWERS, *ANGLES, *MASKS)

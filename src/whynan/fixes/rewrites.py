@@ -99,6 +99,7 @@ QUOTIENTS = (
     rewrite("quotient-of-quotient", "X / (Y / Z)", "X * Z / Y"),
     rewrite("quotient-twice", "X / Y / Z", "X / (Y * Z)", both=True),
     rewrite("factor-out-of-quotient", "X * Y / Z", "X * (Y / Z)", both=True),
+    rewrite("difference-of-quotients", "X / Z - Y / Z", "(X - Y) / Z"),
     rewrite("negative-quotient", "-X / Y", "-(X / Y)", both=True),
 )  # fmt: skip
 
@@ -132,6 +133,10 @@ ALGEBRA = (
     rewrite("over-one", "X / 1", "X"),
     rewrite("cancel-sum", "X + Y - Y", "X"),
     rewrite("cancel", "X - X", "0"),
+    rewrite("cancel-shifted", "(X + C) - (X + D)", "C - D"),
+    rewrite("cancel-shifted-down", "(X - C) - (X - D)", "D - C"),
+    rewrite("cancel-shifted-apart", "(X - C) - (X + D)", "-(C + D)"),
+    rewrite("cancel-shifted-away", "(X + C) - (X - D)", "C + D"),
 )  # fmt: skip
 
 TABLES: dict[str, tuple[Rule, ...]] = {
@@ -154,6 +159,7 @@ SIGNS: tuple[tuple[str, str, str, str], ...] = (  # term, sign, variables that m
     ("abs(X)", "nonnegative", "", ""),
     ("sqrt(X)", "nonnegative", "", ""),
     ("relu(X)", "nonnegative", "", ""),
+    ("X * X", "nonnegative", "", ""),
     ("X + Y", "positive", "X", "Y"),
     ("X + Y", "nonnegative", "", "XY"),
     ("X * Y", "positive", "XY", ""),

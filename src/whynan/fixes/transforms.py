@@ -61,6 +61,56 @@ def double_where(case: Case) -> Iterator[Change]:
                 yield Change("double-where", new, "choose the operand too, so that the branch not taken stays harmless", "", 0, exact=True)
 
 
+def chosen_before(case: Case) -> Iterator[Change]:
+    """What is replaced where it is not finite, chosen before it is computed: `where(isfinite(v), v, b)` by a condition on v's operand."""
+    for depth in range(len(case.path)):
+        found = _replacement(at(case.whole, case.path[:depth]), case.path[depth:])
+        if found is None:
+            continue
+        branch, rest, other = found
+        inner = Case(case.whole, (*case.path[:depth], branch, *rest), case.cause, case.ranges, case.fmt)
+        if len(_pointwise_steps(inner, depth)) + depth < len(inner.path):
+            continue
+        failing = at(inner.whole, inner.path)
+        for rank, condition in enumerate(_defined(failing, len(failing.args) - 1 if failing.op == "div" else 0)):
+            new = _with_safe_operand(inner, inner.path, condition, 1)
+            if new is not None:
+                chosen = term("where", condition, at(new, inner.path[: depth + 1]), other)
+                title = "choose before computing instead of replacing what is not finite"
+                says = "Nothing changes but where it was replaced: there the gradient becomes that of the replacement."
+                yield Change("chosen-before", put(case.whole, case.path[:depth], chosen), title, says, rank - 3, exact=True)
+
+
+def _replacement(t: Term, path: Path) -> tuple[int, Path, Term] | None:
+    """If `t` replaces a value that is not finite: which argument the value is, the path inside it, and what stands in its place."""
+    if t.op == "replace_nan" and path[0] == 0:
+        return 0, path[1:], t.args[1]
+    if t.op != "where":
+        return None
+    negated = t.args[0].op == "logical_not"
+    test = t.args[0].args[0] if negated else t.args[0]
+    if test.op not in ("isfinite", "isnan", "isinf"):
+        return None
+    branch = 1 if (test.op == "isfinite") != negated else 2
+    if test.args[0] != t.args[branch] or path[0] not in (0, branch):
+        return None
+    return branch, path[1:] if path[0] else path[2 + negated :], t.args[3 - branch]
+
+
+def _defined(failing: Term, which: int) -> Iterator[Term]:
+    """Where an operation is defined, and has a slope: conditions on its operand, the mildest first."""
+    if failing.op not in ("log", "log2", "log10", "sqrt", "rsqrt", "pow", "div"):
+        return
+    x = failing.args[which]
+    if failing.op != "div":
+        yield term("gt", x, number(0))
+        return
+    yield term("ne", x, number(0))
+    like = carrier(x)
+    if like is not None:
+        yield term("gt", term("abs", x), term("pow", term("finfo_tiny", like), number(0.5)))
+
+
 def _pointwise_steps(case: Case, depth: int) -> list[Path]:
     """The paths below a branch, from its root down to the failing operation, as long as all is elementwise."""
     out: list[Path] = []
@@ -102,10 +152,10 @@ def exponent_limit(case: Case) -> Iterator[Change]:
 def upcast(case: Case) -> Iterator[Change]:
     """Compute in a wider format: the loss from there on, its leaves converted first."""
     wider = "float32" if case.fmt.name in _HALF else "float64"
-    first = case.fmt.name in _HALF
+    first, failing = case.fmt.name in _HALF, at(case.whole, case.path)
     for whole, where in ((True, "the whole computation"), (False, "the failing operation")):
         root: Path = () if whole else _widest(case)
-        new = put(case.whole, root, _cast_leaves(at(case.whole, root), wider, case.ranges))
+        new = put(case.whole, root, _cast_leaves(at(case.whole, root), wider, failing if failing.op == "opaque" and failing.args else None))
         if new != case.whole:
             changes = f"Values are rounded to {wider} instead of {case.fmt.name}."
             yield Change("upcast", new, f"run {where} in {wider}", changes, 0 if first else 7, exact=True)
@@ -116,18 +166,20 @@ def _widest(case: Case) -> Path:
     return case.path[: max(0, len(case.path) - 1)]
 
 
-def _cast_leaves(t: Term, dtype: str, ranges: Ranges) -> Term:
+def _cast_leaves(t: Term, dtype: str, inside: Term | None) -> Term:
+    if t == inside:  # a call that is not looked into fails itself: its arguments are widened
+        return Term(t.op, tuple(_cast_leaves(a, dtype, inside) for a in t.args), t.attrs)
     if t.op in ("leaf", "opaque"):
         return term("cast", t, dtype=dtype)
     if t.op == "move":  # what is moved is data, the rest are indices
-        return Term(t.op, (_cast_leaves(t.args[0], dtype, ranges), *t.args[1:]), t.attrs)
+        return Term(t.op, (_cast_leaves(t.args[0], dtype, inside), *t.args[1:]), t.attrs)
     if t.op in ("gather", "nll", "cross_entropy"):
-        return Term(t.op, (_cast_leaves(t.args[0], dtype, ranges), *t.args[1:]), t.attrs)
+        return Term(t.op, (_cast_leaves(t.args[0], dtype, inside), *t.args[1:]), t.attrs)
     if t.op in ("number", "zeros_like", "ones_like") or t.op.startswith("finfo_"):
         return t
     if t.op == "cast":
         return Term(t.op, t.args, (("dtype", dtype),))
-    return Term(t.op, tuple(_cast_leaves(a, dtype, ranges) for a in t.args), t.attrs)
+    return Term(t.op, tuple(_cast_leaves(a, dtype, inside) for a in t.args), t.attrs)
 
 
 def finite_literals(case: Case) -> Iterator[Change]:
@@ -248,4 +300,6 @@ def _around(case: Case) -> Iterator[tuple[Path, Term]]:
         yield case.path[:end], at(case.whole, case.path[:end])
 
 
-TRANSFORMS: tuple[Transform, ...] = (double_where, upcast, finite_literals, own_epsilons, exponent_limit, masked_mean, input_limits)
+TRANSFORMS: tuple[Transform, ...] = (
+    chosen_before, double_where, upcast, finite_literals, own_epsilons, exponent_limit, masked_mean, input_limits,
+)  # fmt: skip

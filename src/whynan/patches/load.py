@@ -36,12 +36,12 @@ class Isolated:
             sys.modules.pop(name, None)
         self._folder.cleanup()
 
-    def changed(self, loss: Any, expression: str, texts: Mapping[Path, str]) -> Callable[..., Any]:
-        """The loss as it is with these texts in place of files. `expression` is what names it in its module, if that is known.
+    def changed(self, loss: Any, expression: str, texts: Mapping[Path, str], home: ModuleType | None = None) -> Callable[..., Any]:
+        """The loss as it is with these texts in place of files. `expression` is what names it in its module `home`, if that is known.
 
         Raises PatchError if the module cannot be run or the loss not be found in it.
         """
-        home = module_of(loss)
+        home = home or module_of(loss)
         if home is None or not getattr(home, "__file__", None):
             raise PatchError("the loss stands in no file.", "Write it into a module.")
         own = Path(str(home.__file__)).resolve()

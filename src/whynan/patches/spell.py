@@ -104,9 +104,10 @@ class Speller:
 
     def _tables(self) -> list[Idiom]:
         own = idiom(self.context.framework)
-        uses_keras = any(plain(full).startswith("keras") for full in self.source.imports.values())
+        imported = {plain(full).partition(".")[0] for full in self.source.imports.values()}
+        only_keras = "keras" in imported and not imported & {"tensorflow", "jax", "torch"}
         inside = plain(self._failing_name()).startswith("keras.")
-        return [idiom("keras"), own] if inside and (uses_keras or inside) else [own]
+        return [idiom("keras")] if only_keras else [idiom("keras"), own] if inside else [own]
 
     def _failing_name(self) -> str:
         node = self.context.written[self.context.at].node
@@ -192,6 +193,8 @@ class Speller:
     def _dtype(self, name: str) -> str:
         if name not in ("float16", "bfloat16", "float32", "float64", "int32", "int64", "bool", "int8", "uint8"):
             return name
+        if self._tables()[0] is idiom("keras"):
+            return repr(name)
         module = {"torch": "torch", "tensorflow": "tensorflow", "jax": "jax.numpy"}[self.context.framework]
         return self._access(f"{module}.{'bool_' if name == 'bool' and module == 'jax.numpy' else name}")
 
@@ -206,7 +209,7 @@ class Speller:
         return Text(re.sub(r"\{\{|\}\}|\{(\d+)\}", put, template))
 
     def _accessed(self, template: str) -> str:
-        return re.sub(r"\b(?:torch|tensorflow|jax|keras)(?:\.\w+)+", lambda found: self._access(found[0]), template)
+        return re.sub(r"\b(?:torch|tensorflow|jax|keras|ml_dtypes)(?:\.\w+)+", lambda found: self._access(found[0]), template)
 
     def _access(self, full: str) -> str:
         """A full dotted name through the file's imports; the module to import is noted where no name gives access."""

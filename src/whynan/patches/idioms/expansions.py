@@ -26,10 +26,13 @@ torch._weight_norm(v=a, g=b, dim=0) = a * b / opaque(a, text='torch.norm_except_
 torch.nn.functional.cosine_similarity(x1=a, x2=b, dim=axis?1) = sum(a * b, axis='dim') / (norm(a, axis='dim') * norm(b, axis='dim'))
 keras.losses.categorical_crossentropy(y_true=b, y_pred=a, from_logits=False, reduction=reduction?'none') = -sum(b * log(clamp(a / sum(a, axis=-1, keepdims=True), 1e-7, 0.9999999)), axis=-1)
 keras.losses.binary_crossentropy(y_true=b, y_pred=a, from_logits=False, reduction=reduction?'none') = -mean(b * log(clamp(a, 1e-7, 0.9999999)) + (1 - b) * log(clamp(1 - a, 1e-7, 0.9999999)), axis=-1)
-keras.losses.cosine_similarity(y_true=b, y_pred=a, reduction=reduction?'none') = -sum(b / maximum(norm(b, axis=-1, keepdims=True), 1e-6) * (a / maximum(norm(a, axis=-1, keepdims=True), 1e-6)), axis=-1)
+keras.losses.cosine_similarity(y_true=b, y_pred=a, reduction=reduction?'none') = -sum(b * minimum(rsqrt(sum(square(b), axis=-1, keepdims=True)), 1e7) * (a * minimum(rsqrt(sum(square(a), axis=-1, keepdims=True)), 1e7)), axis=-1)
 keras.losses.mean_squared_logarithmic_error(y_true=b, y_pred=a, reduction=reduction?'none') = mean((log(maximum(b, 1e-7) + 1) - log(maximum(a, 1e-7) + 1)) ** 2, axis=-1)
 keras.losses.poisson(y_true=b, y_pred=a, reduction=reduction?'none') = mean(a - b * log(a + 1e-7), axis=-1)
-optax.losses.cosine_similarity(predictions=a, targets=b) = sum(a * b, axis=-1) / (norm(a, axis=-1) * norm(b, axis=-1))
+optax.losses.cosine_similarity(predictions=a, targets=b, epsilon=0.0, axis=axis?-1) = sum(a / sqrt(clamp_min(sum(square(a), axis='dim', keepdims=True), 0)) * (b / sqrt(clamp_min(sum(square(b), axis='dim', keepdims=True), 0))), axis='dim')
+optax.losses.cosine_distance(predictions=a, targets=b, epsilon=0.0, axis=axis?-1) = 1 - sum(a / sqrt(clamp_min(sum(square(a), axis='dim', keepdims=True), 0)) * (b / sqrt(clamp_min(sum(square(b), axis='dim', keepdims=True), 0))), axis='dim')
+optax.cosine_similarity(predictions=a, targets=b, epsilon=0.0, axis=axis?-1) = sum(a / sqrt(clamp_min(sum(square(a), axis='dim', keepdims=True), 0)) * (b / sqrt(clamp_min(sum(square(b), axis='dim', keepdims=True), 0))), axis='dim')
+optax.cosine_distance(predictions=a, targets=b, epsilon=0.0, axis=axis?-1) = 1 - sum(a / sqrt(clamp_min(sum(square(a), axis='dim', keepdims=True), 0)) * (b / sqrt(clamp_min(sum(square(b), axis='dim', keepdims=True), 0))), axis='dim')
 """  # noqa: E501
 
 CLASSES = {

@@ -57,6 +57,9 @@ ge: jax.numpy.greater_equal(x=a, y=b)
 logical_and: jax.numpy.logical_and(x=a, y=b)
 logical_or: jax.numpy.logical_or(x=a, y=b)
 logical_not: jax.numpy.logical_not(x=a)
+isnan: jax.numpy.isnan(x=a)
+isfinite: jax.numpy.isfinite(x=a)
+isinf: jax.numpy.isinf(x=a)
 where: jax.numpy.where(condition=a, x=b, y=c) | jax.lax.select(pred=a, on_true=b, on_false=c)
 sum: jax.numpy.sum*(a=a, axis=axis?None, dtype=None, out=None, keepdims=keepdims?False)
 mean: jax.numpy.mean*(a=a, axis=axis?None, dtype=None, out=None, keepdims=keepdims?False)
@@ -87,6 +90,7 @@ bce_with_logits: optax.losses.sigmoid_binary_cross_entropy(logits=a, labels=b) |
 cast: .astype(dtype=dtype)
 dtype_of: "{0}.astype({1}.dtype)"
 detach: jax.lax.stop_gradient(x=a)
+replace_nan: jax.numpy.nan_to_num(x=a, copy=True, nan=b, posinf=None, neginf=None)
 zeros_like: jax.numpy.zeros_like(a=a)
 ones_like: jax.numpy.ones_like(a=a)
 finfo_eps: "jax.numpy.finfo({0}.dtype).eps"

@@ -53,6 +53,9 @@ ge: keras.ops.greater_equal(x1=a, x2=b)
 logical_and: keras.ops.logical_and(x1=a, x2=b)
 logical_or: keras.ops.logical_or(x1=a, x2=b)
 logical_not: keras.ops.logical_not(x=a)
+isnan: keras.ops.isnan(x=a)
+isfinite: keras.ops.isfinite(x=a)
+isinf: keras.ops.isinf(x=a)
 where: keras.ops.where(condition=a, x1=b, x2=c)
 sum: keras.ops.sum(x=a, axis=axis?None, keepdims=keepdims?False)
 mean: keras.ops.mean(x=a, axis=axis?None, keepdims=keepdims?False)
@@ -75,8 +78,13 @@ gather: keras.ops.take_along_axis(x=a, indices=b, axis=axis?None)
 cast: keras.ops.cast(x=a, dtype=dtype)
 dtype_of: "keras.ops.cast({0}, {1}.dtype)"
 detach: keras.ops.stop_gradient(variable=a)
+replace_nan: keras.ops.nan_to_num(x=a, nan=b, posinf=None, neginf=None)
 zeros_like: keras.ops.zeros_like(x=a)
 ones_like: keras.ops.ones_like(x=a)
+finfo_eps: "float(ml_dtypes.finfo(keras.backend.standardize_dtype({0}.dtype)).eps)"
+finfo_tiny: "float(ml_dtypes.finfo(keras.backend.standardize_dtype({0}.dtype)).tiny)"
+finfo_max: "float(ml_dtypes.finfo(keras.backend.standardize_dtype({0}.dtype)).max)"
+finfo_min: "float(ml_dtypes.finfo(keras.backend.standardize_dtype({0}.dtype)).min)"
 """
 
 _BACKEND = """

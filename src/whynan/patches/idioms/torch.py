@@ -54,6 +54,9 @@ ge: torch.ge*(input=a, other=b)
 logical_and: torch.logical_and*(input=a, other=b)
 logical_or: torch.logical_or*(input=a, other=b)
 logical_not: torch.logical_not*(input=a)
+isnan: torch.isnan*(input=a)
+isfinite: torch.isfinite*(input=a)
+isinf: torch.isinf*(input=a)
 where: torch.where(condition=a, input=b, other=c)
 masked_fill: torch.masked_fill*(input=a, mask=b, value=c)
 clamp: torch.clamp*(input=a, min=b, max=c) | torch.clip*(input=a, min=b, max=c)
@@ -67,6 +70,7 @@ prod: torch.prod*(input=a, dim=axis?None, keepdim=keepdims?False, dtype=None)
 any: torch.any*(input=a, dim=axis?None, keepdim=keepdims?False)
 all: torch.all*(input=a, dim=axis?None, keepdim=keepdims?False)
 logsumexp: torch.logsumexp*(input=a, dim=axis, keepdim=keepdims?False)
+logsumexp{axis=None, keepdims=None}: "torch.logsumexp({0}.flatten(), dim=0)"
 cumsum: torch.cumsum*(input=a, dim=axis, dtype=None)
 logcumsumexp: torch.logcumsumexp*(input=a, dim=axis)
 norm: .norm(p=p?2.0, dim=axis?None, keepdim=keepdims?False) | torch.norm(input=a, p=p?2.0, dim=axis?None, keepdim=keepdims?False)
@@ -97,6 +101,7 @@ cast{dtype='float16'}: .half()
 cast{dtype='bfloat16'}: .bfloat16()
 dtype_of: "{0}.to({1}.dtype)"
 detach: .detach()
+replace_nan: torch.nan_to_num*(input=a, nan=b, posinf=None, neginf=None)
 zeros_like: torch.zeros_like(input=a)
 ones_like: torch.ones_like(input=a)
 finfo_eps: "torch.finfo({0}.dtype).eps"
@@ -107,7 +112,7 @@ finfo_min: "torch.finfo({0}.dtype).min"
 
 MOVES = """
 .view .reshape .permute .transpose .squeeze .unsqueeze .expand .expand_as .flatten .contiguous .repeat .diagonal .index_select .t .narrow
-.select .view_as .reshape_as .swapaxes .movedim .unflatten .triu .tril .masked_select .T .mT
+.select .view_as .reshape_as .swapaxes .movedim .unflatten .masked_select .T .mT
 torch.reshape torch.permute torch.transpose torch.squeeze torch.unsqueeze torch.flatten torch.diagonal torch.index_select torch.t
-torch.triu torch.tril torch.masked_select torch.narrow torch.select torch.broadcast_to
+torch.masked_select torch.narrow torch.select torch.broadcast_to
 """
