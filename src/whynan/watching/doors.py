@@ -8,11 +8,12 @@ from typing import Any
 
 from whynan.errors import WhynanError
 from whynan.target import framework_of
+from whynan.watching.mending import Fixer
 from whynan.watching.policy import Options
 
 
-def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any]) -> Any:
-    """The watcher for a model or a step. Raises WhynanError if there is none for it."""
+def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any], fixer: Fixer | None = None) -> Any:
+    """The watcher for a model or a step; `fixer` finds the fixes of a loss. Raises WhynanError if there is none for it."""
     ready = options_of({n: v for n, v in options.items() if n != "model"})
     torch = sys.modules.get("torch")  # what is to be watched has been made with it
     if torch is not None and all(isinstance(m, torch.nn.Module) for m in several(what)):
@@ -24,7 +25,9 @@ def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any]) ->
             raise WhynanError(f"optimizer is a {type(strange).__name__}.", "Give a torch.optim.Optimizer, or several in a list.")
         if not optimizers:
             raise WhynanError("no optimizer is given.", "Pass optimizer=: bad steps are held back where it would apply them.")
-        return TorchWatch(several(what), loss, optimizers, ready)
+        watch = TorchWatch(several(what), loss, optimizers, ready)
+        watch.fixer = fixer
+        return watch
     if "jax" in sys.modules and callable(what) and framework_of(what) == "jax":
         from whynan.watching.jax.watcher import JaxWatch
 

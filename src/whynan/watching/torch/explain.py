@@ -1,7 +1,7 @@
 """A bad step explained: run again in pieces, recorded where it fails, the culprit looked for in the batch."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,12 +13,25 @@ from whynan.errors import WhynanError
 from whynan.frontends.torch.tensors import to_array
 from whynan.ir.dtype import Array
 from whynan.ir.graph import FORWARD
+from whynan.patches.change import Fix
 from whynan.watching.examine import Examined, examined
-from whynan.watching.record import UNEXPLAINED, Incident, Moment, Suspects
+from whynan.watching.mending import offered
+from whynan.watching.record import OPERATION, OVERFLOW, UNEXPLAINED, Incident, Moment, Suspects
 from whynan.watching.smallest import smallest
-from whynan.watching.torch.calls import Window
+from whynan.watching.torch.calls import LOSS, Window
 from whynan.watching.torch.recipe import bundled
-from whynan.watching.torch.rerun import Outcome, Part, arranged, layout_of, outcome, pieces, recorded_again, undisturbed
+from whynan.watching.torch.rerun import (
+    Outcome,
+    Part,
+    arranged,
+    bound,
+    layout_of,
+    named_tensors,
+    outcome,
+    pieces,
+    recorded_again,
+    undisturbed,
+)
 
 if TYPE_CHECKING:
     from whynan.watching.torch.watcher import TorchWatch
@@ -72,12 +85,13 @@ def _explained_part(watch: "TorchWatch", part: Part, first: Outcome, base: Incid
     seen = examined(live.trace, "eager", given, batch, samples.axes)
     if seen is None:
         return replace(base, unexplained="the failure did not come again while every operation was recorded.")
-    node = live.trace.graph.nodes[seen.why.node]
+    layer = live.layer(live.trace.graph.nodes[seen.why.node])
+    in_loss = layer in ("", "loss") and seen.kind in (OPERATION, OVERFLOW)
     return replace(
         base,
-        finding=seen.finding,
+        finding=replace(seen.finding, fixes=_fixes(watch, part, seen, batch)) if in_loss else seen.finding,
         kind=seen.kind,
-        layer=live.layer(node),
+        layer=layer,
         parameters=_in_order(seen, base.parameters),
         suspects=Suspects(seen.samples, _alone(watch, part, batch, seen.samples), seen.elements, batch, part.number),
     )
@@ -87,7 +101,25 @@ def _alone(watch: "TorchWatch", part: Part, batch: int, suspects: tuple[int, ...
     """The smallest part of the batch that fails alone."""
     if batch < 2:
         return ()
-    return smallest(batch, lambda pick: outcome(part, watch.parameters, pick).failed, suspects)
+    end = time.monotonic() + watch.overseer.options.replay_seconds
+
+    def fails(pick: Sequence[int]) -> bool:
+        return time.monotonic() < end and outcome(part, watch.parameters, pick).failed
+
+    return smallest(batch, fails, suspects)
+
+
+def _fixes(watch: "TorchWatch", part: Part, seen: Examined, batch: int) -> tuple[Fix, ...]:
+    """The fixes of the watched loss, where the failure is in its own lines; found once for each of them."""
+    site, call = seen.finding.site, next((c for c in part.calls if c.role == LOSS), None)
+    if watch.fixer is None or not watch.overseer.options.fixes or site is None or call is None:
+        return ()
+    place = (site.file, site.line, seen.finding.cause)
+    if place not in watch.fixed:
+        values = {n: v for n, v in bound(call).items() if isinstance(v, (bool, int, float))}
+        arrays = {n: a for n, t in named_tensors(call) if (a := to_array(t)) is not None}
+        watch.fixed[place] = offered(watch.fixer, call.target, {**values, **arrays}, batch, seen.samples)
+    return watch.fixed[place]
 
 
 def _in_order(seen: Examined, parameters: tuple[str, ...]) -> tuple[str, ...]:

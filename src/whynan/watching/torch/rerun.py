@@ -132,7 +132,7 @@ def _free(name: str, taken: Mapping[str, torch.Tensor], t: torch.Tensor) -> str:
 
 def named_tensors(c: Call) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors among a call's arguments by the argument's name; `batch.0`, `batch.mask` where they lie inside one."""
-    for name, value in _bound(c).items():
+    for name, value in bound(c).items():
         yield from _named(name, value)
 
 
@@ -147,7 +147,8 @@ def _named(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield from _named(f"{name}.{i}", item)
 
 
-def _bound(c: Call) -> Mapping[str, Any]:
+def bound(c: Call) -> Mapping[str, Any]:
+    """A call's arguments by name."""
     forward = getattr(c.target, "forward", c.target)
     try:
         bound = inspect.signature(forward).bind(*c.args, **c.kwargs).arguments

@@ -12,6 +12,8 @@ from weakref import ref
 import torch
 
 from whynan.errors import WhynanError
+from whynan.patches.change import Fix
+from whynan.watching.mending import Fixer
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY, ROLLBACK, SKIP, STOP, Options
 from whynan.watching.record import Incident, Moment, Suspects
@@ -73,6 +75,8 @@ class TorchWatch:
     ) -> None:
         self.overseer = Overseer(options)
         self.models, self.loss, self.optimizers = tuple(models), loss, tuple(optimizers)
+        self.fixer: Fixer | None = None  # what finds the fixes of the loss
+        self.fixed: dict[tuple[str, int, str], tuple[Fix, ...]] = {}  # those found, by place and cause
         self.stopped = False  # policy "stop": the loop is asked to end
         self.during_replay: Callable[[], AbstractContextManager[Any]] = nullcontext  # silences what a framework would log again
         self._window = Window()
