@@ -252,6 +252,9 @@ def explain(
     return Report.of(explain_program(program, ready, settings, _script_of(program, target.callable, ready, settings.seed)))
 
 
+FIX_SECONDS = 2.0  # of search, for the fixes of a loss that has failed in training
+
+
 def watch(what: Any, /, *, loss: Any = None, optimizer: Any = None, **options: Any) -> Any:
     """Watch a training run: a step whose loss or gradients are not finite is not applied, and is explained.
 
@@ -265,7 +268,7 @@ def watch(what: Any, /, *, loss: Any = None, optimizer: Any = None, **options: A
     from whynan.watching.doors import watched  # a check needs none of it
 
     def fixes(failing: Any, given: Mapping[str, Any]) -> Sequence[Fix]:
-        return fixed(failing, given, {}, (None, None, None, 0))[1]
+        return fixed(failing, given, {}, (None, None, FIX_SECONDS, 0))[1]
 
     return watched(what, loss, optimizer, options, fixes)
 

@@ -37,6 +37,10 @@ class Culprits:
         self._note(node, labels[node], self._wrong(node))
         if not self._places:
             self._overflowing(labels)
+        if not self._places:  # where samples hang together, as after a batch norm, each still has its own row
+            self._note(node, labelled(self._scene, self._labels(), [node], own=True)[node], self._wrong(node))
+            if len(self._places) == self._batch():
+                self._places.clear()
         return tuple(sorted(self._places)) or self._further_on()
 
     def _further_on(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The fixes that `whynan fix` would offer for a loss that has failed in training, on data like the step's."""
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,8 +22,11 @@ log = logging.getLogger("whynan.watch")
 def offered(fixer: Fixer, loss: Any, given: Mapping[str, Any], batch: int, samples: Sequence[int]) -> tuple[Fix, ...]:
     """The best fixes of a loss for inputs like those given by argument name: arrays and numbers. Empty if there are none.
 
-    Nothing is offered for inputs that are not finite: there, the loss is not the cause.
+    Nothing is offered for inputs that are not finite: there, the loss is not the cause. Nor for a loss of the program's main script:
+    to look for fixes, its file is imported anew, and that would train once more.
     """
+    if getattr(loss if inspect.isroutine(loss) else type(loss), "__module__", "__main__") == "__main__":
+        return ()
     rows = [*samples[:_ROWS], *(i for i in range(min(batch, _ROWS + len(samples))) if i not in samples)][:_ROWS]
     arguments = {name: _some(value, batch, rows) for name, value in given.items()}
     if not all(np.isfinite(np.asarray(v, np.float64)).all() for v in arguments.values()):

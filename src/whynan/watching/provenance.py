@@ -24,13 +24,16 @@ _BY_VALUE = frozenset({"sort_values", "topk_values", "kth", "masked_select"})  #
 _MOVES_TOO = frozenset({"concat", "pad", "slice_scatter", "diagonal_scatter"})
 
 
-def labelled(scene: Scene, inputs: Mapping[int, Labels], wanted: Iterable[int]) -> dict[int, Labels]:
-    """The labels of the wanted nodes' elements and of all that they are computed from. `inputs` are the labels of input nodes."""
+def labelled(scene: Scene, inputs: Mapping[int, Labels], wanted: Iterable[int], own: bool = False) -> dict[int, Labels]:
+    """The labels of the wanted nodes' elements and of all that they are computed from. `inputs` are the labels of input nodes.
+
+    With `own` an element that meets a number that all share (the mean of a batch norm) keeps its label: it is the sample's own.
+    """
     found: dict[int, Labels] = {}
     with np.errstate(all="ignore"):
         for i in _behind(scene, wanted):
             node = scene.graph.nodes[i]
-            found[i] = inputs[i] if i in inputs else _labels(scene, node, [found[j] for j in node.inputs])
+            found[i] = inputs[i] if i in inputs else _labels(scene, node, [found[j] for j in node.inputs], own)
     return found
 
 
@@ -45,7 +48,9 @@ def _behind(scene: Scene, wanted: Iterable[int]) -> list[int]:
     return sorted(seen)
 
 
-def _labels(scene: Scene, node: Node, inputs: list[Labels]) -> Labels:
+def _labels(scene: Scene, node: Node, inputs: list[Labels], own: bool) -> Labels:
+    if own and any(not _shared(a, node) and a.any() for a in inputs):
+        inputs = [np.zeros(a.shape) if _shared(a, node) else a for a in inputs]
     if all(not a.any() for a in inputs):
         return np.zeros(node.shape)
     call = call_of(scene.graph, node)
@@ -56,6 +61,11 @@ def _labels(scene: Scene, node: Node, inputs: list[Labels]) -> Labels:
     if found is not None and found.shape == node.shape:
         return found
     return together(_roughly(a, node.shape) for a in inputs)
+
+
+def _shared(labels: Labels, node: Node) -> bool:
+    """Whether these are the labels of numbers computed from several samples that all elements of the node meet."""
+    return labels.size < np.prod(node.shape) and bool((labels == MIXED).any()) and not ((labels != MIXED) & (labels != NONE)).any()
 
 
 def _exactly(scene: Scene, node: Node, call: Call, inputs: list[Labels]) -> Labels | None:
