@@ -36,8 +36,6 @@ class Judge:
 
     def rest(self) -> list[int]:
         """The samples of the last bad step that are not to blame; empty if none can be told from the others."""
-        if not self.overseer.incidents:
-            return []
-        suspects = self.overseer.incidents[-1].suspects
+        suspects = self.overseer.suspects
         rest = sorted({*range(suspects.batch)} - {*suspects.samples} - {*suspects.alone})
         return rest if len(rest) < suspects.batch else []

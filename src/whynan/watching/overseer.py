@@ -11,7 +11,7 @@ from whynan.watching.advice import advice_from
 from whynan.watching.divergence import as_divergence, diverged
 from whynan.watching.flight import FlightRecord, warning
 from whynan.watching.policy import RAISE, RETRY, ROLLBACK, Options, decided
-from whynan.watching.record import UNEXPLAINED, Incident, Moment
+from whynan.watching.record import UNEXPLAINED, Incident, Moment, Suspects
 from whynan.watching.scalars import Scalars
 
 log = logging.getLogger("whynan.watch")
@@ -44,6 +44,11 @@ class Overseer:
     def in_a_row(self) -> int:
         """The most bad steps in a row that an optimizer has just had."""
         return max(self._in_a_row.values(), default=0)
+
+    @property
+    def suspects(self) -> Suspects:
+        """The suspects of the last bad step; none where it was not explained."""
+        return self.last.suspects if self.last is not None else Suspects()
 
     def healthy(self, moment: Moment) -> None:
         """The step was fine and is applied."""

@@ -19,7 +19,7 @@ from whynan.watching.jax.rerun import Bad, explained, reduced
 from whynan.watching.jax.snapshots import Snapshot
 from whynan.watching.jax.wiring import Traced, Wiring, arrays_of, traced, wired
 from whynan.watching.overseer import Overseer
-from whynan.watching.policy import RAISE, RETRY, ROLLBACK, STOP, Options
+from whynan.watching.policy import RAISE, RETRY, ROLLBACK, SKIP, STOP, Options
 from whynan.watching.record import Incident, Moment
 
 RATIO_EVERY = 10  # steps; the update's norm reads the old state and the new
@@ -52,6 +52,7 @@ class JaxWatch:
         self._late = late if options.policy == RAISE else 0
         self._guarded: Callable[..., Any] | None = None
         self._latch: Any = False
+        self._norm = math.nan  # of the state before the step under way
         self._near = True  # NumPy can look at the arrays where they are
         self._functional: Functional | None = None
         self._pending: deque[Pending] = deque()
@@ -229,8 +230,8 @@ class JaxWatch:
         return out
 
     def _noted(self, loss: float, squares: float, ratio: float) -> None:
-        norm = math.sqrt(squares) if math.isfinite(squares) else math.nan
-        self.overseer.healthy(Moment(self.overseer.step, loss, (), norm, ratio))
+        self.overseer.healthy(Moment(self.overseer.step, loss, (), self._norm, ratio))
+        self._norm = math.sqrt(squares) if math.isfinite(squares) else math.nan
 
     def _snap(self, state: Sequence[Any]) -> None:
         """Keep a healthy state, every so many steps, where there may be a way back to it."""
@@ -264,7 +265,8 @@ class JaxWatch:
             full = self._called(*args, **kwargs) if self._guarded is not None else out  # a guarded result holds the old state
             return Bad(number, self._function, args, kwargs, full, wiring, loss, self._fails, overseer.options.replay_seconds)
 
-        action = overseer.bad(Moment(number, loss), explain)
+        action = overseer.bad(Moment(number, loss, (), self._norm), explain)
+        self._norm = self._norm if action in (SKIP, STOP) else math.nan
         if action == STOP:
             self.stopped = True
         if out is None:  # read late: there is no result of this step any more that could be changed
@@ -276,7 +278,8 @@ class JaxWatch:
 
     def _retried(self, bad: Bad) -> Any:
         """The step on the batch without the samples that fail; None if these are not known or the rest fails, too."""
-        given = reduced(bad, self.overseer.incidents[-1])
+        incident = self.overseer.last
+        given = reduced(bad, incident) if incident is not None else None
         if given is None:
             return None
         try:

@@ -84,7 +84,7 @@ class Step:
         elif verdict == LEFT_OUT:
             self.overseer.passed_over(replace(moment, outcome="left out by the loss scale"))
         elif self._bad(moment, data) == RETRY and (rest := self.judge.rest()):
-            batch = self.overseer.incidents[-1].suspects.batch
+            batch = self.overseer.suspects.batch
             return self(self._state, jax.tree.map(lambda a: part_of(a, rest, batch), data))
         return logs, self._state
 

@@ -83,7 +83,7 @@ class Step:
             before.put()
             failed = "loss" if not seen.loss_fine else "gradient" if math.isnan(seen.scale) else "scale"
             if self.judge.bad(moment, lambda: self._explained(moment, failed, data, seeds)) == RETRY and (rest := self.judge.rest()):
-                batch = self.overseer.incidents[-1].suspects.batch
+                batch = self.overseer.suspects.batch
                 return self(tree_map(lambda t: part_of(t, rest, batch), data))
         return result
 

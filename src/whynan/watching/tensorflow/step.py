@@ -167,7 +167,7 @@ class WatchedStep:
 
     def _again(self, rest: Sequence[int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run the step on some of the samples."""
-        batch = self.incidents[-1].suspects.batch
+        batch = self.overseer.suspects.batch
         less, named_less = tf.nest.map_structure(lambda t: part_of(t, rest, batch), (args, dict(kwargs)))
         return self(*less, **named_less)
 
