@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         simplex,
         unit,
     )
-    from whynan.errors import DomainError, FrameworkMissing, NonFiniteError, OpError, SampleError, TargetError, WhynanError
+    from whynan.errors import DomainError, FrameworkMissing, IncidentError, NonFiniteError, OpError, SampleError, TargetError, WhynanError
     from whynan.patches.change import Evidence, Fix, PatchError
     from whynan.result import Report
 
@@ -54,7 +54,16 @@ _HOMES = {
         "simplex",
         "unit",
     ),
-    "whynan.errors": ("DomainError", "FrameworkMissing", "NonFiniteError", "OpError", "SampleError", "TargetError", "WhynanError"),
+    "whynan.errors": (
+        "DomainError",
+        "FrameworkMissing",
+        "IncidentError",
+        "NonFiniteError",
+        "OpError",
+        "SampleError",
+        "TargetError",
+        "WhynanError",
+    ),
     "whynan.patches.change": ("Evidence", "Fix", "PatchError"),
     "whynan.result": ("Report",),
 }
@@ -67,6 +76,7 @@ __all__ = [
     "Finding",
     "Fix",
     "FrameworkMissing",
+    "IncidentError",
     "NonFiniteError",
     "OpError",
     "PatchError",

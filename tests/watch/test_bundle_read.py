@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import sys
 import time
 from dataclasses import replace
@@ -13,7 +14,7 @@ import whynan
 from whynan.errors import IncidentError
 from whynan.report.html import to_html
 from whynan.watching.bundle import save
-from whynan.watching.explained import IncidentReport
+from whynan.watching.explained import IncidentReport, explained
 from whynan.watching.json import dumps, loads, to_dict
 from whynan.watching.listing import as_data, as_text, listed
 from whynan.watching.policy import Options
@@ -101,6 +102,8 @@ def test_nothing_is_executed_and_nothing_else_is_opened(tmp_path, monkeypatch):
         (changed(["moments"], [[]]), "moments[0] is no object"),
         (changed(["moments"], [None] * 200_000), "too long"),
         (changed(["layer"], "x" * 30_000), "layer is too long"),
+        (changed(["step"], -1), "step is out of range"),
+        (changed(["rank"], 10**300), "rank is out of range"),
     ],
 )
 def test_broken_data_are_one_line(tmp_path, text, message):
@@ -195,6 +198,53 @@ def test_markup_and_control_characters(tmp_path):
     text, page = str(report), to_html(report)
     assert "\x1b" not in text + page and "\u202e" not in text + page and "<script>" not in page
     assert "<script>" in text
+
+
+STRANGE = [
+    None,
+    True,
+    -1,
+    10**30,
+    1.5,
+    "NaN",
+    "",
+    "\x1b[2J\u202e",
+    "\ud800",
+    "/dev/zero",
+    [],
+    {},
+    [[]],
+    {"a": 1},
+    ["x"],
+    [1, 2],
+    "漢" * 300,
+]
+
+
+def _places(data, path=()):
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data[:3]):
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from _places(value, (*path, key))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_data_changed_at_random_are_refused_or_shown(seed):
+    random_, whole, shown = random.Random(seed), {**to_dict(incident()), "moments": to_dict(incident())["moments"][:3]}, 0
+    for _ in range(150):
+        data = json.loads(json.dumps(whole))
+        *way, last = random_.choice(list(_places(data)))
+        inner = data
+        for key in way:
+            inner = inner[key]
+        inner[last] = random_.choice(STRANGE)
+        try:
+            report = explained(loads(json.dumps(data)))
+        except IncidentError:
+            continue
+        assert str(report) + to_html(report) + json.dumps(report.to_sarif())
+        shown += 1
+    assert shown > 5, "not everything is refused"
 
 
 # ---------------------------------------------------------------- lists

@@ -291,6 +291,14 @@ def test_pieces(thing, path, missing):
         assert found.folder == str(ROOT)
 
 
+def test_the_source_of_what_cannot_be_imported_is_shown():
+    def loss(p):
+        return p.sum()
+
+    text = replay_script(incident(recipe=Recipe((piece("loss", loss),))))
+    assert "    # what it was: def loss(p):\n    #     return p.sum()\n" in text
+
+
 def test_a_script_that_trains_when_imported_is_not_imported(tmp_path):
     for guard in (False, True):
         body = "import sys\nfrom whynan.watching.recipe import piece\n\ndef f(x):\n    return x\n\n"

@@ -57,6 +57,7 @@ def loads(text: str) -> Incident:
     """The incident of a JSON text. Raises IncidentError if the text is no JSON or not of the schema."""
     try:
         data = json.loads(text, parse_constant=_refused)
+        data = json.loads(json.dumps(data, ensure_ascii=False).encode(errors="replace"))  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise IncidentError(f"an incident is broken: {error}.", _ANEW) from error
     return from_dict(data)

@@ -6,6 +6,7 @@ import inspect
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -110,9 +111,10 @@ def _settings(thing: Any) -> dict[str, Any]:
 
 
 def _shown(thing: Any) -> str:
+    """The source of a function, what anything else prints as."""
     try:
-        text = repr(thing)
-    except Exception:  # the user's own __repr__
+        text = textwrap.dedent(inspect.getsource(thing)).rstrip() if inspect.isroutine(thing) else repr(thing)
+    except Exception:  # the user's own __repr__, a source that is not there
         return ""
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " ..."
 

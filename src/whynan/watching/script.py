@@ -66,13 +66,13 @@ def _made(name: str, p: Piece) -> list[str]:
         what = f"build() must make the {name} as your script does: {one_line(p.missing or 'no import leads to it')}."
         return [
             *known,
-            *_comment(f"it printed as {p.shown}" if p.shown else ""),
+            *_comment(f"what it was: {p.shown}" if p.shown else ""),
             f"    {name} = None",
             f"    raise NotImplementedError({what!r})",
         ]
     made = f"    {name} = imported({p.path!r}){'()' if p.instance else ''}"
     settings = [f"    vars({name}).update({_settings(p)})"] if p.settings else []
-    return [*(_comment(f"it printed as {p.shown}") if p.instance and p.shown else []), made, *settings]
+    return [*(_comment(f"what it was: {p.shown}") if p.instance and p.shown else []), made, *settings]
 
 
 def _settings(p: Piece) -> str:
