@@ -210,6 +210,19 @@ def trained(x, y, callbacks=(), **compiled):
     return model, history
 
 
+def scaled():
+    """Half precision with a loss scale that is too large at first, and gradients that are added up over two steps."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1, dtype="mixed_float16")])
+    inner = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    model.compile(optimizer=keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**18), loss=squared)
+    x, y = rows_of_a_run()
+    watch = whynan.keras.Watch(folder=None)
+    model.fit(x, y, batch_size=EIGHT, epochs=3, shuffle=False, verbose=0, callbacks=[watch])
+    outcomes = [m.outcome for m in watch.flight]
+    return {"scenario": "scaled", "bad_steps": watch.bad_steps, "outcomes": outcomes, "scales": [m.scale for m in watch.flight]}
+
+
 @cache
 def reference(rows):
     """The variables of a model that was trained on these rows only."""
@@ -288,6 +301,7 @@ def main():
     wanted = sys.argv[1:]
     jobs = {name: lambda name=name, make=make: told(name, make()) for name, make in {**SCENARIOS, **HARMLESS}.items()}
     jobs |= {name: lambda name=name, options=options: ruled(name, **options) for name, options in POLICIES.items()}
+    jobs["scaled"] = scaled
     for name, job in jobs.items():
         if (wanted and name not in wanted) or (not wanted and name in LEFT_OUT.get(keras.backend.backend(), ())):
             continue

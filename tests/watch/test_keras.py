@@ -94,6 +94,14 @@ def test_an_empty_mask_is_the_whole_batchs_doing(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_steps_that_a_loss_scale_leaves_out_are_no_incidents(backend):
+    told = found(backend, "scaled")
+    left_out = [outcome == "left out by the loss scale" for outcome in told["outcomes"]]
+    assert told["bad_steps"] == 0 and any(left_out) and not all(left_out)
+    assert told["scales"][1:] == [scale / 2 if out else scale for scale, out in zip(told["scales"], left_out, strict=True)][:-1]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_overflow_of_half_precision_in_a_layer_is_named_with_the_layer(backend):
     told = found(backend, "half")
     assert told["raised"] and told["untouched"]

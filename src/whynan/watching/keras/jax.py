@@ -33,6 +33,8 @@ from whynan.watching.replay import Again, Recorded, batch_of, explained
 
 State = tuple[Any, Any, Any, Any]  # trainable, non-trainable, optimizer's and metrics' variables, as Keras hands them to a step
 
+SMALL = 2**16  # elements
+
 FINE, BAD, LEFT_OUT = 0.0, 1.0, 2.0  # left out: by a loss scale that was too large, as happens now and then
 
 
@@ -235,8 +237,8 @@ def _report(losses: Sequence[Any], updates: Sequence[Update], optimizer: Any, op
     """Five numbers: FINE, BAD or LEFT_OUT, the loss, the gradients' squared norm, the learning rate, the loss scale."""
     gradients = [g for u in updates for g in u.gradients if g is not None]
     loss = sum((jnp.sum(t).astype(jnp.float32) for t in losses), jnp.float32(0))
-    squared = sum((jnp.sum(jnp.square(g)).astype(jnp.float32) for g in gradients), jnp.float32(0))
-    sound = _finite(gradients) & _finite(losses)
+    squared = _squared(gradients)
+    sound = jax.lax.cond(jnp.isfinite(loss + squared), lambda: jnp.array(True), lambda: _finite(gradients) & _finite(losses))
     rate, scale, state = jnp.float32(math.nan), jnp.float32(math.nan), jnp.where(sound, FINE, BAD)
     if optimizer is not None:
         with StatelessScope(state_mapping=list(zip(optimizer.variables, optimizer_variables, strict=True))):
@@ -246,6 +248,13 @@ def _report(losses: Sequence[Any], updates: Sequence[Update], optimizer: Any, op
                 state = jnp.where(sound, FINE, jnp.where(_finite(losses) & (scale > 1), LEFT_OUT, BAD))
                 loss = loss / scale
     return jnp.stack([state, loss, squared, rate, scale])
+
+
+def _squared(gradients: Sequence[Any]) -> Any:
+    """The sum of all squares, of small gradients in one go: each computation by itself costs XLA some microseconds."""
+    small = [g.ravel().astype(jnp.float32) for g in gradients if g.size <= SMALL]
+    large = [jnp.sum(jnp.square(g)).astype(jnp.float32) for g in gradients if g.size > SMALL]
+    return sum([jnp.sum(jnp.square(jnp.concatenate(small))) if small else jnp.float32(0), *large])
 
 
 def _finite(tensors: Sequence[Any]) -> Any:

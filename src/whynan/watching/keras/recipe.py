@@ -40,7 +40,7 @@ def _model(model: Any) -> Piece:
     """A model made of Keras' own layers by its configuration, any other by its class."""
     try:
         parts = {"config": model.get_config(), "build_config": model.get_build_config()}
-        text = json.dumps({"module": "keras", "class_name": type(model).__name__, **parts})
+        text = json.dumps({"module": type(model).__module__, "class_name": type(model).__name__, **parts})
     except Exception:  # a model that has no configuration, or one that cannot be written
         return piece("model", model)
     known = type(model) in _PLAIN and len(text) <= _LONGEST and _own(json.loads(text))
