@@ -331,3 +331,17 @@ def test_many_steps_in_one_scan():
     after, *_ = watched(params, state, bad, ys)
     (incident,) = watched.incidents
     assert same(after, params) and incident.cause == "log-of-zero" and incident.finding.site.text == "jnp.log(jnp.abs(x))"
+
+
+@pytest.mark.parametrize("made", WATCHES.values(), ids=WATCHES.keys())
+def test_nothing_is_kept_of_steps_that_are_over(made):
+    watched = made()
+    params, state = begun()
+    counts = []
+    for i in range(60):
+        batch = tuple(jnp.asarray(b) for b in GOOD)
+        params, state, _ = watched(params, state, *batch)
+        if i in (19, 59):
+            watched.flush()
+            counts.append(len(jax.live_arrays()))
+    assert counts[0] == counts[1]
