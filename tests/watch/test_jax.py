@@ -29,7 +29,7 @@ def forward(params, x):
 
 def stepper(loss_fn, optimizer=None, jit=jax.jit):
     """A usual training step for a loss of parameters and batch."""
-    optimizer = optimizer or optax.adam(1e-2)
+    optimizer = optimizer or optax.sgd(1e-2, momentum=0.9)
 
     def step(params, opt_state, batch):
         loss, grads = jax.value_and_grad(loss_fn)(params, batch)

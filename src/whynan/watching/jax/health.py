@@ -62,7 +62,8 @@ def all_sound(new: Sequence[Any], old: Sequence[Any]) -> bool:
 def distance(new: Sequence[Any], old: Sequence[Any]) -> float:
     """The Euclidean distance of two lists of arrays."""
     with np.errstate(all="ignore"):
-        return math.sqrt(sum(float(np.square(wide(n) - wide(o)).sum()) for n, o in zip(new, old, strict=True)))
+        moved = (np.subtract(wide(n), wide(o)).reshape(-1) for n, o in zip(new, old, strict=True))
+        return math.sqrt(sum(float(np.dot(d, d)) for d in moved))
 
 
 def wide(x: Any) -> Array:

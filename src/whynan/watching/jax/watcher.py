@@ -22,7 +22,7 @@ from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RAISE, RETRY, ROLLBACK, STOP, Options
 from whynan.watching.record import Incident, Moment
 
-RATIO_EVERY = 10  # steps; the update's norm reads the old state and the new
+RATIO_EVERY = 25  # steps; the update's norm reads the old state and the new
 
 
 class JaxWatch:
