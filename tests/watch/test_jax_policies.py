@@ -149,6 +149,11 @@ def test_the_users_own_wish():
         watch(step, policy="ignore")
 
 
+def test_a_watch_inside_of_what_is_traced_says_where_it_belongs():
+    with pytest.raises(WhynanError, match=r"whynan.watch\(jax.jit\(f\)\)"):
+        jax.jit(watch(step, folder=None))(*begun(), *GOOD)
+
+
 # ---------------------------------------------------------------- results and states of any structure
 
 
