@@ -10,7 +10,7 @@ import pytest
 
 from whynan import watch
 from whynan.errors import NonFiniteError
-from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, OPERATION, OVERFLOW
+from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, DIVERGENCE, OPERATION, OVERFLOW
 
 KEY = jax.random.key(0)
 
@@ -29,7 +29,7 @@ def forward(params, x):
 
 def stepper(loss_fn, optimizer=None, jit=jax.jit):
     """A usual training step for a loss of parameters and batch."""
-    optimizer = optimizer or optax.adam(1e-2)
+    optimizer = optimizer or optax.sgd(1e-2, momentum=0.9)
 
     def step(params, opt_state, batch):
         loss, grads = jax.value_and_grad(loss_fn)(params, batch)
@@ -226,6 +226,19 @@ def test_an_index_outside_of_the_embedding():
     assert incident.kind == BAD_DATA and "outside of the array" in incident.finding.message
     assert incident.suspects.samples == (4,), str(incident)
     assert "batch['word'][4] = 7" in str(incident)
+
+
+def test_a_learning_rate_100_times_too_high_is_divergence():
+    def loss(params, batch):
+        return jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
+
+    step, optimizer = stepper(loss, optax.sgd(10.0))
+    params = {"w": jnp.ones(3)}
+    state, watched, batch = optimizer.init(params), watch(step, folder=None, policy="stop"), batch_of()
+    while not watched.stopped and watched.step < 200:
+        params, state, _ = watched(params, state, batch)
+    (incident,) = watched.incidents
+    assert incident.kind == DIVERGENCE and incident.advice and all(np.isfinite(params["w"]))
 
 
 # ---------------------------------------------------------------- no alarm

@@ -77,7 +77,7 @@ def test_skip(made):
     assert watched.incidents[0].cause == "log-of-zero" and watched.incidents[0].suspects.alone == (1,)
 
 
-@pytest.mark.parametrize("made", WATCHES.values(), ids=WATCHES.keys())
+@pytest.mark.parametrize("made", [WATCHES["cpu"], WATCHES["device, donated"]], ids=["cpu", "device"])
 def test_the_last_of_too_many_in_a_row_raises_and_is_not_applied(made):
     watched = made(policy="skip", patience=2, incidents=1)
     params, state = begun()
@@ -119,10 +119,9 @@ def test_the_last_steps_are_read_at_the_end():
     assert watched.step == 2 and watched.flight[1].parameter_norm > 0
 
 
-@pytest.mark.parametrize("made", WATCHES.values(), ids=WATCHES.keys())
-@pytest.mark.parametrize("disk", [False, True], ids=["memory", "disk"])
+@pytest.mark.parametrize(("made", "disk"), [("cpu", False), ("cpu, donated", True), ("device", True), ("device, donated", False)])
 def test_rollback(made, disk, tmp_path):
-    watched = made(policy="rollback", every=2, snapshots=tmp_path if disk else None, incidents=1)
+    watched = WATCHES[made](policy="rollback", every=2, snapshots=tmp_path if disk else None, incidents=1)
     states = run(watched, [GOOD, GOOD, GOOD, BAD, GOOD])
     assert same(states[4], states[2]) and not same(states[3], states[2]), "the snapshot after two steps"
     assert np.allclose(states[5][0]["w"], states[3][0]["w"])
@@ -134,7 +133,7 @@ def test_stop():
     assert watched.stopped and same(states[1], states[2])
 
 
-@pytest.mark.parametrize("made", WATCHES.values(), ids=WATCHES.keys())
+@pytest.mark.parametrize("made", [WATCHES["cpu, donated"], WATCHES["device, donated"]], ids=["cpu", "device"])
 def test_retry_without_the_bad_samples(made):
     watched = made(policy="retry")
     states = run(watched, [GOOD, BAD])
@@ -149,6 +148,11 @@ def test_the_users_own_wish():
     assert same(*run(watched, [BAD])) and len(seen) == len(watched.incidents) == 1
     with pytest.raises(WhynanError, match="no policy"):
         watch(step, policy="ignore")
+
+
+def test_a_watch_inside_of_what_is_traced_says_where_it_belongs():
+    with pytest.raises(WhynanError, match=r"whynan.watch\(jax.jit\(f\)\)"):
+        jax.jit(watch(step, folder=None))(*begun(), *GOOD)
 
 
 # ---------------------------------------------------------------- results and states of any structure
@@ -254,7 +258,7 @@ class State(TrainState):
 
 def test_a_train_state_of_flax_with_statistics_and_random_keys():
     net, x = Net(), np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    variables = net.init(jax.random.key(0), x)
+    variables = jax.jit(net.init)(jax.random.key(0), x)
     state = State.create(apply_fn=net.apply, params=variables["params"], tx=optax.adam(1e-2), batch_stats=variables["batch_stats"])
 
     @jax.jit
@@ -332,3 +336,17 @@ def test_many_steps_in_one_scan():
     after, *_ = watched(params, state, bad, ys)
     (incident,) = watched.incidents
     assert same(after, params) and incident.cause == "log-of-zero" and incident.finding.site.text == "jnp.log(jnp.abs(x))"
+
+
+@pytest.mark.parametrize("made", [WATCHES["cpu"], WATCHES["device, donated"]], ids=["cpu", "device, donated"])
+def test_nothing_is_kept_of_steps_that_are_over(made):
+    watched = made()
+    params, state = begun()
+    counts = []
+    for i in range(60):
+        batch = tuple(jnp.asarray(b) for b in GOOD)
+        params, state, _ = watched(params, state, *batch)
+        if i in (19, 59):
+            watched.flush()
+            counts.append(len(jax.live_arrays()))
+    assert counts[0] == counts[1]

@@ -19,20 +19,23 @@ def squares(leaves: Iterable[Any]) -> float:
     The arrays are read where they lie. Those of half precision are looked at bit by bit and add nothing to the sum.
     """
     total = 0.0
-    for leaf in leaves:
-        a = np.asarray(leaf)
-        mask = _EXPONENTS.get(a.dtype.name) if a.dtype.itemsize == 2 else None
-        if mask is not None:
-            if a.size and int((a.view(np.uint16) & mask).max()) == mask:
-                return math.nan
-        elif a.dtype.itemsize < 4:
-            if not bool(np.isfinite(a.astype(np.float32)).all()):
-                return math.nan
-        else:
-            flat = a.reshape(-1)
-            with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
+        for leaf in leaves:
+            a = np.asarray(leaf)
+            if a.dtype.itemsize >= 4:
+                flat = a.reshape(-1)
                 total += float(np.dot(flat, flat))
+            elif not _small_finite(a):
+                return math.nan
     return total
+
+
+def _small_finite(a: Array) -> bool:
+    """Whether all elements of an array of half precision or less are finite."""
+    mask = _EXPONENTS.get(a.dtype.name)
+    if mask is None or not a.size:
+        return bool(np.isfinite(a.astype(np.float32)).all())
+    return int((a.view(np.uint16) & mask).max()) != mask
 
 
 def squares_on_device(leaves: Sequence[Any]) -> float:
@@ -59,7 +62,8 @@ def all_sound(new: Sequence[Any], old: Sequence[Any]) -> bool:
 def distance(new: Sequence[Any], old: Sequence[Any]) -> float:
     """The Euclidean distance of two lists of arrays."""
     with np.errstate(all="ignore"):
-        return math.sqrt(sum(float(np.square(wide(n) - wide(o)).sum()) for n, o in zip(new, old, strict=True)))
+        moved = (np.subtract(wide(n), wide(o)).reshape(-1) for n, o in zip(new, old, strict=True))
+        return math.sqrt(sum(float(np.dot(d, d)) for d in moved))
 
 
 def wide(x: Any) -> Array:

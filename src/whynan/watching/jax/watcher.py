@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from whynan.errors import WhynanError
 from whynan.frontends.jax.inside import as_given, donates, is_jitted, undonated
 from whynan.watching.jax import health
 from whynan.watching.jax.guarded import Pending, guarded
@@ -22,7 +23,7 @@ from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RAISE, RETRY, ROLLBACK, SKIP, STOP, Options
 from whynan.watching.record import Incident, Moment
 
-RATIO_EVERY = 10  # steps; the update's norm reads the old state and the new
+RATIO_EVERY = 25  # steps; the update's norm reads the old state and the new
 
 
 class JaxWatch:
@@ -128,7 +129,12 @@ class JaxWatch:
         return self._bad(args, kwargs, out, loss, old)
 
     def _start(self, args: Any, kwargs: Any) -> None:
-        """Decide where the look takes place."""
+        """Decide where the look takes place. Raises WhynanError inside of a function that JAX traces: no values are seen there."""
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            raise WhynanError(
+                "a watched step was called while JAX traces a function around it.",
+                "Watch that function: whynan.watch(jax.jit(f)). Inside of it, whynan.optax.guard holds bad updates back.",
+            )
         self._near = on_cpu(args, kwargs)
         places = objects(args)
         if places:
