@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import TracebackType
@@ -48,7 +48,7 @@ from whynan.watching.torch.intercept import (
     watch_function,
     watch_scalers,
 )
-from whynan.watching.torch.ranks import FINE, GRADIENT, ranks_of
+from whynan.watching.torch.ranks import FINE, GRADIENT, is_sharded, ranks_of, shard, whole
 from whynan.watching.torch.ranks import LOSS as LOSS_FAILED
 from whynan.watching.torch.remedies import Snapshots, retried
 from whynan.watching.torch.updates import Dropped, Kept, evaluates_again, gradients_of
@@ -92,10 +92,12 @@ class TorchWatch:
         self._kept: Kept | None = None  # parameters and state before a step whose closure is called several times
         self._left_out_in_a_row: dict[int, int] = {}  # by optimizer
         self._unnoted: list[Seen] = []
+        self._whole: Mapping[int, torch.nn.Module] = {}  # sharded models on one rank, while a step is looked into
         self.parameters = dict(self._named_parameters())
         self._parameter_ids = {id(p) for o in self.optimizers for g in o.param_groups for p in g["params"]}
         self._snapshots = Snapshots(self.models, self.optimizers, options)
         self._ranks = ranks_of(self.models)
+        self._sharded = any(is_sharded(m) for m in self.models)
         if self._ranks is not None:
             self.overseer.rank, self.overseer.agree = self._ranks.rank, self._ranks.agree
         self._undo: list[Undo] = []
@@ -140,7 +142,7 @@ class TorchWatch:
     def roots(self) -> dict[str, torch.nn.Module]:
         """The watched modules by the path that their layers' names begin with."""
         several = len(self.models) > 1
-        found: dict[str, torch.nn.Module] = {str(i) if several else "": unwrapped(m) for i, m in enumerate(self.models)}
+        found: dict[str, torch.nn.Module] = {str(i) if several else "": self._plain(m) for i, m in enumerate(self.models)}
         return {**found, "loss": self.loss} if isinstance(self.loss, torch.nn.Module) else found
 
     # ------------------------------------------------------------ attaching
@@ -169,7 +171,7 @@ class TorchWatch:
     def _named_parameters(self) -> Iterable[tuple[str, torch.Tensor]]:
         several = len(self.models) > 1
         for i, model in enumerate(self.models):
-            for name, p in unwrapped(model).named_parameters():
+            for name, p in self._plain(model).named_parameters():
                 yield (f"{i}.{name}" if several else name), p
         if isinstance(self.loss, torch.nn.Module):
             yield from ((f"loss.{name}", p) for name, p in self.loss.named_parameters())
@@ -343,15 +345,18 @@ class TorchWatch:
             return window.dropped == RETRY  # the step was judged when another optimizer was to make its update
         groups = [[g for p in group["params"] if (g := p.grad) is not None] for group in optimizer.param_groups]
         flat = groups[0] if len(groups) == 1 else [g for group in groups for g in group]
+        flat = [shard(g) for g in flat] if self._sharded else flat
         norms = health.norms(flat)
         loss, loss_fine = self._loss()
         fine = loss_fine and (math.isfinite(sum(norms)) or health.finite(flat))
+        if self._scaler is not None and (found := getattr(optimizer, "found_inf", None)) is not None:  # the optimizer divides by the scale
+            if not fine and float(found) > 0:
+                self._updated = False
+                return False
+            by = getattr(optimizer, "grad_scale", None)
+            norms = norms if by is None else [n / float(by) for n in norms]
         if self._ranks is not None:
             fine = self._ranks.tell(FINE if fine else GRADIENT if loss_fine else LOSS_FAILED)
-        scaled = self._scaler is not None and getattr(optimizer, "found_inf", None) is not None
-        if scaled and not fine and float(optimizer.found_inf) > 0:  # type: ignore[attr-defined]  # set by the scaler
-            self._updated = False
-            return False
         if again:
             if fine:
                 return True
@@ -382,7 +387,9 @@ class TorchWatch:
         """A healthy update is made while another optimizer of the same step may not be: then it can be taken back."""
         stepped = self._window.stepped
         stepped.add(id(optimizer))
-        if not all(math.isfinite(sum(health.norms(gradients_of(o)))) for o in self.optimizers if id(o) not in stepped):
+        waiting = [shard(g) for o in self.optimizers if id(o) not in stepped for g in gradients_of(o)]
+        fine = math.isfinite(sum(health.norms(waiting)))
+        if not (fine if self._ranks is None else self._ranks.tell(FINE if fine else GRADIENT)):
             self._window.undo.append(Kept(optimizer))
 
     def _note(self, optimizer: Optimizer | None = None) -> None:
@@ -432,10 +439,13 @@ class TorchWatch:
             while window.undo:
                 window.undo.pop().restore()
             window.restore_buffers()
-            self._ready_to_rerun()
-            action = self.overseer.bad(moment, explain if ranks is None else lambda: ranks.joined(explain))
+            with whole(self.models) as self._whole:
+                self._ready_to_rerun()
+                action = self.overseer.bad(moment, explain if ranks is None else lambda: ranks.joined(explain))
         finally:
-            self._asleep = False
+            self._asleep, self._whole = False, {}
+            if self._sharded:
+                self.parameters = {}
             window.closing = True
             if self._kept is not None:
                 self._kept.restore()
@@ -450,12 +460,16 @@ class TorchWatch:
         self.parameters = dict(self._named_parameters())
         for call in self._window.calls:
             if isinstance(call.target, torch.nn.Module):
-                call.target = unwrapped(call.target)
+                call.target = self._plain(call.target)
+
+    def _plain(self, module: torch.nn.Module) -> torch.nn.Module:
+        twin = self._whole.get(id(module))
+        return unwrapped(module) if twin is None else twin
 
     def _retried(self, optimizer: Optimizer, clips: Sequence[Clip]) -> bool:
         """Replace the gradients by those of the step without the samples that fail; whether that made them finite."""
         incident, ranks = self.overseer.last, self._ranks
-        if incident is None:
+        if incident is None or self._sharded:
             return False
         mine = ranks is None or (ranks.rank == incident.rank and ranks.rank in incident.ranks)
         used = [p for p in self.parameters.values() if p.grad is not None]
