@@ -23,6 +23,7 @@ from whynan.watching.torch.calls import (
     MICRO_BATCHES,
     MODEL,
     ONES,
+    Buffers,
     Call,
     Changing,
     Differentiated,
@@ -101,6 +102,7 @@ class TorchWatch:
         if self._ranks is not None:
             self.overseer.rank, self.overseer.agree = self._ranks.rank, self._ranks.agree
         self._undo: list[Undo] = []
+        self._upfront: list[Buffers] | None = self._buffers()  # before the step, where no call of a model is seen (compiled, or `forward`)
         self._attach()
 
     # ------------------------------------------------------------ the user's side
@@ -368,6 +370,10 @@ class TorchWatch:
         if clips:
             self._clips = []
         if fine:
+            if not window.calls or window.calls[0].role == LOSS:
+                self._upfront = self._buffers()
+            elif self._upfront is not None:
+                self._upfront = None
             window.closing = True
             self.overseer.applied(self._own[id(optimizer)])
             if several:
@@ -382,6 +388,9 @@ class TorchWatch:
         for moment in before:
             self.overseer.noted(moment)
         return self._bad(optimizer, now, "gradient" if loss_fine else "loss", clips)
+
+    def _buffers(self) -> list[Buffers]:
+        return [b for changing in self._changing.values() if (b := changing.copies()) is not None]
 
     def _look_ahead(self, optimizer: Optimizer) -> None:
         """A healthy update is made while another optimizer of the same step may not be: then it can be taken back."""
@@ -439,6 +448,8 @@ class TorchWatch:
             while window.undo:
                 window.undo.pop().restore()
             window.restore_buffers()
+            for buffers in self._upfront or ():
+                buffers.restore()
             with whole(self.models) as self._whole:
                 self._ready_to_rerun()
                 action = self.overseer.bad(moment, explain if ranks is None else lambda: ranks.joined(explain))
