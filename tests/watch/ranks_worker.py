@@ -51,7 +51,7 @@ def run(rank: int, world: int, scenario: str) -> dict[str, Any]:
     else:
         model = DistributedDataParallel(inner, find_unused_parameters=scenario == "unused")
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    loss = root_loss if scenario in ("gradient", "unused") else log_loss
+    loss = root_loss if scenario in ("gradient", "unused", "fsdp") else log_loss
     policy = {"retry": "retry", "raise": "raise"}.get(scenario, "skip")
     asked = (lambda incident: "stop") if scenario == "callback" and rank == 0 else None
     seen: dict[str, Any] = {"applied": []}

@@ -53,7 +53,8 @@ def state(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> l
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal to the last bit, with the same structure."""
+    """Equal to the last bit, with the same structure; of what is spread over ranks, this rank's part."""
+    a, b = (t.to_local() if hasattr(t, "to_local") else t for t in (a, b))
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.equal(b)
     if isinstance(a, dict):

@@ -5,6 +5,7 @@ numbers: what is computed from one label keeps it, what is computed from several
 them alone have none.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -65,7 +66,8 @@ def _labels(scene: Scene, node: Node, inputs: list[Labels], own: bool) -> Labels
 
 def _shared(labels: Labels, node: Node) -> bool:
     """Whether these are the labels of numbers computed from several samples that all elements of the node meet."""
-    return labels.size < np.prod(node.shape) and bool((labels == MIXED).any()) and not ((labels != MIXED) & (labels != NONE)).any()
+    of_one = (labels != MIXED) & (labels != NONE)
+    return labels.size < math.prod(node.shape) and bool((labels == MIXED).any()) and not bool(of_one.any())
 
 
 def _exactly(scene: Scene, node: Node, call: Call, inputs: list[Labels]) -> Labels | None:

@@ -23,7 +23,8 @@ def finite(tensors: Sequence[torch.Tensor]) -> bool:
 
 
 def dense(t: torch.Tensor) -> torch.Tensor:
-    """The numbers of a gradient: of a sparse one its values."""
+    """The numbers of a gradient: of a sparse one its values, of one that is spread over ranks this rank's."""
+    t = t.to_local() if hasattr(t, "to_local") else t
     return t.detach().coalesce().values() if t.layout is torch.sparse_coo else t
 
 

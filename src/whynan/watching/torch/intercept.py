@@ -35,7 +35,7 @@ def _handing_on(*args: Any, **kwargs: Any) -> Any:
 class _Station:
     """A function whose calls are handed on: those who watch it, latest outermost, and what it was before."""
 
-    __slots__ = ("_before", "_code", "_function", "_original", "_replaced", "_watching")
+    __slots__ = ("_before", "_code", "_compiles", "_function", "_original", "_replaced", "_watching")
 
     def __init__(self, function: FunctionType) -> None:
         self._function, self._code, self._before = function, function.__code__, function.__dict__.get("__wrapped__")
@@ -49,6 +49,9 @@ class _Station:
         self._replaced = _code_that_calls(self._handed, function.__code__)
         function.__code__ = self._replaced
         function.__wrapped__ = original  # type: ignore[attr-defined]  # what inspect.signature looks at
+        self._compiles = "_torchdynamo_inline" not in vars(original)
+        if self._compiles:
+            function._torchdynamo_inline = original  # type: ignore[attr-defined]  # what torch.compile takes the function for
 
     def _handed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         watching = self._watching
@@ -71,6 +74,8 @@ class _Station:
         if self._function.__code__ is not self._replaced:
             return  # somebody else has changed it since, and hands on to here
         self._function.__code__ = self._code
+        if self._compiles:
+            vars(self._function).pop("_torchdynamo_inline", None)
         if self._before is None:
             del self._function.__wrapped__  # type: ignore[attr-defined]
         else:

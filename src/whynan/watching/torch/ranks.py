@@ -4,7 +4,7 @@ One small all-reduce a step. What follows a bad step is the same sequence of col
 The step is run again on each rank by itself; collectives of the user's own code are refused there, as ranks run it differently often.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -111,6 +111,60 @@ def _norm_alone(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
     return torch.nn.BatchNorm1d.forward(*args, **kwargs)
 
 
+def is_sharded(module: torch.nn.Module) -> bool:
+    """Whether parameters are spread over the ranks (fully_shard)."""
+    return any(hasattr(p, "full_tensor") for p in module.parameters())
+
+
+def shard(t: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a tensor that is spread over the ranks; another tensor as it is."""
+    part: torch.Tensor = t.to_local() if hasattr(t, "to_local") else t
+    return part
+
+
+_whole: dict[int, torch.nn.Module] = {}  # a sharded module's id and the whole one, while a step is looked into
+
+
+@contextmanager
+def whole(modules: Sequence[torch.nn.Module]) -> Iterator[Mapping[int, torch.nn.Module]]:
+    """Sharded modules with all their parameters on each rank, which can be run without the others. All ranks must come by together."""
+    _whole.update({id(m): _gathered(m, {}) for m in modules if is_sharded(m)})
+    try:
+        yield _whole
+    finally:
+        _whole.clear()
+
+
+def _gathered(module: torch.nn.Module, seen: dict[int, Any]) -> torch.nn.Module:
+    """A plain twin of a module: the same attributes and buffers, whole parameters, none of the hooks that gather them."""
+    if id(module) in seen:
+        twin: torch.nn.Module = seen[id(module)]
+        return twin
+    kind: Any = type(module)
+    by_shards = any(base.__name__ == "FSDPModule" for base in kind.__mro__)
+    plain = next(base for base in kind.__bases__ if base.__name__ != "FSDPModule") if by_shards else kind
+    twin = seen[id(module)] = plain.__new__(plain)
+    twin.__dict__.update(module.__dict__)
+    hooks = [name for name in vars(module) if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))]
+    twin.__dict__.update({name: {} for name in hooks if by_shards})
+    twin.__dict__["_parameters"] = {name: _full(p, seen) for name, p in module._parameters.items()}
+    twin.__dict__["_modules"] = {name: None if m is None else _gathered(m, seen) for name, m in module._modules.items()}
+    return twin
+
+
+def _full(p: Any, seen: dict[int, Any]) -> Any:
+    if not hasattr(p, "full_tensor"):
+        return p
+    if id(p) not in seen:
+        seen[id(p)] = torch.nn.Parameter(p.detach().full_tensor(), requires_grad=p.requires_grad)
+    return seen[id(p)]
+
+
+def _called_whole(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    twin = _whole.get(id(args[0]))
+    return original(*args, **kwargs) if twin is None else twin(*args[1:], **kwargs)
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """Inside, this rank runs modules without the others: data parallel ones as they were given, no collectives."""
@@ -120,6 +174,7 @@ def alone() -> Iterator[None]:
     around = {
         torch.nn.parallel.DistributedDataParallel.forward: _module_alone,
         torch.nn.SyncBatchNorm.forward: _norm_alone,
+        **({torch.nn.Module.__call__: _called_whole} if _whole else {}),
         **{getattr(dist, name): _refused for name in _COLLECTIVES},
     }
     with ExitStack() as stack:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import TracebackType
@@ -23,6 +23,7 @@ from whynan.watching.torch.calls import (
     MICRO_BATCHES,
     MODEL,
     ONES,
+    Buffers,
     Call,
     Changing,
     Differentiated,
@@ -48,7 +49,8 @@ from whynan.watching.torch.intercept import (
     watch_function,
     watch_scalers,
 )
-from whynan.watching.torch.ranks import FINE, GRADIENT, ranks_of
+from whynan.watching.torch.later import Later, can_hold, let_go
+from whynan.watching.torch.ranks import FINE, GRADIENT, is_sharded, ranks_of, shard, whole
 from whynan.watching.torch.ranks import LOSS as LOSS_FAILED
 from whynan.watching.torch.remedies import Snapshots, retried
 from whynan.watching.torch.updates import Dropped, Kept, evaluates_again, gradients_of
@@ -57,6 +59,7 @@ Optimizer = torch.optim.Optimizer
 
 SCALER_PATIENCE = 12  # steps in a row without an update: from its first scale of 65536 it would be at 16
 NOTED_TOGETHER = 8  # steps
+_FLAGS_STAY_ANYWHERE = False  # for tests: flags stay on the device also where that is the CPU
 
 
 # what is noted of a step: its number, loss, norms, sizes of groups, rates, scale, clippings, optimizer
@@ -92,13 +95,19 @@ class TorchWatch:
         self._kept: Kept | None = None  # parameters and state before a step whose closure is called several times
         self._left_out_in_a_row: dict[int, int] = {}  # by optimizer
         self._unnoted: list[Seen] = []
+        self._later: Later | None = None  # steps whose flag is still on the device
+        self._whole: Mapping[int, torch.nn.Module] = {}  # sharded models on one rank, while a step is looked into
         self.parameters = dict(self._named_parameters())
         self._parameter_ids = {id(p) for o in self.optimizers for g in o.param_groups for p in g["params"]}
         self._snapshots = Snapshots(self.models, self.optimizers, options)
         self._ranks = ranks_of(self.models)
+        self._sharded = any(is_sharded(m) for m in self.models)
         if self._ranks is not None:
             self.overseer.rank, self.overseer.agree = self._ranks.rank, self._ranks.agree
+        elif len(self.optimizers) == 1 and can_hold(self.optimizers[0], _FLAGS_STAY_ANYWHERE):
+            self._later = Later()
         self._undo: list[Undo] = []
+        self._upfront: list[Buffers] | None = self._buffers()  # before the step, where no call of a model is seen (compiled, or `forward`)
         self._attach()
 
     # ------------------------------------------------------------ the user's side
@@ -125,22 +134,25 @@ class TorchWatch:
         return self.overseer.flight.moments
 
     def close(self) -> None:
-        """Stop watching: hooks are removed, everything is as it was before."""
+        """Stop watching: hooks are removed, everything is as it was before. Raises NonFiniteError if a step that still waits was bad."""
         while self._undo:
             self._undo.pop()()
+        self._settle(self.optimizers[0], all_of_them=True)
         self._window.clear()
 
     def __enter__(self) -> "TorchWatch":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._later = None  # that error is the one to see
         self.close()
 
     @property
     def roots(self) -> dict[str, torch.nn.Module]:
         """The watched modules by the path that their layers' names begin with."""
         several = len(self.models) > 1
-        found: dict[str, torch.nn.Module] = {str(i) if several else "": unwrapped(m) for i, m in enumerate(self.models)}
+        found: dict[str, torch.nn.Module] = {str(i) if several else "": self._plain(m) for i, m in enumerate(self.models)}
         return {**found, "loss": self.loss} if isinstance(self.loss, torch.nn.Module) else found
 
     # ------------------------------------------------------------ attaching
@@ -169,7 +181,7 @@ class TorchWatch:
     def _named_parameters(self) -> Iterable[tuple[str, torch.Tensor]]:
         several = len(self.models) > 1
         for i, model in enumerate(self.models):
-            for name, p in unwrapped(model).named_parameters():
+            for name, p in self._plain(model).named_parameters():
                 yield (f"{i}.{name}" if several else name), p
         if isinstance(self.loss, torch.nn.Module):
             yield from ((f"loss.{name}", p) for name, p in self.loss.named_parameters())
@@ -300,7 +312,10 @@ class TorchWatch:
             if closure is not None:
                 result = self._with_closure(original, optimizer, closure, args, kwargs)
             else:
-                result = original(*args, **kwargs) if self._look(optimizer) else None
+                look = self._look if self._later is None or self._scaler is not None else self._look_later
+                result = original(*args, **kwargs) if look(optimizer) else None
+                if self._later is not None and self._scaler is None:
+                    let_go(optimizer)
             if self.overseer.options.policy == ROLLBACK and self.overseer.in_a_row == 0 and self.step % self.overseer.options.every == 0:
                 self._snapshots.take()
             return result
@@ -343,15 +358,18 @@ class TorchWatch:
             return window.dropped == RETRY  # the step was judged when another optimizer was to make its update
         groups = [[g for p in group["params"] if (g := p.grad) is not None] for group in optimizer.param_groups]
         flat = groups[0] if len(groups) == 1 else [g for group in groups for g in group]
+        flat = [shard(g) for g in flat] if self._sharded else flat
         norms = health.norms(flat)
         loss, loss_fine = self._loss()
         fine = loss_fine and (math.isfinite(sum(norms)) or health.finite(flat))
+        if self._scaler is not None and (found := getattr(optimizer, "found_inf", None)) is not None:  # the optimizer divides by the scale
+            if not fine and float(found) > 0:
+                self._updated = False
+                return False
+            by = getattr(optimizer, "grad_scale", None)
+            norms = norms if by is None else [n / float(by) for n in norms]
         if self._ranks is not None:
             fine = self._ranks.tell(FINE if fine else GRADIENT if loss_fine else LOSS_FAILED)
-        scaled = self._scaler is not None and getattr(optimizer, "found_inf", None) is not None
-        if scaled and not fine and float(optimizer.found_inf) > 0:  # type: ignore[attr-defined]  # set by the scaler
-            self._updated = False
-            return False
         if again:
             if fine:
                 return True
@@ -363,6 +381,7 @@ class TorchWatch:
         if clips:
             self._clips = []
         if fine:
+            self._look_upfront()
             window.closing = True
             self.overseer.applied(self._own[id(optimizer)])
             if several:
@@ -378,11 +397,66 @@ class TorchWatch:
             self.overseer.noted(moment)
         return self._bad(optimizer, now, "gradient" if loss_fine else "loss", clips)
 
+    def _look_later(self, optimizer: Optimizer) -> bool:
+        """Let the device judge the step, and see to those before whose flag has come; whether the update is to be made, flag permitting."""
+        assert self._later is not None, "the caller has seen to it"
+        groups = [[g for p in group["params"] if (g := p.grad) is not None] for group in optimizer.param_groups]
+        flat = [g for group in groups for g in group]
+        if not self._settle(optimizer) or not flat:
+            return False
+        window = self._window
+        losses = [c.value for c in window.calls if c.seed is not None and c.value is not None] or [t for t, *_ in window.roots]
+        rates = [g["lr"] for g in optimizer.param_groups if "lr" in g]
+        kept = {"sizes": [len(g) for g in groups], "rates": rates, "clips": self._clips, "step": self.overseer.step, "window": window}
+        self._look_upfront()
+        self._later.hold(optimizer, flat, losses, **kept)
+        self._clips, self._window = [], Window()
+        self.overseer.step += 1
+        return True
+
+    def _settle(self, optimizer: Optimizer, all_of_them: bool = False) -> bool:
+        """Note the healthy steps among those whose flag has come; False if one was bad, and all after it are dropped with it."""
+        later = self._later
+        while later is not None and (seen := later.due(all_of_them)) is not None:
+            flag, loss, *norms = seen.read()
+            moment = _moment(seen.step, loss, norms, seen.sizes, seen.rates, None, seen.clips, 0)
+            self.overseer.step -= 1
+            if not flag:
+                self.overseer.healthy(moment)
+                continue
+            after = later.rest()
+            for window in (self._window, *(w.window for w in after)):
+                window.restore_buffers()
+            self._window = seen.window
+            number = self.overseer.step = seen.step
+            try:
+                self._bad(optimizer, moment, "gradient" if math.isfinite(loss) else "loss", ())
+            finally:
+                self._window = Window()
+                for _ in after:
+                    number += 1
+                    self.overseer.passed_over(Moment(number, outcome=f"dropped with step {seen.step}"))
+            return False
+        return True
+
+    def _look_upfront(self) -> None:
+        """Where the model's calls are not seen, its buffers are copied at the end of the step before."""
+        calls = self._window.calls
+        if not calls or calls[0].role == LOSS:
+            self._upfront = self._buffers()
+        elif self._upfront is not None:
+            self._upfront = None
+
+    def _buffers(self) -> list[Buffers]:
+        return [b for changing in self._changing.values() if (b := changing.copies()) is not None]
+
     def _look_ahead(self, optimizer: Optimizer) -> None:
         """A healthy update is made while another optimizer of the same step may not be: then it can be taken back."""
         stepped = self._window.stepped
         stepped.add(id(optimizer))
-        if not all(math.isfinite(sum(health.norms(gradients_of(o)))) for o in self.optimizers if id(o) not in stepped):
+        waiting = [shard(g) for o in self.optimizers if id(o) not in stepped for g in gradients_of(o)]
+        fine = math.isfinite(sum(health.norms(waiting)))
+        if not (fine if self._ranks is None else self._ranks.tell(FINE if fine else GRADIENT)):
             self._window.undo.append(Kept(optimizer))
 
     def _note(self, optimizer: Optimizer | None = None) -> None:
@@ -432,17 +506,22 @@ class TorchWatch:
             while window.undo:
                 window.undo.pop().restore()
             window.restore_buffers()
-            self._ready_to_rerun()
-            action = self.overseer.bad(moment, explain if ranks is None else lambda: ranks.joined(explain))
+            for buffers in self._upfront or ():
+                buffers.restore()
+            with whole(self.models) as self._whole:
+                self._ready_to_rerun()
+                action = self.overseer.bad(moment, explain if ranks is None else lambda: ranks.joined(explain))
         finally:
-            self._asleep = False
+            self._asleep, self._whole = False, {}
+            if self._sharded:
+                self.parameters = {}
             window.closing = True
             if self._kept is not None:
                 self._kept.restore()
         self.stopped = self.stopped or action == STOP
         if action == ROLLBACK:
             self._snapshots.restore()
-        healed = action == RETRY and self._kept is None and self._retried(optimizer, clips)
+        healed = action == RETRY and self._kept is None and self._later is None and self._retried(optimizer, clips)
         window.dropped, window.judge = (RETRY if healed else SKIP), id(optimizer)
         return healed
 
@@ -450,12 +529,16 @@ class TorchWatch:
         self.parameters = dict(self._named_parameters())
         for call in self._window.calls:
             if isinstance(call.target, torch.nn.Module):
-                call.target = unwrapped(call.target)
+                call.target = self._plain(call.target)
+
+    def _plain(self, module: torch.nn.Module) -> torch.nn.Module:
+        twin = self._whole.get(id(module))
+        return unwrapped(module) if twin is None else twin
 
     def _retried(self, optimizer: Optimizer, clips: Sequence[Clip]) -> bool:
         """Replace the gradients by those of the step without the samples that fail; whether that made them finite."""
         incident, ranks = self.overseer.last, self._ranks
-        if incident is None:
+        if incident is None or self._sharded:
             return False
         mine = ranks is None or (ranks.rank == incident.rank and ranks.rank in incident.ranks)
         used = [p for p in self.parameters.values() if p.grad is not None]
