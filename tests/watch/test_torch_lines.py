@@ -1,6 +1,9 @@
 """A loss that the loop computes with lines of its own: the user's expression is found in them, and its place."""
 
 import dataclasses
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -391,3 +394,59 @@ def test_a_step_that_updates_by_itself_is_not_repeated():
             (loss.detach() + 0 * sum(p.sum() for p in net.parameters())).backward()
 
     check(caught(run, Net()), "everything", "(model(x) - y).abs().log()", "log-of-zero")
+
+
+SCRIPT = """
+import torch
+import whynan
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.2))
+        self.head = nn.Linear(16, 1)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def penalty(model):
+    return sum(p.abs().sum() for p in model.parameters())
+
+
+def train(folder):
+    torch.manual_seed(0)
+    net, criterion = Net(), nn.MSELoss()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    with whynan.watch(net, optimizer=optimizer, folder=folder):
+        for step in range(3):
+            x, y, weight = torch.randn(8, 4), torch.randn(8, 1), torch.ones(8, 1)
+            weight[3] = step - 2
+            optimizer.zero_grad()
+            out = net(x)
+            loss = criterion(out, y) + 0.1 * penalty(net) + ((out - y) * weight).abs().log().mean()
+            loss.backward()
+            optimizer.step()
+"""
+
+
+@pytest.mark.slow
+def test_the_lines_are_run_again_elsewhere(tmp_path, monkeypatch):
+    """The bundle's program has the lines, and fails as the run did; it has not even whynan."""
+    (tmp_path / "inline_script.py").write_text(SCRIPT, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(NonFiniteError) as error:
+        importlib.import_module("inline_script").train(tmp_path / "incidents")
+    folder = error.value.incident.folder
+    assert error.value.incident.finding.site.function == "train"
+    assert "((out - y) * weight).abs().log().mean()" in (folder / "replay.py").read_text(encoding="utf-8")
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "inline_script.py").write_text(SCRIPT.replace("import whynan", ""), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, str(folder / "replay.py"), "--code", str(code)], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "loss = -inf" in run.stdout

@@ -39,9 +39,17 @@ from whynan.watching.torch.statements import SCOPES, Level, changes, differentia
 _PLAIN = (int, float, complex, str, bytes, bool, type, type(None), torch.dtype, torch.device, torch.nn.Module, torch.optim.Optimizer)
 _PLAIN_TOO = (np.ndarray, np.generic, FunctionType, ModuleType, range, torch.Generator)
 _ITERATES_AGAIN = frozenset({"range", "zip", "enumerate", "reversed", "items", "values", "keys"})
-_ROOT = "__differentiated"
+ROOT = "differentiated_by_backward"
 
 Replaced = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portable:
+    """The lines as text, with the values of all names that they read of the frame and of its module; the last line assigns `result`."""
+
+    lines: tuple[str, ...]
+    values: dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +66,7 @@ class Slice:
     calls: list[Call]
     step: Differentiated
     exactly: bool
+    portable: "Portable | None" = None
     seed: float = 1.0
 
     def run(self, replaced: Replaced) -> torch.Tensor:
@@ -68,7 +77,7 @@ class Slice:
         space = {**self.globals, **{n: _within(v, replaced) for n, v in self.values.items()}}
         with replay(), in_autocast(self.step.autocast), _Replay(self.calls, replaced):
             exec(self.code, space)  # the user's own lines, which this process has run already
-        root = space[_ROOT]
+        root = space[ROOT]
         if not isinstance(root, torch.Tensor) or not root.requires_grad:
             raise Refused("the lines give no tensor that could be differentiated")
         return root
@@ -115,15 +124,18 @@ def _in_frame(frame: FrameType, last: int, step: Differentiated, calls: Sequence
     if where is None or where[0] is None or not lines:
         raise Refused("the source is not there")
     replayed = {id(c.target) for c in calls} - {id(c.target) for c in calls if c.continues()}
-    tree = _Unread(frame, replayed).visit(ast.parse("".join(lines)))
-    found = path_to(tree, where)
-    expression = differentiated_in(found, where, outer)
+    source = "".join(lines)
     known = frame.f_globals if frame.f_locals is frame.f_globals else dict(frame.f_locals)
-    reader = _Reader(known, frame.f_globals, _stored_since(found, frame))
-    body = reader.sliced(found, expression)
+
+    def read(tree: ast.Module) -> tuple[list[ast.stmt], _Reader]:
+        found = path_to(tree, where)
+        reader = _Reader(known, frame.f_globals, _stored_since(found, frame))
+        return reader.sliced(found, differentiated_in(found, where, outer)), reader
+
+    body, reader = read(_Unread(frame, replayed).visit(ast.parse(source)))
     module = ast.fix_missing_locations(ast.Module(body, type_ignores=[]))
-    compiled = compile(module, code.co_filename, "exec", dont_inherit=True)
-    return Slice(compiled, frame.f_globals, reader.free(), list(calls), step, exactly=not outer)
+    compiled = compile(module, code.co_filename, "exec", dont_inherit=True).replace(co_name=code.co_name, co_qualname=code.co_qualname)
+    return Slice(compiled, frame.f_globals, reader.free(), list(calls), step, not outer, _portable(*read(ast.parse(source))))
 
 
 def _stored_since(found: list[Level], frame: FrameType) -> set[str]:
@@ -135,6 +147,17 @@ def _stored_since(found: list[Level], frame: FrameType) -> set[str]:
             if statement.lineno <= line:
                 later |= stores(statement)
     return later
+
+
+def _portable(body: list[ast.stmt], reader: "_Reader") -> Portable | None:
+    """The lines as another program can run them; None if they need a value that the frame no longer has."""
+    try:
+        values = reader.everything()
+    except Refused:
+        return None
+    if any(isinstance(v, _Missing) for v in values.values()):
+        return None
+    return Portable(tuple(line for s in body for line in ast.unparse(ast.fix_missing_locations(s)).split("\n")), values)
 
 
 # ---------------------------------------------------------------- the slice
@@ -170,7 +193,7 @@ class _Reader:
     def sliced(self, found: list[Level], expression: ast.expr) -> list[ast.stmt]:
         """The statements that the expression needs, the blocks `with` around them included, and the expression as the last."""
         self._need(expression)
-        target = ast.copy_location(ast.Name(_ROOT, ast.Store()), expression)
+        target = ast.copy_location(ast.Name(ROOT, ast.Store()), expression)
         kept: list[ast.stmt] = [ast.copy_location(ast.Assign([target], expression), expression)]
         for level in reversed(found):
             kept = self._before(level.block[: level.index]) + kept
@@ -267,6 +290,11 @@ class _Reader:
             return True
         value = self._value(name_of(iterated))
         return isinstance(value, (list, tuple, dict, torch.Tensor, torch.nn.Module)) or (value is _Missing and bool(name_of(iterated)))
+
+    def everything(self) -> dict[str, Any]:
+        """As `free`, with the values of the module's names too."""
+        free = self.free()
+        return {n: self._module[n] for n in sorted(self._needed) if n in self._module and n not in self._known} | free
 
     def free(self) -> dict[str, Any]:
         """The values of the names that are read before they are assigned to. Raises Refused if one has a history of its own."""
