@@ -94,7 +94,10 @@ class Slice:
 
     def data(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The tensors that the lines read, by the name that leads to them."""
-        return _data(self.values)
+        named = dict(_data(self.portable.values)) if self.portable is not None else {}
+        read = {id(t): t for _, t in _data(self.values)} | {id(t): t for c in self.calls for t in c.tensors()}
+        yield from ((n, t) for n, t in named.items() if id(t) in read)
+        yield from _data(self.values)
 
 
 def slices_of(step: Differentiated) -> Iterator[Slice]:
@@ -394,7 +397,9 @@ class _Replay:
         if self._inside > 1:
             return None
         here = line_of(place_behind())
-        kept = next((c for c in self._left if c.target is module and line_of(c.place) == here), None)
+        same = [c for c in self._left if c.target is module and line_of(c.place) == here]
+        fresh = [c for c in same if not c.carried]  # a carried one may be of an earlier round of the loop
+        kept = fresh[0] if fresh else same[-1] if same else None
         if kept is None:
             raise Refused("the model is called otherwise than in the step")
         self._left.remove(kept)

@@ -20,12 +20,19 @@ class Level:
 
 def path_to(tree: ast.Module, where: tuple[int | None, ...]) -> list[Level]:
     """The blocks from the module to the statement that holds a position."""
-    line = where[0]
-    assert line is not None, "the caller has looked"
+    line, end, column, end_column = (n if n is not None else -1 for n in where)
     found: list[Level] = []
     owner: ast.AST = tree
     while True:
-        step = next(((b, i) for b in _blocks(owner) for i, s in enumerate(b) if s.lineno <= line <= (s.end_lineno or s.lineno)), None)
+        step = next(
+            (
+                (b, i)
+                for b in _blocks(owner)
+                for i, s in enumerate(b)
+                if (s.lineno, s.col_offset) <= (line, column) and (end, end_column) <= (s.end_lineno or 0, s.end_col_offset or 0)
+            ),
+            None,
+        )
         if step is None:
             break
         found.append(Level(owner, *step))
