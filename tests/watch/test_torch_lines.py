@@ -1,6 +1,9 @@
 """A loss that the loop computes with lines of its own: the user's expression is found in them, and its place."""
 
 import dataclasses
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -391,3 +394,141 @@ def test_a_step_that_updates_by_itself_is_not_repeated():
             (loss.detach() + 0 * sum(p.sum() for p in net.parameters())).backward()
 
     check(caught(run, Net()), "everything", "(model(x) - y).abs().log()", "log-of-zero")
+
+
+def explained(run):
+    """The incident of a run that watches by itself."""
+    torch.manual_seed(0)
+    with pytest.raises(NonFiniteError) as error:
+        run()
+    incident = error.value.incident
+    assert incident.finding is not None, incident.unexplained
+    told = [(e.name, e.index, e.value) for e in incident.suspects.elements]
+    return incident.finding.site.text, incident.finding.site.line, incident.finding.cause, incident.suspects.samples, told
+
+
+def test_two_models_in_turn():
+    g, d = nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
+    og, od = torch.optim.SGD(g.parameters(), 1e-3), torch.optim.SGD(d.parameters(), 1e-3)
+
+    def run():
+        with whynan.watch([g, d], optimizer=[og, od], folder=None):
+            for step in range(BAD_STEP + 1):
+                real = torch.randn(8, 4)
+                if step == BAD_STEP:
+                    real[2] = 1e5 * d[0].weight.detach()[0].sign()
+                fake = g(torch.randn(8, 3))
+                yes, no = d(real), d(fake.detach())
+                loss = -(torch.log(1 - yes) + torch.log(no)).mean()  # at in turn
+                od.zero_grad(), loss.backward(), od.step()
+                og.zero_grad()
+                (-torch.log(d(fake)).mean()).backward()
+                og.step()
+
+    assert explained(run)[:4] == ("torch.log(1 - yes)", line_of("in turn"), "log-of-zero", (2,))
+
+
+def test_a_hidden_state_goes_on():
+    class Cell(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.out = nn.GRUCell(4, 6), nn.Linear(6, 1)
+
+        def forward(self, x, h):
+            h = self.cell(x, h)
+            return self.out(h), h
+
+    net = Cell()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+
+    def run():
+        h = torch.zeros(8, 6)
+        with whynan.watch(net, optimizer=optimizer, folder=None):
+            for step in range(BAD_STEP + 1):
+                x, weight = torch.randn(8, 4), torch.ones(8, 1)
+                weight[4] = step - BAD_STEP
+                out, h = net(x, h)
+                loss = torch.log((out * weight).abs()).mean()  # at hidden
+                optimizer.zero_grad(); loss.backward(); optimizer.step()  # noqa: E702  # three statements in a line
+                h = h.detach()
+
+    found = explained(run)
+    assert found[:4] == ("torch.log((out * weight).abs())", line_of("hidden"), "log-of-zero", (4,))
+    assert found[4] == [("weight", (4, 0), 0.0)]
+
+
+def test_a_gradient_penalty():
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+
+    def run():
+        with whynan.watch(net, optimizer=optimizer, folder=None):
+            for step in range(BAD_STEP + 1):
+                mixed, weight = torch.randn(8, 4).requires_grad_(), torch.ones(8, 1)
+                weight[1] = step - BAD_STEP
+                score = net(mixed)
+                (slope,) = torch.autograd.grad((score * weight).sum(), mixed, create_graph=True)
+                penalty = ((slope.pow(2).sum(1).sqrt() - 1) ** 2).mean()  # at penalty
+                optimizer.zero_grad()
+                (score.mean() + penalty).backward()
+                optimizer.step()
+
+    found = explained(run)
+    assert found[:4] == ("slope.pow(2).sum(1).sqrt()", line_of("penalty"), "sqrt-grad-at-zero", (1,))
+    assert found[4] == [("weight", (1, 0), 0.0)]
+
+
+SCRIPT = """
+import torch
+import whynan
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.2))
+        self.head = nn.Linear(16, 1)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def penalty(model):
+    return sum(p.abs().sum() for p in model.parameters())
+
+
+def train(folder):
+    torch.manual_seed(0)
+    net, criterion = Net(), nn.MSELoss()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    with whynan.watch(net, optimizer=optimizer, folder=folder):
+        for step in range(3):
+            x, y, weight = torch.randn(8, 4), torch.randn(8, 1), torch.ones(8, 1)
+            weight[3] = step - 2
+            optimizer.zero_grad()
+            out = net(x)
+            loss = criterion(out, y) + 0.1 * penalty(net) + ((out - y) * weight).abs().log().mean()
+            loss.backward()
+            optimizer.step()
+"""
+
+
+@pytest.mark.slow
+def test_the_lines_are_run_again_elsewhere(tmp_path, monkeypatch):
+    """The bundle's program has the lines, and fails as the run did; it has not even whynan."""
+    (tmp_path / "inline_script.py").write_text(SCRIPT, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(NonFiniteError) as error:
+        importlib.import_module("inline_script").train(tmp_path / "incidents")
+    folder = error.value.incident.folder
+    assert error.value.incident.finding.site.function == "train"
+    assert "((out - y) * weight).abs().log().mean()" in (folder / "replay.py").read_text(encoding="utf-8")
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "inline_script.py").write_text(SCRIPT.replace("import whynan", ""), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, str(folder / "replay.py"), "--code", str(code)], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "loss = -inf" in run.stdout

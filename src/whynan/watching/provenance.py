@@ -22,7 +22,7 @@ NONE, MIXED = 0.0, 1e15  # a label is a number between them
 Labels = npt.NDArray[np.float64]
 
 _BY_VALUE = frozenset({"sort_values", "topk_values", "kth", "masked_select"})  # where elements go depends on the values
-_MOVES_TOO = frozenset({"concat", "pad", "slice_scatter", "diagonal_scatter"})
+_MOVES_TOO = frozenset({"concat", "pad", "slice_scatter", "diagonal_scatter", "as_strided_scatter"})
 
 
 def labelled(scene: Scene, inputs: Mapping[int, Labels], wanted: Iterable[int], own: bool = False) -> dict[int, Labels]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 from weakref import ref
 
@@ -38,7 +38,7 @@ class Call:
     outputs: tuple[Any, ...] = ()  # weak references
     value: torch.Tensor | None = None  # the loss; detached as soon as its graph is not waited for
     waiting: Any = None  # a weak reference to the hook that notes the seed: it lives as long as the graph
-    place: tuple[str, int] = ("", 0)  # file and line of the call
+    place: tuple[CodeType, int] | None = None  # where in the user's code the call stands: code and offset
     seed: torch.Tensor | str | None = None  # the gradient by it, or ONES, if backward has come by
     carried: bool = False  # from before the last update, for another optimizer's step
 
@@ -287,6 +287,7 @@ class Window:
             self.differentiated.pop()
             step = replace(step, calls=tuple(self.calls[self.done :]))
         self.differentiated.append(replace(step, number=self.forgotten + self.backwards))
+        del self.differentiated[:-MICRO_BATCHES]
         self.backwards, self.done = self.backwards + 1, len(self.calls)
 
     def clear(self, carry: bool = False) -> None:

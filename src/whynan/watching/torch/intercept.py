@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from sys import _getframe
 from types import CodeType, FrameType, FunctionType
@@ -21,6 +22,7 @@ MOST_FRAMES = 5  # callers that are remembered: a backward may be called by way 
 
 LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
+Place = tuple[CodeType, int]  # where a frame is: its code and the offset of the instruction
 Undo = Callable[[], None]
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -146,12 +148,20 @@ def frames_behind() -> tuple[tuple[FrameType, int], ...]:
     return tuple(found)
 
 
-def place_behind() -> tuple[str, int]:
-    """File and line of the user's that lead to this call."""
+def place_behind() -> Place | None:
+    """Where in the user's code this call comes from."""
     frame: FrameType | None = _getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(LIBRARIES):
         frame = frame.f_back
-    return (frame.f_code.co_filename, frame.f_lineno or 0) if frame is not None else ("", 0)
+    return (frame.f_code, frame.f_lasti) if frame is not None else None
+
+
+def line_of(place: Place | None) -> tuple[str, int | None]:
+    """File and line of a place; to find the line takes longer than to note the place."""
+    if place is None:
+        return "", None
+    code, last = place
+    return code.co_filename, next(islice(code.co_positions(), last // 2, None), (None,))[0]
 
 
 def watch_backward(seen: Callable[[list[Any], bool], None]) -> Undo:

@@ -4,7 +4,7 @@ import ast
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from whynan.watching.record import Piece, Recipe
 from whynan.watching.torch.calls import Call
 from whynan.watching.torch.intercept import plain_function
 from whynan.watching.torch.rerun import Part
+from whynan.watching.torch.slices import ROOT, Portable, Slice
 
 _WRAPPERS = {"OptimizedModule": "_orig_mod", "DistributedDataParallel": "module", "DataParallel": "module"}
 
@@ -25,6 +26,8 @@ def bundled(part: Part, modules: Mapping[str, torch.nn.Module], loss: Any) -> tu
     names begin with "batch/" (data), "differentiated/" (inputs with a gradient, values made between the calls), "parameters/",
     "buffers/", "seeds/" (the gradients that came in by the losses) and "rng/CALL/".
     """
+    if part.lines is not None and part.lines.portable is not None:
+        return _of_lines(part, part.lines, part.lines.portable, modules, loss)
     called = [m for m in modules.values() if any(c.target is m for c in part.calls)]
     pieces = {id(m): _module(prefix, m, len(modules)) for prefix, m in modules.items() if m in called}
     writer = Writer(lambda t: isinstance(t, torch.Tensor))
@@ -39,6 +42,34 @@ def bundled(part: Part, modules: Mapping[str, torch.nn.Module], loss: Any) -> tu
     function = [_function(loss)] if any(id(c.target) not in pieces for c in part.calls) else []
     recipe = Recipe((*pieces.values(), *function), tuple(lines), tuple(_autocast(c) for c in part.calls))
     return recipe, {**writer.tensors, **dict(_state(part, modules, called))}
+
+
+def _of_lines(
+    part: Part, lines: Slice, portable: Portable, modules: Mapping[str, torch.nn.Module], loss: Any
+) -> tuple[Recipe, dict[str, Any]]:
+    """The user's own lines, after assignments of what they read: data, models, functions, modules of Python."""
+    read = {id(v) for v in portable.values.values()}
+    used = {prefix: m for prefix, m in modules.items() if id(m) in read}
+    pieces = {id(m): _module(prefix, m, len(modules)) for prefix, m in used.items()}
+    if loss is not None and id(loss) in read and id(loss) not in pieces:
+        pieces[id(loss)] = _function(loss)
+    writer = Writer(lambda t: isinstance(t, torch.Tensor))
+    before: list[str] = []
+    for name, value in portable.values.items():
+        if id(value) in pieces:
+            before += [f"{name} = {pieces[id(value)].name}"] if name != pieces[id(value)].name else []
+        elif isinstance(value, ModuleType):
+            before.append(f"import {value.__name__} as {name}")
+        elif isinstance(value, torch.nn.Module) and not value.state_dict():
+            pieces[id(value)] = _module(name, value, 1, name)
+        else:
+            before.append(f"{name} = {writer.text(value, f'batch/{name}')}")
+    text = [*before, "with state(0, given):", *(f"    {line}" for line in portable.lines), f"yield {ROOT}"]
+    autocast = tuple((device, str(dtype).removeprefix("torch.")) for device, _, dtype in lines.step.autocast)
+    tensors = {**writer.tensors, **dict(_state(part, modules, list(used.values())))}
+    if lines.seed != 1:
+        tensors["seeds/0"] = torch.full_like(lines.step.roots[0], lines.seed)
+    return Recipe(tuple(pieces.values()), tuple(text), (autocast,)), tensors
 
 
 def _called(c: Call, callee: str, part: Part, writer: Writer) -> str:
@@ -80,12 +111,12 @@ def _state(part: Part, modules: Mapping[str, torch.nn.Module], called: Sequence[
 # ---------------------------------------------------------------- the user's code
 
 
-def _module(path: str, module: torch.nn.Module, of: int) -> Piece:
+def _module(path: str, module: torch.nn.Module, of: int, called: str = "") -> Piece:
     """A watched module. Wrappers of torch's own around it are left away; their part of the parameters' names stays in the prefix."""
     prefix, inner = f"{path}." if path else "", module
     while (held := _WRAPPERS.get(type(inner).__name__)) and type(inner).__module__.startswith("torch."):
         prefix, inner = f"{prefix}{held}.", getattr(inner, held)
-    name = "loss" if path == "loss" else f"model{path}"
+    name = called or ("loss" if path == "loss" else f"model{path}")
     evaluating = tuple(n for n, m in inner.named_modules() if n and not m.training and inner.training)
     made = replace(piece(name, inner), prefix=prefix, training=inner.training, evaluating=evaluating)
     text = built_in(inner) if made.missing else ""

@@ -87,7 +87,11 @@ def part_from(lines: Slice, parameters: Mapping[str, torch.Tensor], number: int)
     """The piece that consists of lines of the user's."""
     part = Part([c for c in lines.calls if c.role != LOSS], number=number, lines=lines)
     seen = {id(p) for p in parameters.values()}
-    for name, t in (*(pair for c in lines.calls for pair in named_tensors(c)), *lines.data()):
+    own = list(lines.data())
+    plain = [pair for pair in own if "." not in pair[0]]
+    users = [pair for c in lines.calls if not _of_torch(c.target) for pair in named_tensors(c)]
+    # told by the name of the user's argument, else by that in the loop, else by that of torch's argument ("input")
+    for name, t in (*users, *plain, *(pair for c in lines.calls for pair in named_tensors(c)), *own):
         if id(t) not in seen and t.grad_fn is None:
             seen.add(id(t))
             part.given[_free(name, part.given, t)] = t

@@ -33,16 +33,23 @@ from whynan.watching.torch.calls import (
     set_random_state,
     tensors_in,
 )
-from whynan.watching.torch.intercept import place_behind
+from whynan.watching.torch.intercept import line_of, place_behind
+from whynan.watching.torch.statements import SCOPES, Level, changes, differentiated_in, name_of, path_to, reads, stores
 
 _PLAIN = (int, float, complex, str, bytes, bool, type, type(None), torch.dtype, torch.device, torch.nn.Module, torch.optim.Optimizer)
 _PLAIN_TOO = (np.ndarray, np.generic, FunctionType, ModuleType, range, torch.Generator)
 _ITERATES_AGAIN = frozenset({"range", "zip", "enumerate", "reversed", "items", "values", "keys"})
-_ROOT = "__differentiated"
+ROOT = "differentiated_by_backward"
 
 Replaced = Callable[[torch.Tensor], torch.Tensor]
 
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portable:
+    """The lines as text, with the values of all names that they read of the frame and of its module; the last line assigns `result`."""
+
+    lines: tuple[str, ...]
+    values: dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +66,7 @@ class Slice:
     calls: list[Call]
     step: Differentiated
     exactly: bool
+    portable: "Portable | None" = None
     seed: float = 1.0
 
     def run(self, replaced: Replaced) -> torch.Tensor:
@@ -69,7 +77,7 @@ class Slice:
         space = {**self.globals, **{n: _within(v, replaced) for n, v in self.values.items()}}
         with replay(), in_autocast(self.step.autocast), _Replay(self.calls, replaced):
             exec(self.code, space)  # the user's own lines, which this process has run already
-        root = space[_ROOT]
+        root = space[ROOT]
         if not isinstance(root, torch.Tensor) or not root.requires_grad:
             raise Refused("the lines give no tensor that could be differentiated")
         return root
@@ -86,7 +94,10 @@ class Slice:
 
     def data(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The tensors that the lines read, by the name that leads to them."""
-        return _data(self.values)
+        named = dict(_data(self.portable.values)) if self.portable is not None else {}
+        read = {id(t): t for _, t in _data(self.values)} | {id(t): t for c in self.calls for t in c.tensors()}
+        yield from ((n, t) for n, t in named.items() if id(t) in read)
+        yield from _data(self.values)
 
 
 def slices_of(step: Differentiated) -> Iterator[Slice]:
@@ -98,7 +109,7 @@ def slices_of(step: Differentiated) -> Iterator[Slice]:
             return
         try:
             yield _in_frame(frame, last, step, step.calls, outer=depth > 0)
-        except (Refused, SyntaxError, OSError, RecursionError):
+        except Exception:  # of whatever kind: there are other ways to look into the step
             continue
 
 
@@ -116,78 +127,21 @@ def _in_frame(frame: FrameType, last: int, step: Differentiated, calls: Sequence
     if where is None or where[0] is None or not lines:
         raise Refused("the source is not there")
     replayed = {id(c.target) for c in calls} - {id(c.target) for c in calls if c.continues()}
-    tree = _Unread(frame, replayed).visit(ast.parse("".join(lines)))
-    found = _path(tree, where)
-    expression = _differentiated(found, where, outer)
-    reader = _Reader(frame.f_locals, frame.f_globals, _stored_since(found, frame))
-    body = reader.sliced(found, expression)
+    source = "".join(lines)
+    known = frame.f_globals if frame.f_locals is frame.f_globals else dict(frame.f_locals)
+
+    def read(tree: ast.Module) -> tuple[list[ast.stmt], _Reader]:
+        found = path_to(tree, where)
+        reader = _Reader(known, frame.f_globals, _stored_since(found, frame))
+        return reader.sliced(found, differentiated_in(found, where, outer)), reader
+
+    body, reader = read(_Unread(frame, replayed).visit(ast.parse(source)))
     module = ast.fix_missing_locations(ast.Module(body, type_ignores=[]))
-    compiled = compile(module, code.co_filename, "exec", dont_inherit=True)
-    return Slice(compiled, frame.f_globals, reader.free(), list(calls), step, exactly=not outer)
+    compiled = compile(module, code.co_filename, "exec", dont_inherit=True).replace(co_name=code.co_name, co_qualname=code.co_qualname)
+    return Slice(compiled, frame.f_globals, reader.free(), list(calls), step, not outer, _portable(*read(ast.parse(source))))
 
 
-# ---------------------------------------------------------------- where in the source
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Level:
-    """A block of statements, which of them leads on inwards, and what the block belongs to."""
-
-    owner: ast.AST
-    block: list[ast.stmt]
-    index: int
-
-
-def _path(tree: ast.Module, where: tuple[int | None, ...]) -> list[_Level]:
-    """The blocks from the module to the statement that holds a position."""
-    line = where[0]
-    assert line is not None, "the caller has looked"
-    found: list[_Level] = []
-    owner: ast.AST = tree
-    while True:
-        step = next(((b, i) for b in _blocks(owner) for i, s in enumerate(b) if s.lineno <= line <= (s.end_lineno or s.lineno)), None)
-        if step is None:
-            break
-        found.append(_Level(owner, *step))
-        owner = step[0][step[1]]
-    if not found:
-        raise Refused("the call is in no statement")
-    return found
-
-
-def _blocks(owner: ast.AST) -> Iterator[list[ast.stmt]]:
-    for name in ("body", "orelse", "finalbody"):
-        block = getattr(owner, name, None)
-        if isinstance(block, list):
-            yield block
-    for handler in (*getattr(owner, "handlers", ()), *getattr(owner, "cases", ())):
-        yield handler.body
-
-
-def _differentiated(found: list[_Level], where: tuple[int | None, ...], outer: bool) -> ast.expr:
-    """The expression whose value was differentiated: what `.backward()` is called on, or the first argument of what calls it."""
-    last = found[-1]
-    statement = last.block[last.index]
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Call) and (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset) == where:
-            method = isinstance(node.func, ast.Attribute) and node.func.attr == "backward"
-            if method and not outer and not _is_module_call(node.func):
-                assert isinstance(node.func, ast.Attribute)
-                return node.func.value
-            named = next((k.value for k in node.keywords if k.arg in ("loss", "tensors")), None)
-            if node.args and not isinstance(node.args[0], ast.Starred):
-                return node.args[0]
-            if named is not None:
-                return named
-    raise Refused("it is not written what was differentiated")
-
-
-def _is_module_call(func: ast.expr) -> bool:
-    """Whether this is `torch.autograd.backward` or `autograd.backward`."""
-    return isinstance(func, ast.Attribute) and ast.unparse(func).endswith("autograd.backward")
-
-
-def _stored_since(found: list[_Level], frame: FrameType) -> set[str]:
+def _stored_since(found: list[Level], frame: FrameType) -> set[str]:
     """The names that may have been assigned to since `backward` was called."""
     line = frame.f_lineno or sys.maxsize
     later: set[str] = set()
@@ -198,51 +152,15 @@ def _stored_since(found: list[_Level], frame: FrameType) -> set[str]:
     return later
 
 
-# ---------------------------------------------------------------- names
-
-
-def stores(node: ast.AST) -> set[str]:
-    """The names that a statement may assign to; `self.loss` counts as one."""
-    found = {n.id for n in _here(node) if isinstance(n, ast.Name) and isinstance(n.ctx, (ast.Store, ast.Del))}
-    found |= {n.name for n in _here(node) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
-    return found | {_dotted(n) for n in _here(node) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)} - {""}
-
-
-def reads(node: ast.AST) -> set[str]:
-    """The names that a statement reads, inside functions that it defines too; `self.loss` counts as one."""
-    nodes = list(ast.walk(node))
-    found = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    found |= {_dotted(n) for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)} - {""}
-    found |= {n.target.id for n in nodes if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
-    return found - {t.id for n in nodes if isinstance(n, ast.comprehension) for t in ast.walk(n.target) if isinstance(t, ast.Name)}
-
-
-def changes(node: ast.AST) -> set[str]:
-    """The names of containers that a statement changes in place: `losses.append(x)`, `losses["a"] = x`."""
-    found: set[str] = set()
-    for n in _here(node):
-        if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store):
-            found.add(_name(n.value))
-        elif isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) and isinstance(n.value.func, ast.Attribute):
-            found.add(_name(n.value.func.value))
-    return found - {""}
-
-
-def _dotted(node: ast.Attribute) -> str:
-    return f"{node.value.id}.{node.attr}" if isinstance(node.value, ast.Name) else ""
-
-
-def _name(node: ast.expr) -> str:
-    return node.id if isinstance(node, ast.Name) else _dotted(node) if isinstance(node, ast.Attribute) else ""
-
-
-def _here(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and what stands in it, without the insides of functions and comprehensions."""
-    yield node
-    if isinstance(node, (*_SCOPES, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-        return
-    for child in ast.iter_child_nodes(node):
-        yield from _here(child)
+def _portable(body: list[ast.stmt], reader: "_Reader") -> Portable | None:
+    """The lines as another program can run them; None if they need a value that the frame no longer has."""
+    try:
+        values = reader.everything()
+    except Refused:
+        return None
+    if any(isinstance(v, _Missing) for v in values.values()):
+        return None
+    return Portable(tuple(line for s in body for line in ast.unparse(ast.fix_missing_locations(s)).split("\n")), values)
 
 
 # ---------------------------------------------------------------- the slice
@@ -256,7 +174,7 @@ class _Unread(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """A call without its arguments if it calls a model."""
-        base, _, attribute = _name(node.func).partition(".")
+        base, _, attribute = name_of(node.func).partition(".")
         target = self._frame.f_locals.get(base, self._frame.f_globals.get(base))
         if id(getattr(target, attribute, None) if attribute else target) in self._replayed:
             return ast.copy_location(ast.Call(node.func, [], []), node)
@@ -275,14 +193,14 @@ class _Reader:
         self._needed: set[str] = set()
         self._taken: dict[str, Any] = {}
 
-    def sliced(self, found: list[_Level], expression: ast.expr) -> list[ast.stmt]:
+    def sliced(self, found: list[Level], expression: ast.expr) -> list[ast.stmt]:
         """The statements that the expression needs, the blocks `with` around them included, and the expression as the last."""
         self._need(expression)
-        target = ast.copy_location(ast.Name(_ROOT, ast.Store()), expression)
+        target = ast.copy_location(ast.Name(ROOT, ast.Store()), expression)
         kept: list[ast.stmt] = [ast.copy_location(ast.Assign([target], expression), expression)]
         for level in reversed(found):
             kept = self._before(level.block[: level.index]) + kept
-            if isinstance(level.owner, (ast.For, ast.While, ast.AsyncFor, *_SCOPES)):
+            if isinstance(level.owner, (ast.For, ast.While, ast.AsyncFor, *SCOPES)):
                 break  # what lies before was made in another round, or by the caller
             if isinstance(level.owner, ast.With):
                 kept = self._within(level.owner, kept)
@@ -338,7 +256,7 @@ class _Reader:
             return True
         while isinstance(made, ast.Attribute):
             made = made.value
-        value = self._value(_name(made))
+        value = self._value(name_of(made))
         kind = value if isinstance(value, (type, FunctionType, ModuleType)) else type(value)
         return f"{kind.__name__ if isinstance(kind, ModuleType) else kind.__module__}.".startswith("torch.")
 
@@ -370,11 +288,16 @@ class _Reader:
         """Whether a second loop over this would give the same."""
         if isinstance(iterated, ast.Call):
             f = iterated.func
-            return (f.attr if isinstance(f, ast.Attribute) else _name(f)) in _ITERATES_AGAIN
+            return (f.attr if isinstance(f, ast.Attribute) else name_of(f)) in _ITERATES_AGAIN
         if isinstance(iterated, (ast.List, ast.Tuple)):
             return True
-        value = self._value(_name(iterated))
-        return isinstance(value, (list, tuple, dict, torch.Tensor, torch.nn.Module)) or (value is _Missing and bool(_name(iterated)))
+        value = self._value(name_of(iterated))
+        return isinstance(value, (list, tuple, dict, torch.Tensor, torch.nn.Module)) or (value is _Missing and bool(name_of(iterated)))
+
+    def everything(self) -> dict[str, Any]:
+        """As `free`, with the values of the module's names too."""
+        free = self.free()
+        return {n: self._module[n] for n in sorted(self._needed) if n in self._module and n not in self._known} | free
 
     def free(self) -> dict[str, Any]:
         """The values of the names that are read before they are assigned to. Raises Refused if one has a history of its own."""
@@ -395,7 +318,7 @@ def _nothing(statement: ast.stmt) -> ast.stmt:
 def _decent(node: ast.AST) -> None:
     """Raises Refused for what may not be done again."""
     for n in ast.walk(node):
-        if isinstance(n, (ast.Yield, ast.YieldFrom, ast.Await, ast.Return, ast.Global, ast.Nonlocal)) and not isinstance(node, _SCOPES):
+        if isinstance(n, (ast.Yield, ast.YieldFrom, ast.Await, ast.Return, ast.Global, ast.Nonlocal)) and not isinstance(node, SCOPES):
             raise Refused("the lines hand something out")
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("next", "input"):
             raise Refused("the lines take from an iterator")
@@ -473,8 +396,10 @@ class _Replay:
         self._inside += 1
         if self._inside > 1:
             return None
-        here = place_behind()
-        kept = next((c for c in self._left if c.target is module and c.place == here), None)
+        here = line_of(place_behind())
+        same = [c for c in self._left if c.target is module and line_of(c.place) == here]
+        fresh = [c for c in same if not c.carried]  # a carried one may be of an earlier round of the loop
+        kept = fresh[0] if fresh else same[-1] if same else None
         if kept is None:
             raise Refused("the model is called otherwise than in the step")
         self._left.remove(kept)
