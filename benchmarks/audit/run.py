@@ -88,7 +88,6 @@ What `whynan audit MODULE` says of the losses of well-known packages: {decided} 
 inference cannot know are stated in `src/whynan/audits/overrides/`. A verdict is about the domains in the last column, float32, and the
 default modes (PyTorch eager, TensorFlow eager and function, JAX jit); a failure repeated by its program in a fresh process is "confirmed".
 The modules were audited at the commits in the table: a row with several joins answers that a later audit kept from an earlier one.
-A loss that is said to have been ended had from 45 to 60 seconds on a busy machine; the default is 120.
 `python -m tests.soundness.adversarial.attack --audit whynan-audit/MODULE` attacks each proof with up to 10,000 evaluations within
 `--seconds 20`.
 

@@ -2,6 +2,8 @@
 
 from math import inf
 
+import numpy as np
+
 from whynan.analysis.view import Vertex, View, align
 from whynan.domain.interval import Bounds, make
 from whynan.ir.graph import Node
@@ -34,6 +36,7 @@ def _rounded(view: View, bounds: list[Bounds | None], node: Node, product: Node,
         return None
     relative = sum(f.eps * (ROUNDINGS + int(n.attrs.get("ulps", 0))) for f, n in zip(formats, (node, product), strict=True))
     lost = max(f.tiny for f in formats) * 4
-    room = b.magnitude * relative + lost / least + lost
-    lo, hi = (b.lo - room, b.hi + room) if sign > 0 else (-b.hi - room, room - b.lo)
+    with np.errstate(over="ignore"):  # near the largest number of float64 an end is infinite
+        room = b.magnitude * relative + lost / least + lost
+        lo, hi = (b.lo - room, b.hi + room) if sign > 0 else (-b.hi - room, room - b.lo)
     return align(make(lo, hi, nan=True), x[1], len(node.shape))
