@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] = ()) -> None:
         o = outcomes[-1]
         print(f"{o.name:40} {o.grade:14} {o.seconds:6.1f} s   {' '.join(o.verdicts)}", flush=True)
     verdicts = Counter(v for o in outcomes for v in o.verdicts)
-    print(f"losses: {len(outcomes)}; best fix: {_counted(Counter(o.grade for o in outcomes))}")
+    share = sum(o.grade == "verified" for o in outcomes) / max(len(outcomes), 1)
+    print(f"losses: {len(outcomes)}; best fix: {_counted(Counter(o.grade for o in outcomes))}; verified: {share:.0%}")
     print(f"changed files checked again in a fresh process: {sum(verdicts.values())}: {_counted(verdicts)}")
     spent = [o.seconds for o in outcomes]
     print(f"seconds for each loss: median {statistics.median(spent):.1f}, most {max(spent):.1f}")
