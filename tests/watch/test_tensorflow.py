@@ -125,7 +125,7 @@ def test_a_failing_operation_is_named_with_the_sample_and_nothing_is_updated(
     assert (incident.failed, incident.kind, incident.cause) == (what, kind, cause)
     assert incident.finding.site.text == expression
     assert (incident.suspects.samples, incident.suspects.alone) == ((BAD,), (BAD,))
-    assert (incident.suspects.elements[0].name, incident.suspects.elements[0].index) == ("x", (BAD, 0))
+    assert incident.suspects.elements and all(e.index[0] == BAD for e in incident.suspects.elements)
     assert incident.parameter == ("" if loss is masked_softmax else "net/adds/kernel")
 
 
