@@ -92,7 +92,7 @@ def main() -> None:
     rank, world, store, scenario = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world, timeout=timedelta(seconds=120))
     for name in scenario.split(","):
         print(json.dumps({name: run(rank, world, name)}), flush=True)
     dist.destroy_process_group()

@@ -30,7 +30,7 @@ def processes(world: int, scenarios: tuple[str, ...], store: Path) -> list[dict[
         for rank in range(world)
     ]
     try:
-        done = [p.communicate(timeout=150) for p in started]
+        done = [p.communicate(timeout=240) for p in started]
     finally:
         for p in started:
             p.kill()

@@ -116,6 +116,11 @@ def is_sharded(module: torch.nn.Module) -> bool:
     return any(hasattr(p, "full_tensor") for p in module.parameters())
 
 
+def is_flat(module: torch.nn.Module) -> bool:
+    """Whether it is the older FullyShardedDataParallel, which cannot be run without the other ranks."""
+    return any(c.__name__ == "FullyShardedDataParallel" for m in module.modules() for c in type(m).__mro__)
+
+
 def shard(t: torch.Tensor) -> torch.Tensor:
     """This rank's part of a tensor that is spread over the ranks; another tensor as it is."""
     part: torch.Tensor = t.to_local() if hasattr(t, "to_local") else t

@@ -50,7 +50,7 @@ from whynan.watching.torch.intercept import (
     watch_scalers,
 )
 from whynan.watching.torch.later import Later, can_hold, let_go
-from whynan.watching.torch.ranks import FINE, GRADIENT, is_sharded, ranks_of, shard, whole
+from whynan.watching.torch.ranks import FINE, GRADIENT, is_flat, is_sharded, ranks_of, shard, whole
 from whynan.watching.torch.ranks import LOSS as LOSS_FAILED
 from whynan.watching.torch.remedies import Snapshots, retried
 from whynan.watching.torch.updates import Dropped, Kept, evaluates_again, gradients_of
@@ -500,6 +500,8 @@ class TorchWatch:
         self._asleep = True
 
         def explain() -> Incident:
+            if any(is_flat(m) for m in self.models):
+                raise WhynanError("a FullyShardedDataParallel cannot be run again by one rank alone.", "Use fully_shard.")
             return explained(self, window, moment, failed)
 
         try:
