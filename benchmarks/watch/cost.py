@@ -11,6 +11,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -38,9 +39,12 @@ def ratios(name: str, rounds: int) -> tuple[float, dict[str, float]]:
                 print(f"{tool} is not installed: left out")
         count = max(1, round(SECONDS / _one(steps[""], 5)))
         times: dict[str, list[float]] = {tool: [] for tool in steps}
+        order = list(steps)
         for _ in range(rounds):
-            for tool, step in steps.items():
-                times[tool].append(_one(step, count))
+            random.shuffle(order)  # a tool leaves the caches as the next one finds them
+            for tool in order:
+                steps[tool]()
+                times[tool].append(_one(steps[tool], count))
     plain = times.pop("")
     return statistics.median(plain) * 1e3, {t: statistics.median(b / a for a, b in zip(plain, ts, strict=True)) for t, ts in times.items()}
 
