@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import CodeType, FrameType
 from typing import Any
 from weakref import ref
@@ -232,7 +232,7 @@ def refuse_in_replay(*_: object) -> None:
         raise Refused("the lines change gradients or parameters")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Differentiated:
     """One call of `backward`: the frames that it came from, innermost first, with where each of them was; the detached roots; whether it
     started from ones; autocast as it was then; the step's calls until then, without those before another `backward` from the same place;
@@ -285,8 +285,9 @@ class Window:
         """Note a call of `backward`. Of several from the same place the last is kept, with the calls since the one before."""
         if self.differentiated and self.differentiated[-1].frames[:1] == step.frames[:1]:
             self.differentiated.pop()
-            step = replace(step, calls=tuple(self.calls[self.done :]))
-        self.differentiated.append(replace(step, number=self.forgotten + self.backwards))
+            step.calls = tuple(self.calls[self.done :])
+        step.number = self.forgotten + self.backwards
+        self.differentiated.append(step)
         del self.differentiated[:-MICRO_BATCHES]
         self.backwards, self.done = self.backwards + 1, len(self.calls)
 

@@ -289,7 +289,7 @@ class TorchWatch:
             else:  # something lies between this loss and the root: the gradient that comes in tells what
                 call.await_seed()
         if not window.full:
-            window.roots += [(t.detach(), ref(t), t.grad_fn) for t in roots if not any(t is k for k in known)]
+            window.roots += [(d, ref(t), t.grad_fn) for t, d in zip(roots, detached, strict=True) if not any(t is k for k in known)]
 
     def _forget(self) -> None:
         """Forget the micro-batches so far if they are healthy, so that a step of many keeps no more than a few."""
