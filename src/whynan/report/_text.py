@@ -233,7 +233,10 @@ def headline(report: Report) -> str:
     """The verdict in one sentence, without the verdict's own word."""
     name = target_name(report)
     if report.verdict == UNSAFE and errors(report):
-        return f"{name} {becomes(errors(report)[0].witness, concrete(report))}: {_culprit(errors(report)[0])}"
+        # what has no inputs is a step of a training run that happened
+        witness = errors(report)[0].witness
+        what = becomes(witness, concrete(report)) if report.domain or witness else "went bad"
+        return f"{name} {what}: {_culprit(errors(report)[0])}"
     if errors(report):  # not one that makes a result non-finite
         return f"{name}: {_culprit(errors(report)[0])}; {_finiteness(report)}"
     return f"{name}: {_finiteness(report)}"
