@@ -307,17 +307,21 @@ def lost_epsilon(scene: Scene, node: Node) -> Lost | None:
     found = _folded(scene, node)
     if found is not None:
         return found
-    own = [n.id for n in scene.derived(node)] if node.phase != FORWARD else []
-    frontier = own or [node.id]  # of a derivative: what lies before its forward operation; an epsilon behind that protects something else
+    frontier = [node.id, *(n.id for n in scene.derived(node))]
     seen = set(frontier)
     for _ in range(12):
         for i in frontier:
             found = _lost_here(scene, nodes[i], node)
             if found is not None:
                 return found
-        frontier = sorted({j for i in frontier for j in nodes[i].inputs} - seen)
+        # of a derivative: its own formula and what lies before its forward operation; an epsilon behind that protects something else
+        frontier = sorted({j for i in frontier for j in nodes[i].inputs if _before(nodes[j], node)} - seen)
         seen.update(frontier)
     return None
+
+
+def _before(node: Node, failing: Node) -> bool:
+    return node.phase == FORWARD or (node.derives == failing.derives >= 0) or failing.phase == FORWARD
 
 
 def _folded(scene: Scene, node: Node) -> Lost | None:
