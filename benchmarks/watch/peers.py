@@ -54,6 +54,8 @@ def module_hooks(model: nn.Module, loss: Any, optimizer: Any) -> Iterator[None]:
 class _Checked(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if "empty" in str(func):
+            return out  # memory with anything in it
         for t in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(t, torch.Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
                 raise FloatingPointError(f"{func} gave a value that is not finite")
