@@ -8,7 +8,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint fuzz update-goldens bench audit attack clean
+.PHONY: help demo test test-fast lint fuzz update-goldens bench bench-watch audit attack clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ update-goldens: $(STAMP) ## write the expected files anew; review the diff
 
 bench: $(STAMP) ## time imports, bounds, branch and prune, tensor sizes and whole checks
 	$(BIN)/python benchmarks/run.py
+
+bench-watch: $(STAMP) ## what watching a training run costs and finds, next to other tools, in all frameworks: five minutes
+	$(BIN)/python -m benchmarks.watch.run
 
 audit: $(STAMP) ## check the losses of well-known packages and write benchmarks/audit; goes on where it stopped
 	$(BIN)/python benchmarks/audit/run.py --jobs $(JOBS)

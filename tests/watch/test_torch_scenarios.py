@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 from tests.watch import torch_more_scenarios, torch_scenarios
-from tests.watch.torch_scenarios import BAD_STEP, Scenario, marked
+from tests.watch.marked import marked
+from tests.watch.torch_scenarios import BAD_STEP, Scenario
 
 import whynan
 from whynan.errors import NonFiniteError

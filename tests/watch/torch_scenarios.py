@@ -4,10 +4,10 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from tests.watch.marked import marked
 from torch import nn
 from torch.nn import functional as F
 
@@ -48,13 +48,6 @@ class Scenario:
         return marked(file).get(self.name)
 
 
-@functools.cache
-def marked(file: str) -> dict[str, int]:
-    """The lines with a comment `# at NAME` by name, counted from 1."""
-    lines = Path(file).read_text(encoding="utf-8").splitlines()
-    return {name: i for i, line in enumerate(lines, 1) if "  # at " in line for name in line.rpartition("  # at ")[2].split(", ")}
-
-
 class Net(nn.Module):
     """An encoder and a head."""
 
@@ -65,7 +58,7 @@ class Net(nn.Module):
         self.last = last or nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.head(self.encoder(x)))
+        return self.last(self.head(self.encoder(x)))  # at nan_row, inf_feature
 
 
 def data(step: int, *shape: int) -> torch.Tensor:
@@ -219,7 +212,7 @@ def float16_autocast():
             self.first, self.second = nn.Linear(FEATURES, 16), nn.Linear(16, 1)
 
         def forward(self, x):
-            return self.second(torch.relu(self.first(x)))
+            return self.second(torch.relu(self.first(x)))  # at float16_autocast
 
     def batch(step):
         return put(data(step), (5, 2), 60000.0) if step == BAD_STEP else data(step), data(9, SAMPLES, 1)
