@@ -10,6 +10,7 @@ import torch
 import torch.utils.checkpoint
 from torch.utils._pytree import tree_leaves
 
+from whynan._chance import undrawn
 from whynan.frontends.torch.live import Live, call, differentiate, record
 from whynan.watching.torch.calls import LOSS, ONES, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
 from whynan.watching.torch.intercept import LIBRARIES, watch_function
@@ -272,10 +273,11 @@ _CHECKPOINTING = ("function", "use_reentrant", "preserve_rng_state", "context_fn
 
 @contextmanager
 def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Afterwards random state, buffers and gradients are as before; torch.compile is switched off inside."""
+    """Afterwards random states, buffers and gradients are as before; torch.compile is switched off inside."""
     import sys
 
     others = ExitStack()
+    others.enter_context(undrawn())
     others.enter_context(alone())
     unchecked = watch_function(torch.utils.checkpoint.checkpoint, _not_checkpointed)  # torch.autograd.grad does not go through all of them
     states, grads = random_state(), [(p, p.grad) for m in modules for p in m.parameters()]
