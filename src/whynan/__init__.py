@@ -6,6 +6,8 @@ Public names are loaded when first used (PEP 562), so that `import whynan` costs
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from whynan._chance import undrawn
+
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
@@ -113,7 +115,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'whynan' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    with undrawn():
+        value = getattr(import_module(home), name)
     globals()[name] = value
     return value
 

@@ -6,12 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from whynan._chance import undrawn
 from whynan.errors import WhynanError
 from whynan.target import framework_of
 from whynan.watching.mending import Fixer
 from whynan.watching.policy import Options
 
 
+@undrawn()
 def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any], fixer: Fixer | None = None) -> Any:
     """The watcher for a model or a step; `fixer` finds the fixes of a loss. Raises WhynanError if there is none for it."""
     ready = options_of({n: v for n, v in options.items() if n != "model"})

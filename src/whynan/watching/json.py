@@ -25,7 +25,7 @@ SCHEMA = "whynan.incident/1"
 
 _PLAIN = (
     "step when framework framework_version failed loss kind layer parameters reproduced how unexplained action advice notes rank world "
-    "ranks seconds data_saved"
+    "ranks seconds data_saved in_loop"
 ).split()
 _LISTS = ("parameters", "advice", "notes", "ranks")
 _LONGEST_SPAN = 1000  # lines

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from whynan._chance import undrawn
 from whynan.errors import NonFiniteError
 from whynan.watching.advice import advice_from
 from whynan.watching.divergence import as_divergence, diverged
@@ -116,6 +117,7 @@ class Overseer:
             self._healthy = 0
         self._scalars.bad(moment, self.bad_steps, self.skipped)
 
+    @undrawn()
     def _explained(self, moment: Moment, explain: Callable[[], Incident], action: str, keep: bool) -> Incident:
         try:
             incident = as_divergence(explain(), diverged(self.flight, moment))

@@ -139,7 +139,8 @@ class Incident:
     the kept state, failed again, `how` in which program ("eager", "compiled", "function", ...). `moments` are the last steps, oldest first.
     `tensors` are what the step was run on, by name, for the bundle: "batch/x", "parameters/0.weight", "buffers/...", "rng/..."; nested
     mappings and sequences are taken apart. `recipe` tells how to run it again. `ranks` are the ranks whose own step failed, in a
-    distributed run. `folder` is the bundle, `stored` what is in it, and `data_saved` whether numbers of the batch may be.
+    distributed run. `folder` is the bundle, `stored` what is in it, and `data_saved` whether numbers of the batch may be. `in_loop` says
+    that the expression stands in the training loop itself, which is no function to check.
     """
 
     step: int
@@ -169,6 +170,7 @@ class Incident:
     recipe: Recipe | None = None
     stored: tuple[Stored, ...] = ()
     data_saved: bool = True
+    in_loop: bool = False
 
     @property
     def cause(self) -> str:

@@ -77,7 +77,7 @@ def summary(incident: Incident) -> str:
     first = next((e for e in incident.suspects.elements if e.value is not None), None)
     if incident.kind == BAD_DATA and first is not None:
         return f"{what_failed(incident)}: the batch has {element(first)}"
-    return f"{what_failed(incident)}: {_culprit(finding)}"
+    return f"{what_failed(incident)}: {_culprit(finding, incident.kind == CUSTOM_BACKWARD)}"
 
 
 def what_failed(incident: Incident) -> str:
@@ -87,14 +87,16 @@ def what_failed(incident: Incident) -> str:
     return _FAILED.get(incident.failed, f"{incident.failed} is not finite")
 
 
-def _culprit(finding: Finding) -> str:
+def _culprit(finding: Finding, handwritten: bool) -> str:
     first = finding.chain[0] if finding.chain else None
     inputs = ", ".join(first.inputs) if first else ""
-    what = f"{finding.op}({inputs})" if finding.op and inputs and len(inputs) < 40 else words(finding.cause).title
+    what = f"{first.op}({inputs})" if first and first.op and inputs and len(inputs) < 40 else words(finding.cause).title
+    derived = first is not None and finding.phase == BACKWARD and finding.op not in ("", first.op)
+    what += f" in the derivative of {finding.op}" if derived else ""
     if finding.site is None:
         return what
-    gradient = "the gradient of " if finding.phase == BACKWARD else ""
-    return f"{what} in {gradient}{shown_path(finding.site.file)}:{finding.site.line}"
+    of = "," if derived else " in the gradient of" if finding.phase == BACKWARD and not handwritten else " in"
+    return f"{what}{of} {shown_path(finding.site.file)}:{finding.site.line}"
 
 
 # ---------------------------------------------------------------- the parts
@@ -191,13 +193,18 @@ def _look_up(incident: Incident) -> list[str]:
     finding, sample = incident.finding, incident.sample
     if incident.kind == BAD_DATA and sample is not None:
         lines.append(f"sample {sample} of this batch in your data set: every step that draws it will fail")
-    elif finding is not None and finding.site is not None and not incident.layer and finding.site.function.isidentifier():
+    elif finding is not None and finding.site is not None and _is_checkable(incident, finding.site.function):
         target = shlex.quote(f"{shown_path(finding.site.file)}:{finding.site.function}")
         lines.append(f"whynan check {target}")
         lines.append(f"whynan fix {target}")
     if incident.folder is not None:
         lines.append(f"whynan explain {shlex.quote(shown_path(str(incident.folder)))}")
     return lines
+
+
+def _is_checkable(incident: Incident, function: str) -> bool:
+    """Whether the failing function is one that `whynan check` could be given: at a file's top, neither a layer's nor the training loop."""
+    return function.isidentifier() and not incident.layer and not incident.in_loop
 
 
 # ---------------------------------------------------------------- phrases
@@ -215,7 +222,7 @@ def sample_text(s: Suspects) -> str:
     of = f" of micro-batch {s.call}" if s.call else " of the batch"
     of += f" of {_text.count(s.batch, 'sample')}" if s.batch else ""
     first = f"{several(s.samples)}{of} (counted from 0)" if s.samples else ""
-    if not s.alone or len(s.alone) == s.batch:
+    if not s.alone or len(s.alone) == s.batch or (s.samples and len(s.alone) > max(_NAMES_SHOWN, s.batch // 2)):
         return first
     if s.alone == s.samples:
         return f"{first}; without the rest of the batch {'it fails' if len(s.alone) == 1 else 'they fail'} as well"

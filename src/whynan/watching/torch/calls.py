@@ -59,8 +59,8 @@ class Call:
         return found + tensors_in(self.kwargs) if self.kwargs else found
 
     def continues(self) -> bool:
-        """Whether an argument was made by something that is differentiated, too."""
-        return any(t.grad_fn is not None for t in self.tensors())
+        """Whether an argument was made by something that is differentiated, too, or is itself what is differentiated by (a penalty)."""
+        return any(t.requires_grad and not isinstance(t, torch.nn.Parameter) for t in self.tensors())
 
     def overwritten(self) -> bool:
         """Whether an argument has been written to since."""

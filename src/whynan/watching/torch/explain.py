@@ -16,7 +16,7 @@ from whynan.ir.graph import FORWARD
 from whynan.patches.change import Fix
 from whynan.watching.examine import Examined, examined
 from whynan.watching.mending import offered
-from whynan.watching.record import OPERATION, OVERFLOW, UNEXPLAINED, Incident, Moment, Suspects
+from whynan.watching.record import BAD_DATA, OPERATION, OVERFLOW, UNEXPLAINED, Incident, Moment, Suspects
 from whynan.watching.smallest import smallest
 from whynan.watching.torch.calls import LOSS, Window
 from whynan.watching.torch.recipe import bundled
@@ -65,12 +65,12 @@ def _looked_into(watch: "TorchWatch", window: Window, base: Incident) -> Inciden
         first = outcome(part, watch.parameters)
         errors += [first.error] if first.error else []
         if first.failed:
-            return replace(_explained_part(watch, part, first, base), notes=notes)
+            return _explained_part(watch, window, part, first, replace(base, notes=notes))
     why = f"run again, it raised {errors[0]}" if errors else "run again in eager mode, every piece of this step is finite"
     return replace(base, unexplained=f"{why}.", notes=notes)
 
 
-def _explained_part(watch: "TorchWatch", part: Part, first: Outcome, base: Incident) -> Incident:
+def _explained_part(watch: "TorchWatch", window: Window, part: Part, first: Outcome, base: Incident) -> Incident:
     arranged(part, watch.parameters)
     samples = layout_of(part)
     batch = samples.size
@@ -86,15 +86,34 @@ def _explained_part(watch: "TorchWatch", part: Part, first: Outcome, base: Incid
     if seen is None:
         return replace(base, unexplained="the failure did not come again while every operation was recorded.")
     layer = live.layer(live.trace.graph.nodes[seen.why.node])
+    between = _between(part, seen)
     in_loss = layer in ("", "loss") and seen.kind in (OPERATION, OVERFLOW)
     return replace(
         base,
         finding=replace(seen.finding, fixes=_fixes(watch, part, seen, batch)) if in_loss else seen.finding,
-        kind=seen.kind,
+        kind=UNEXPLAINED if between else seen.kind,
+        notes=(*base.notes, *([between] if between else [])),
         layer=layer,
         parameters=_in_order(seen, base.parameters),
         suspects=Suspects(seen.samples, _alone(watch, part, batch, seen.samples), seen.elements, batch, part.number),
+        in_loop=_in_loop(window, seen),
     )
+
+
+def _in_loop(window: Window, seen: Examined) -> bool:
+    """Whether the failing expression stands in a function that calls models, losses or `backward`."""
+    places = [c.place[0] for c in window.calls if c.place is not None]
+    places += [frame.f_code for step in window.differentiated for frame, _ in step.frames]
+    site = seen.finding.site
+    return site is not None and any((p.co_filename, p.co_qualname) == (site.file, site.function) for p in places)
+
+
+def _between(part: Part, seen: Examined) -> str:
+    """What to say if the value that was not finite was made between the calls, by lines that could not be run again; else empty."""
+    names = [e.name for e in seen.elements if e.name in part.cut]
+    if seen.kind != BAD_DATA or not names:
+        return ""
+    return f"{names[0]} was made by lines of the loop that could not be run again: look at what is done between the model and this call"
 
 
 def _alone(watch: "TorchWatch", part: Part, batch: int, suspects: tuple[int, ...] = ()) -> tuple[int, ...]:

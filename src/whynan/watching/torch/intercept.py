@@ -4,6 +4,7 @@ A function is watched by giving the function object other code, which hands each
 local name or a module's. The original is called with its own code, so that positions in the source stay right.
 """
 
+import ast
 import functools
 import inspect
 import logging
@@ -17,6 +18,8 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import torch
+
+from whynan.frontends.source import USER, kind_of
 
 MOST_FRAMES = 5  # callers that are remembered: a backward may be called by way of a library
 
@@ -162,6 +165,23 @@ def line_of(place: Place | None) -> tuple[str, int | None]:
         return "", None
     code, last = place
     return code.co_filename, next(islice(code.co_positions(), last // 2, None), (None,))[0]
+
+
+def standing_at(place: Place | None, target: Callable[..., Any]) -> Callable[..., Any]:
+    """The callable as if it were called from that place: what finds no line of the user's below it finds the call's. Else the callable."""
+    if place is None or kind_of(place[0].co_filename) != USER:
+        return target
+    code, last = place
+    line, end_line, column, end_column = next(islice(code.co_positions(), last // 2, None), (None,) * 4)
+    if line is None or end_line is None or column is None or end_column is None:
+        return target
+    tree = ast.parse("lambda *args, **kwargs: target(*args, **kwargs)", mode="eval")
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.expr, ast.arg)):
+            node.lineno, node.end_lineno, node.col_offset, node.end_col_offset = line, end_line, column, end_column
+    call: FunctionType = eval(compile(tree, code.co_filename, "eval"), {"target": target})  # a constant text
+    call.__code__ = call.__code__.replace(co_name=code.co_name, co_qualname=code.co_qualname)
+    return call
 
 
 def watch_backward(seen: Callable[[list[Any], bool], None]) -> Undo:

@@ -1,6 +1,7 @@
 """A kept step run again: the calls in their order from the kept state, on the whole batch or on some of its samples."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ import torch
 import torch.utils.checkpoint
 from torch.utils._pytree import tree_leaves
 
+from whynan._chance import undrawn
 from whynan.frontends.torch.live import Live, call, differentiate, record
 from whynan.watching.torch.calls import LOSS, ONES, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
-from whynan.watching.torch.intercept import LIBRARIES, watch_function
+from whynan.watching.torch.intercept import LIBRARIES, standing_at, watch_function
 from whynan.watching.torch.ranks import alone
 from whynan.watching.torch.samples import Layout, layout, picked, sequences_first
 from whynan.watching.torch.slices import Slice, slices_of
@@ -73,14 +75,14 @@ def parts_of(window: Window) -> list[Part]:
     calls = list(window.calls)
     used: set[int] = set()
     found: list[Part] = []
-    for end in (c for c in calls if _is_end(c, window)):
+    ends = [c for c in calls if _is_end(c, window)]
+    for end in ends:
         chain = _behind(end, calls)
         used.update(id(c) for c in chain)
         found.append(_part(chain, [end], window.forgotten + len(found)))
-    found += [
-        _part([c], [], len(found) + i) for i, c in enumerate(c for c in calls if c.role != LOSS and id(c) not in used and not c.carried)
-    ]
-    return found
+    loose = [c for c in calls if c.role != LOSS and id(c) not in used and not c.carried]
+    before = [sum(calls.index(end) < calls.index(c) for end in ends) for c in loose] if ends else range(len(loose))
+    return found + [_part([c], [], window.forgotten + number) for c, number in zip(loose, before, strict=True)]
 
 
 def part_from(lines: Slice, parameters: Mapping[str, torch.Tensor], number: int) -> Part:
@@ -183,7 +185,12 @@ def pieces(window: Window, parameters: Mapping[str, torch.Tensor]) -> Iterator[P
     if not clean:
         for step in window.differentiated:
             yield from (part_from(lines, parameters, step.number) for lines in slices_of(step))
-    yield from parts
+    yield from sorted(parts, key=_enters_bad)
+
+
+def _enters_bad(part: Part) -> bool:
+    """Whether a piece starts from a value that is not finite: what made that is to be looked into first."""
+    return any(t.is_floating_point() and not bool(torch.isfinite(t).all()) for t in part.cut.values())
 
 
 def _of_torch(target: Any) -> bool:
@@ -241,7 +248,7 @@ def _losses(part: Part, fresh: Mapping[int, torch.Tensor]) -> list[torch.Tensor]
         args, kwargs = mapped(lambda t: now.get(id(t), t), c.args, c.kwargs)
         set_random_state(c.rng)
         with in_autocast(c.autocast):
-            result = call(c.target, args, kwargs)
+            result = call(standing_at(c.place, c.target), args, kwargs)
         if c.role == LOSS and not isinstance(result, torch.Tensor):
             result = loss_in(result)
         made = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
@@ -272,10 +279,12 @@ _CHECKPOINTING = ("function", "use_reentrant", "preserve_rng_state", "context_fn
 
 @contextmanager
 def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Afterwards random state, buffers and gradients are as before; torch.compile is switched off inside."""
+    """Afterwards random states, buffers and gradients are as before; torch.compile is switched off inside."""
     import sys
 
     others = ExitStack()
+    others.enter_context(undrawn())
+    others.enter_context(warnings.catch_warnings(action="ignore"))  # of the step: given before; of some samples alone: not the user's
     others.enter_context(alone())
     unchecked = watch_function(torch.utils.checkpoint.checkpoint, _not_checkpointed)  # torch.autograd.grad does not go through all of them
     states, grads = random_state(), [(p, p.grad) for m in modules for p in m.parameters()]

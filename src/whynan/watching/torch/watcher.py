@@ -395,7 +395,16 @@ class TorchWatch:
         *before, now = self._moments(optimizer)
         for moment in before:
             self.overseer.noted(moment)
-        return self._bad(optimizer, now, "gradient" if loss_fine else "loss", clips)
+        return self._bad(optimizer, *self._failed(now, loss_fine), clips)
+
+    def _failed(self, moment: Moment, loss_fine: bool) -> tuple[Moment, str]:
+        """What failed. The loop may differentiate more than the watched loss; then that sum is the loss, unless a scaler has scaled it."""
+        if loss_fine and self._scaler is None:
+            roots = [_number(t) for t, _, node in self._window.roots if leads_to(node, self._parameter_ids)]
+            bad = [x for x in roots if not math.isfinite(x)]
+            if bad:
+                return replace(moment, loss=bad[0]), "loss"
+        return moment, "gradient" if loss_fine else "loss"
 
     def _look_later(self, optimizer: Optimizer) -> bool:
         """Let the device judge the step, and see to those before whose flag has come; whether the update is to be made, flag permitting."""
