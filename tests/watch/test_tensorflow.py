@@ -209,3 +209,13 @@ def test_two_optimizers_are_judged_each_by_its_own_gradients():
 def test_what_is_no_step_is_refused():
     with pytest.raises(WhynanError, match="int cannot be watched"):
         whynan.watch(3)
+
+
+def test_a_model_with_a_loss_scale_can_be_written_down():
+    from whynan.watching.keras.recipe import bundled
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=8.0), "mse")
+    model.optimizer.build(model.trainable_variables)
+    recipe, tensors = bundled(model, (tf.ones((3, 2)), tf.ones((3, 1))), lambda v: isinstance(v, tf.Tensor))
+    assert "* 8.0" in recipe.lines[-1] and "batch/x" in tensors
