@@ -69,11 +69,11 @@ def _explain(scene: Scene, output: int, name: str) -> Blame:
 
 
 def _first_failing(scene: Scene, node: Node) -> tuple[int, ...]:
-    """The index of the first element that is not finite."""
-    out = scene.value(node.id)
-    if out is None or not out.size:
+    """The index of the first element that failed."""
+    wrong = scene.wrong(node.id)
+    if wrong is None or not wrong.size:
         return ()
-    return tuple(int(k) for k in np.unravel_index(int(np.argmin(np.isfinite(out))), out.shape))
+    return tuple(int(k) for k in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
 
 
 def _origin(scene: Scene, output: int) -> tuple[int, dict[int, int]]:

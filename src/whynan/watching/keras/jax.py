@@ -20,7 +20,7 @@ from whynan.errors import TargetError
 from whynan.frontends.jax.program import load
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
-from whynan.watching.judge import Judge
+from whynan.watching.judge import Judge, euclidean
 from whynan.watching.keras.data import by_name, collected
 from whynan.watching.keras.fit import Logs, replaced
 from whynan.watching.keras.layers import Layers
@@ -74,10 +74,12 @@ class Step:
     _state_stays: bool = True  # the state given to a step is there after it, not given away
 
     def __post_init__(self) -> None:
-        self.judge = Judge(self.overseer, lambda: jax.tree.map(jnp.copy, self._state), self._put)
+        self.judge = Judge(self.overseer, lambda: jax.tree.map(jnp.copy, self._state), self._put, self._norm)
 
     def __call__(self, state: State, data: Any) -> tuple[Any, State]:
         """Run one step; see `policy` for what happens when it is bad."""
+        self._state = tuple(state)
+        self.judge.begin()
         logs, new, report = self._step()(state, data)
         verdict, loss, squared, rate, scale = np.asarray(report).tolist()
         self._state = tuple(state) if verdict == BAD and self._state_stays else new
@@ -97,6 +99,9 @@ class Step:
         names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
         self.model._jax_state = dict(zip(names, self._state, strict=True))
         return self.judge.bad(moment, lambda: self._explained(moment, data))
+
+    def _norm(self) -> float:
+        return euclidean(np.asarray(a) for a in self._state[0])
 
     def _values(self) -> Iterator[tuple[Any, Any]]:
         """The model's variables with their values as of the last step."""
@@ -125,8 +130,7 @@ class Step:
                 if distribution_lib.distribution() is not None:
                     shardings = (None, self.model._get_state_sharding_spec(), None)
                 self._state_stays = jax.default_backend() == "cpu"
-                donated = {} if self._state_stays else {"donate_argnums": 0}
-                self._run = jax.jit(self._guarded, out_shardings=shardings, **donated)
+                self._run = jax.jit(self._guarded, donate_argnums=() if self._state_stays else 0, out_shardings=shardings)
         return self._run  # type: ignore[no-any-return]
 
     def _guarded(self, state: State, data: Any) -> tuple[Any, State, Any]:

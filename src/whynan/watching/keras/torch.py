@@ -66,11 +66,12 @@ class Step:
 
     def __post_init__(self) -> None:
         self._kept = Kept(lambda: [raw(v) for v in (*self.model.non_trainable_variables, *self.model.metrics_variables)])
-        self.judge = Judge(self.overseer, lambda: Copies.of(self._everything()), Copies.put)
+        self.judge = Judge(self.overseer, lambda: Copies.of(self._everything()), Copies.put, self._norm)
 
     def __call__(self, data: Any) -> Any:
         """Run one step; see `policy` for what happens when it is bad."""
         before, seeds, seen = self._kept.copies(), random_state(), Verdict()
+        self.judge.begin()
         tap = Tap(lambda found, make: _look(seen, found, make))
         with tap.open(_differentiating(lambda tensors: tap.losses.extend(tensors))):
             result = self._step()(data)
@@ -91,6 +92,9 @@ class Step:
         if self._run is None:
             self._run = torch.compile(self.model.train_step) if self.model._should_torch_compile() else self.model.train_step
         return self._run  # type: ignore[no-any-return]
+
+    def _norm(self) -> float:
+        return math.hypot(*health.norms([raw(v).detach() for v in self.model.trainable_variables]))
 
     def _everything(self) -> list[torch.Tensor]:
         return [raw(v) for v in (*self.model.variables, *self.model.optimizer.variables, *self.model.metrics_variables)]
