@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -12,6 +13,7 @@ from whynan.analysis.blame import number
 from whynan.analysis.finding import Finding
 from whynan.frontends import FRAMEWORKS
 from whynan.ir.graph import BACKWARD
+from whynan.ir.where import Site
 from whynan.report import _text
 from whynan.report._source import shown_path
 from whynan.report.terminal import Page, chain, new_page, source
@@ -90,7 +92,8 @@ def what_failed(incident: Incident) -> str:
 def _culprit(finding: Finding) -> str:
     first = finding.chain[0] if finding.chain else None
     inputs = ", ".join(first.inputs) if first else ""
-    what = f"{finding.op}({inputs})" if finding.op and inputs and len(inputs) < 40 else words(finding.cause).title
+    op = first.op if first and finding.phase == BACKWARD else finding.op  # a derivative's inputs are not those of the function
+    what = f"{op}({inputs})" if op and inputs and len(inputs) < 40 else words(finding.cause).title
     if finding.site is None:
         return what
     gradient = "the gradient of " if finding.phase == BACKWARD else ""
@@ -191,13 +194,18 @@ def _look_up(incident: Incident) -> list[str]:
     finding, sample = incident.finding, incident.sample
     if incident.kind == BAD_DATA and sample is not None:
         lines.append(f"sample {sample} of this batch in your data set: every step that draws it will fail")
-    elif finding is not None and finding.site is not None and not incident.layer and finding.site.function.isidentifier():
+    elif finding is not None and finding.site is not None and not incident.layer and _a_function_of_the_users(finding.site):
         target = shlex.quote(f"{shown_path(finding.site.file)}:{finding.site.function}")
         lines.append(f"whynan check {target}")
         lines.append(f"whynan fix {target}")
     if incident.folder is not None:
         lines.append(f"whynan explain {shlex.quote(shown_path(str(incident.folder)))}")
     return lines
+
+
+def _a_function_of_the_users(site: Site) -> bool:
+    """Whether `whynan check` could be asked for the function: none of an installed library's."""
+    return site.function.isidentifier() and not {"site-packages", "dist-packages"}.intersection(Path(site.file).parts)
 
 
 # ---------------------------------------------------------------- phrases
