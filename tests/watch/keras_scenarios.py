@@ -43,6 +43,11 @@ def masked_softmax(y, p):
     return ops.mean(ops.square(ops.softmax(ops.where(y > 0, p, -np.inf))))
 
 
+def refused(y, p):
+    """PyTorch's binary cross-entropy raises an error where it is given NaN."""
+    return ops.mean(ops.binary_crossentropy(y, ops.sigmoid(ops.sqrt(p))))
+
+
 def masked_mean(y, p):
     return ops.sum(p * y) / ops.sum(y)
 
@@ -149,6 +154,7 @@ SCENARIOS = {
     "empty-mask": lambda: case(masked_mean, _data()[0], np.zeros((EIGHT, 1), "float32")),
     "handwritten": lambda: case(handwritten, *_data(bad=[1.0, 1.0])),
     "layer": lambda: case(squared, *_data(bad=0.0), behind=lambda: [Logs(name="logs")]),
+    "refused": lambda: case(refused, *_data(bad=-1.0)),
     "half": lambda: case(squared, *_data(bad=[60000.0, 50000.0]), policy="mixed_float16"),
     "own-step": lambda: case(trap, *_data(bad=0.0), own=True),
     "state": lambda: case(log_of_zero, *_data(bad=np.nan), before=lambda: [keras.layers.BatchNormalization(), keras.layers.Dropout(0.1)]),

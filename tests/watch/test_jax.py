@@ -156,6 +156,19 @@ def test_softmax_of_an_empty_row():
     assert incident.suspects.samples == (2,) and incident.suspects.alone == (2,)
 
 
+def test_a_row_masked_out_among_others_that_are_masked_in_part():
+    def loss(params, batch):
+        scores = jnp.einsum("btd,bsd->bts", batch["x"] * params["scale"], batch["x"])
+        return jnp.mean(jax.nn.softmax(jnp.where(batch["mask"][:, None, :], scores, -jnp.inf), axis=-1) @ params["out"])
+
+    mask = np.ones((4, 3), bool)
+    mask[:, 0] = False  # infinities of the mask's own, in all samples
+    good = {"x": np.linspace(-1, 1, 24).reshape(4, 3, 2).astype(np.float32), "mask": mask}
+    incident = fails(loss, changed(good, "mask", 2, False), {"scale": jnp.ones(2), "out": jnp.ones(3)}, healthy=good)
+    assert incident.cause == "all-masked-softmax" and "gives NaN" in incident.finding.message
+    assert incident.suspects.samples == (2,)
+
+
 def test_overflow_in_half_precision():
     def loss(params, batch):
         h = batch["x"].astype(jnp.float16) @ params["w"].astype(jnp.float16)

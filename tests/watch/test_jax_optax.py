@@ -155,3 +155,11 @@ def test_a_watched_step_explains_what_the_guard_dropped():
     assert same(new, params) and whynan.optax.bad_steps(state) == watched.bad_steps == 1
     with pytest.raises(NonFiniteError):
         watched(new, state, x)
+
+
+def test_the_state_can_be_given_to_a_step_that_donates_it():
+    guarded = whynan.optax.guard(optax.adam(0.1))
+    params = {"w": jnp.ones(2)}
+    step = jax.jit(lambda state, grads, params: guarded.update(grads, state, params), donate_argnums=0)
+    _, state = step(guarded.init(params), {"w": jnp.array([1.0, jnp.nan])}, params)
+    assert whynan.optax.bad_steps(state) == 1

@@ -27,11 +27,13 @@ EXPECTED = {
     "empty-softmax-row": ("loss", "an operation's domain", "all-masked-softmax", "forward", "ops.softmax(ops.where(y > 0, p, -np.inf))"),
     "layer": ("loss", "an operation's domain", "log-of-zero", "forward", "ops.log(x)"),
     "own-step": ("gradient", "an operation's domain", "masked-branch-gradient", "backward", "ops.log(p)"),
+    "refused": ("loss", "an operation's domain", "sqrt-of-negative", "forward", "ops.sqrt(p)"),
     "handwritten": ("gradient", "a backward of your own", "div-by-zero", "backward", "upstream / (x - 2.0)"),
 }
 # `where` takes the gradient of masked logits away, on some backends relu's derivative that of what it has cut off
 FINITE_GRADIENTS = {("tensorflow", "empty-softmax-row"), ("torch", "empty-softmax-row"), ("torch", "log-of-zero")}
 FINITE_GRADIENTS |= {("jax", "empty-softmax-row"), ("jax", "log-of-zero")}
+FINITE_GRADIENTS |= {("torch", "refused")}  # it does not come to gradients
 HARMLESS = ("erased", "row-removed", "minus-infinity", "nan-metric")
 
 

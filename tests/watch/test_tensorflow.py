@@ -209,3 +209,24 @@ def test_two_optimizers_are_judged_each_by_its_own_gradients():
 def test_what_is_no_step_is_refused():
     with pytest.raises(WhynanError, match="int cannot be watched"):
         whynan.watch(3)
+
+
+def test_a_model_with_a_loss_scale_can_be_written_down():
+    from whynan.watching.keras.recipe import bundled
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=8.0), "mse")
+    model.optimizer.build(model.trainable_variables)
+    recipe, tensors = bundled(model, (tf.ones((3, 2)), tf.ones((3, 1))), lambda v: isinstance(v, tf.Tensor))
+    assert "* 8.0" in recipe.lines[-1] and "batch/x" in tensors
+
+
+def pooled(p, y):
+    """TensorFlow's kernel makes the lowest number of a window of NaN, and the square of that is inf."""
+    return tf.reduce_mean(tf.square(tf.nn.max_pool1d(tf.math.log(p - 0.1)[:, :, None], 1, 1, "VALID")))
+
+
+def test_a_nan_that_a_pool_hides_is_found_behind_it():
+    incident = failed(Run(pooled, graph=True), *batch(0.0))
+    assert (incident.cause, incident.finding.site.text) == ("log-of-negative", "tf.math.log(p - 0.1)")
+    assert incident.suspects.samples == incident.suspects.alone == (BAD,)

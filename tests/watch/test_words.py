@@ -13,7 +13,7 @@ from tests.watch.incidents import GOLDEN, GOLDENS, HERE, INCIDENTS, finding, inc
 from whynan.analysis.finding import Step
 from whynan.ir.where import Site
 from whynan.watching.record import Element, Moment, Stored, Suspects
-from whynan.watching.words import bytes_text, sample_text, sparkline, stored_text, told
+from whynan.watching.words import bytes_text, sample_text, sparkline, stored_text, summary, told
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -168,3 +168,17 @@ def test_the_bad_step_is_shown_once():
     own = Moment(1204, math.nan, (math.inf,), outcome="skipped")
     rows = [line for line in told(incident(moments=(Moment(1203, 0.5), own))).split("\n") if line.startswith("  1204")]
     assert len(rows) == 1 and rows[0].endswith("skipped")
+
+
+def test_a_function_of_an_installed_library_is_not_proposed_for_a_check():
+    found = finding()
+    site = replace(found.site, file="/env/lib/python3/site-packages/keras/losses.py", function="mean_squared_error")
+    inside = incident(layer="", finding=replace(found, site=site))
+    assert "whynan check" in str(incident(layer="")) and "whynan check" not in str(inside)
+
+
+def test_a_failing_derivative_is_told_with_its_own_operation():
+    found = finding()
+    step = replace(found.chain[0], op="div", inputs=("0.5", "0"))
+    backward = replace(found, op="sqrt", phase="backward", chain=(step, *found.chain[1:]))
+    assert "div(0.5, 0) in the gradient of" in summary(incident(failed="gradient", finding=backward))

@@ -20,6 +20,7 @@ from whynan.ir.graph import FORWARD, Node
 from whynan.ir.where import Site
 from whynan.ops._opdef import OPS
 
+_HUGE = 2.0**16  # what layers may make of a format's largest number
 PLUMBING = frozenset({"reshape", "permute", "expand", "cast", "const", "slice", "concat", "either", "fma"})
 
 
@@ -69,11 +70,11 @@ def _explain(scene: Scene, output: int, name: str) -> Blame:
 
 
 def _first_failing(scene: Scene, node: Node) -> tuple[int, ...]:
-    """The index of the first element that is not finite."""
-    out = scene.value(node.id)
-    if out is None or not out.size:
+    """The index of the first element that failed."""
+    wrong = scene.wrong(node.id)
+    if wrong is None or not wrong.size:
         return ()
-    return tuple(int(k) for k in np.unravel_index(int(np.argmin(np.isfinite(out))), out.shape))
+    return tuple(int(k) for k in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
 
 
 def _origin(scene: Scene, output: int) -> tuple[int, dict[int, int]]:
@@ -85,6 +86,7 @@ def _origin(scene: Scene, output: int) -> tuple[int, dict[int, int]]:
         guilty = [j for j in _chosen(scene, node) if scene.followed(node, j)]
         if not guilty and scene.meant(node.id):  # a mask's infinity has come through as it is: back to where it was put in
             guilty = [j for j in node.inputs if scene.bad(j) and scene.graph.nodes[j].op != "const"]
+        guilty = guilty or _hidden(scene, node)
         if not guilty:
             origins.append(node.id)
         for j in guilty:
@@ -92,6 +94,26 @@ def _origin(scene: Scene, output: int) -> tuple[int, dict[int, int]]:
                 parents[j] = node.id
                 stack.append(j)
     return min(origins), parents
+
+
+def _hidden(scene: Scene, node: Node) -> list[int]:
+    """The non-finite values behind a node's finite inputs: some kernels take the largest of NaN for the lowest number of all.
+
+    The way back to where that number came from leads over numbers of its size.
+    """
+    found: list[int] = []
+    stack, seen = list(node.inputs) if node.phase == FORWARD else [], set()
+    while stack:
+        i = stack.pop()
+        value, n = scene.value(i), scene.graph.nodes[i]
+        if i in seen or value is None or not value.size or not n.format.is_float or scene.bad(i):
+            continue
+        seen.add(i)
+        size = float(np.abs(value).max())
+        behind = [j for j in n.inputs if scene.followed(n, j)] if size == n.format.max else []
+        found += behind
+        stack += n.inputs if size >= n.format.max / _HUGE and not behind else ()
+    return found
 
 
 def _chosen(scene: Scene, node: Node) -> Sequence[int]:

@@ -273,14 +273,14 @@ def _barely_outside(scene: Scene, node: Node) -> bool:
 
 def _subtracts_maximum(scene: Scene, node: Node) -> bool:
     """Whether a value's own maximum is taken away from it."""
-    return node.op == "sub" and _subtracts_own(scene.graph, node, ("amax",))
+    return node.op == "sub" and _subtracts_own(scene.graph, node, ("amax",), 6)
 
 
-def _subtracts_own(graph: Graph, node: Node, summaries: Sequence[str]) -> bool:
-    """Whether what a subtraction takes away from a value is such a summary of that value: x - max(x), x - mean(x)."""
+def _subtracts_own(graph: Graph, node: Node, summaries: Sequence[str], most: int = 4) -> bool:
+    """Whether what a subtraction takes away from a value is such a summary of that value, so many steps back: x - max(x), x - mean(x)."""
     value, taken = node.inputs
     itself = set(_ancestors(graph, value, 3))
-    found = (graph.nodes[i] for i in _ancestors(graph, taken, 4))
+    found = (graph.nodes[i] for i in _ancestors(graph, taken, most))
     return any(n.op in summaries and itself.intersection(c for j in n.inputs for c in _converted(graph, j)) for n in found)
 
 

@@ -48,6 +48,14 @@ class Scene:
             self._bad[i] = v is not None and not np.isfinite(v).all()
         return self._bad[i]
 
+    def wrong(self, i: int) -> Array | None:
+        """Which elements of the value failed: those that are not finite; where NaN arose beside a mask's infinities, only NaN."""
+        v = self.value(i)
+        if v is None:
+            return None
+        nan = np.isnan(v)
+        return nan if nan.any() and any(self.meant(j) for j in self.graph.nodes[i].inputs) else ~np.isfinite(v)
+
     def meant(self, i: int) -> bool:
         """Whether all that is non-finite in the value are infinities that a constant brought in."""
         for k in range(len(self._meant), i + 1):  # in order, so that the inputs are known: a graph may be deeper than Python's stack

@@ -30,8 +30,7 @@ def guard(optimizer: optax.GradientTransformation, *, check_updates: bool = True
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: optax.Params) -> GuardState:
-        none = jnp.zeros((), jnp.int32)
-        return GuardState(inner.init(params), none, none)
+        return GuardState(inner.init(params), *(jnp.zeros((), jnp.int32) for _ in range(2)))  # not one array twice: steps may donate them
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra: Any

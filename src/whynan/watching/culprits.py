@@ -69,9 +69,8 @@ class Culprits:
         return sorted(found - {origin})
 
     def _wrong(self, node: int) -> Array:
-        value = self._scene.value(node)
-        shape = self._scene.graph.nodes[node].shape
-        return np.zeros(shape, bool) if value is None else ~np.isfinite(value.astype(np.float64))
+        wrong = self._scene.wrong(node)
+        return np.zeros(self._scene.graph.nodes[node].shape, bool) if wrong is None else wrong
 
     def _note(self, node: int, labels: Labels, chosen: Array) -> None:
         """Remember the samples of the chosen elements, as far as each is of one."""

@@ -63,7 +63,7 @@ def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Inci
         if found is not None:
             break
         notes.append(f"run again in mode {how} from the same state, the step is finite")
-    recipe, tensors = again.bundled() if again.bundled is not None else (None, {f"batch/{n}": a for n, a in again.given.items()})
+    recipe, tensors = _bundled(again, notes)
     plain = Incident(
         step=moment.step,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -103,6 +103,16 @@ def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Inci
         unexplained="",
         seconds=time.monotonic() - start,
     )
+
+
+def _bundled(again: Again, notes: list[str]) -> tuple[Recipe | None, Mapping[str, Any]]:
+    """What a bundle keeps of the step; of one that cannot be written down, the data."""
+    if again.bundled is not None:
+        try:
+            return again.bundled()
+        except Exception as error:  # a model like no other; the explanation does not depend on it
+            notes.append(f"how the step is run again could not be written down: {type(error).__name__}: {error}")
+    return None, {f"batch/{n}": a for n, a in again.given.items()}
 
 
 def _fails_so(again: Again, how: str, rows: Sequence[int], whole: Examined) -> bool:

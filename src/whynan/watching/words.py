@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -12,6 +13,7 @@ from whynan.analysis.blame import number
 from whynan.analysis.finding import Finding
 from whynan.frontends import FRAMEWORKS
 from whynan.ir.graph import BACKWARD
+from whynan.ir.where import Site
 from whynan.report import _text
 from whynan.report._source import shown_path
 from whynan.report.terminal import Page, chain, new_page, source
@@ -193,7 +195,7 @@ def _look_up(incident: Incident) -> list[str]:
     finding, sample = incident.finding, incident.sample
     if incident.kind == BAD_DATA and sample is not None:
         lines.append(f"sample {sample} of this batch in your data set: every step that draws it will fail")
-    elif finding is not None and finding.site is not None and _is_checkable(incident, finding.site.function):
+    elif finding is not None and finding.site is not None and _is_checkable(incident, finding.site):
         target = shlex.quote(f"{shown_path(finding.site.file)}:{finding.site.function}")
         lines.append(f"whynan check {target}")
         lines.append(f"whynan fix {target}")
@@ -202,9 +204,10 @@ def _look_up(incident: Incident) -> list[str]:
     return lines
 
 
-def _is_checkable(incident: Incident, function: str) -> bool:
-    """Whether the failing function is one that `whynan check` could be given: at a file's top, neither a layer's nor the training loop."""
-    return function.isidentifier() and not incident.layer and not incident.in_loop
+def _is_checkable(incident: Incident, site: Site) -> bool:
+    """Whether `whynan check` could be given the failing function: at the top of a file of the user's, neither a layer's nor the loop."""
+    library = {"site-packages", "dist-packages"}.intersection(Path(site.file).parts)
+    return site.function.isidentifier() and not library and not incident.layer and not incident.in_loop
 
 
 # ---------------------------------------------------------------- phrases

@@ -20,7 +20,7 @@ from whynan.errors import TargetError
 from whynan.frontends.jax.program import load
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
-from whynan.watching.judge import Judge
+from whynan.watching.judge import Judge, euclidean
 from whynan.watching.keras.data import by_name, collected
 from whynan.watching.keras.fit import Logs, replaced
 from whynan.watching.keras.layers import Layers
@@ -71,14 +71,18 @@ class Step:
     judge: Judge = field(init=False)
     _state: Any = None  # after the last step
     _run: Any = None
+    _state_stays: bool = True  # the state given to a step is there after it, not given away
 
     def __post_init__(self) -> None:
-        self.judge = Judge(self.overseer, lambda: jax.tree.map(jnp.copy, self._state), self._put)
+        self.judge = Judge(self.overseer, lambda: jax.tree.map(jnp.copy, self._state), self._put, self._norm)
 
     def __call__(self, state: State, data: Any) -> tuple[Any, State]:
         """Run one step; see `policy` for what happens when it is bad."""
-        logs, self._state, report = self._step()(state, data)
+        self._state = tuple(state)
+        self.judge.begin()
+        logs, new, report = self._step()(state, data)
         verdict, loss, squared, rate, scale = np.asarray(report).tolist()
+        self._state = tuple(state) if verdict == BAD and self._state_stays else new
         norm = math.sqrt(squared) if squared >= 0 else squared
         moment = Moment(self.overseer.step, loss, (norm,), learning_rates=(rate,), scale=scale)
         if verdict == FINE:
@@ -96,6 +100,9 @@ class Step:
         self.model._jax_state = dict(zip(names, self._state, strict=True))
         return self.judge.bad(moment, lambda: self._explained(moment, data))
 
+    def _norm(self) -> float:
+        return euclidean(np.asarray(a) for a in self._state[0])
+
     def _values(self) -> Iterator[tuple[Any, Any]]:
         """The model's variables with their values as of the last step."""
         yield from zip(self.model.trainable_variables, self._state[0], strict=True)
@@ -110,7 +117,11 @@ class Step:
         self._state = jax.tree.map(jnp.copy, snapshot)
 
     def _step(self) -> Callable[..., Any]:
-        """The step with its verdict, compiled as Keras would compile it."""
+        """The step with its verdict, compiled as Keras would compile it.
+
+        On the CPU the old state is kept beside the new one and chosen outside: a choice inside melts into the step's own loops, which XLA
+        then rounds otherwise. Elsewhere memory is scarcer, and the state is given away as Keras does.
+        """
         if self._run is None:
             if self.model.run_eagerly or not self.model.jit_compile:
                 self._run = self._guarded
@@ -118,18 +129,20 @@ class Step:
                 shardings = None
                 if distribution_lib.distribution() is not None:
                     shardings = (None, self.model._get_state_sharding_spec(), None)
-                self._run = jax.jit(self._guarded, donate_argnums=0, out_shardings=shardings)
+                self._state_stays = jax.default_backend() == "cpu"
+                self._run = jax.jit(self._guarded, donate_argnums=() if self._state_stays else 0, out_shardings=shardings)
         return self._run  # type: ignore[no-any-return]
 
     def _guarded(self, state: State, data: Any) -> tuple[Any, State, Any]:
-        """The step with the state that it leaves: the one before it, where it is bad."""
+        """The step with the state that it leaves: the one before it, where it is bad and that is not there any more."""
         losses: list[Any] = []
         updates: list[Update] = []
         with _watching(losses, updates):
             logs, new = self.model.train_step(state, data)
         report = _report(losses, updates, self.model.optimizer, state[2])
-        kept = jax.tree.map(lambda n, o: jnp.where(report[0] == BAD, o, n), new, tuple(state))
-        return logs, kept, report
+        if self._state_stays:
+            return logs, tuple(new), report
+        return logs, jax.tree.map(lambda n, o: jnp.where(report[0] == BAD, o, n), tuple(new), tuple(state)), report
 
     # ------------------------------------------------------------ when it is bad
 

@@ -25,7 +25,8 @@ def bundled(
     writer = Writer(is_tensor)
     parts = {name: writer.text(value, f"batch/{name}") for name, value in by_name(data).items()}
     arguments = ", ".join(f"{name}={text}" for name, text in parts.items())
-    scale = float(getattr(model.optimizer, "dynamic_scale", None) or 1)
+    scale = getattr(model.optimizer, "dynamic_scale", None)  # a number, or a variable, which has no truth value
+    scale = 1.0 if scale is None else float(scale)
     lines = (
         f"output = model({parts.get('x', '')}, training=True)",
         f"yield model.compute_loss({arguments}, y_pred=output){f' * {scale!r}' if scale != 1 else ''}",

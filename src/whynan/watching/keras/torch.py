@@ -1,10 +1,12 @@
 """`model.fit` on PyTorch: the model's train function is replaced by one whose step is watched."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -13,6 +15,7 @@ from whynan.frontends.torch.program import array_of, call, differentiate, record
 from whynan.frontends.torch.recorder import Recorder
 from whynan.frontends.torch.tensors import FORMATS
 from whynan.frontends.trace import finished, first_line
+from whynan.ir.graph import Output
 from whynan.watching.judge import Judge
 from whynan.watching.keras.data import by_name, collected
 from whynan.watching.keras.fit import Logs, replaced
@@ -25,6 +28,8 @@ from whynan.watching.record import Incident, Moment
 from whynan.watching.replay import Again, Recorded, batch_of, explained
 from whynan.watching.torch import health
 from whynan.watching.torch.calls import random_state, set_random_state
+
+_REFUSAL = re.compile(r"between 0 and 1|\bnan\b", re.IGNORECASE)  # in the error of a function that was given NaN
 
 
 def begin(model: Any, overseer: Overseer) -> Callable[[], None]:
@@ -66,14 +71,20 @@ class Step:
 
     def __post_init__(self) -> None:
         self._kept = Kept(lambda: [raw(v) for v in (*self.model.non_trainable_variables, *self.model.metrics_variables)])
-        self.judge = Judge(self.overseer, lambda: Copies.of(self._everything()), Copies.put)
+        self.judge = Judge(self.overseer, lambda: Copies.of(self._everything()), Copies.put, self._norm)
 
     def __call__(self, data: Any) -> Any:
         """Run one step; see `policy` for what happens when it is bad."""
         before, seeds, seen = self._kept.copies(), random_state(), Verdict()
+        self.judge.begin()
         tap = Tap(lambda found, make: _look(seen, found, make))
-        with tap.open(_differentiating(lambda tensors: tap.losses.extend(tensors))):
-            result = self._step()(data)
+        try:
+            with tap.open(_differentiating(lambda tensors: tap.losses.extend(tensors))):
+                result = self._step()(data)
+        except (RuntimeError, ValueError) as error:
+            if not _refuses_nan(error):
+                raise
+            return self._refused(error, before, data, seeds)
         moment = Moment(self.overseer.step, seen.loss, (seen.norm,), learning_rates=(seen.rate,), scale=seen.scale)
         if seen.left_out:
             self.overseer.passed_over(replace(moment, outcome="left out by the loss scale"))
@@ -82,15 +93,33 @@ class Step:
         else:
             before.put()
             failed = "loss" if not seen.loss_fine else "gradient" if math.isnan(seen.scale) else "scale"
-            if self.judge.bad(moment, lambda: self._explained(moment, failed, data, seeds)) == RETRY and (rest := self.judge.rest()):
-                batch = self.overseer.suspects.batch
-                return self(tree_map(lambda t: part_of(t, rest, batch), data))
+            if self.judge.bad(moment, lambda: self._explained(moment, failed, data, seeds)) == RETRY and self.judge.rest():
+                return self._rest(data)
         return result
+
+    def _refused(self, error: Exception, before: "Copies", data: Any, seeds: Any) -> Any:
+        """Judge a step that did not come to its loss, since a function refused NaN. Raises the error if no NaN is found."""
+        before.put()
+        moment = Moment(self.overseer.step, math.nan, (math.nan,), learning_rates=(float(self.model.optimizer.learning_rate),))
+        incident = self._explained(moment, "loss", data, seeds)
+        if incident.finding is None:
+            raise error
+        note = f"the step raised {first_line(error)}"
+        action = self.judge.bad(moment, lambda: replace(incident, notes=(*incident.notes, note)))
+        return self._rest(data) if action == RETRY and self.judge.rest() else self.model.get_metrics_result()
+
+    def _rest(self, data: Any) -> Any:
+        """Run the step without the samples that made it fail."""
+        rest, batch = self.judge.rest(), self.overseer.suspects.batch
+        return self(tree_map(lambda t: part_of(t, rest, batch), data))
 
     def _step(self) -> Callable[[Any], Any]:
         if self._run is None:
             self._run = torch.compile(self.model.train_step) if self.model._should_torch_compile() else self.model.train_step
         return self._run  # type: ignore[no-any-return]
+
+    def _norm(self) -> float:
+        return math.hypot(*health.norms([raw(v).detach() for v in self.model.trainable_variables]))
 
     def _everything(self) -> list[torch.Tensor]:
         return [raw(v) for v in (*self.model.variables, *self.model.optimizer.variables, *self.model.metrics_variables)]
@@ -142,6 +171,9 @@ class Step:
         except WhynanError:
             raise
         except Exception as error:
+            last = _last_nan(recorder) if _refuses_nan(error) else None
+            if last is not None:
+                return Recorded(finished(recorder.recording, nodes, [Output("loss", "loss", last)]), layers.of)
             raise TargetError(f"the step raised {first_line(error).rstrip('.')} when it was run again.") from error
         finally:
             copies.put()
@@ -158,6 +190,17 @@ class Step:
         except _Differentiated as found:
             return list(found.losses)
         raise TargetError("the step has differentiated nothing.")
+
+
+def _refuses_nan(error: Exception) -> bool:
+    """Whether a function may have raised this because it was given NaN: torch's binary cross-entropy does so, and its distributions."""
+    return isinstance(error, (RuntimeError, ValueError)) and _REFUSAL.search(str(error)) is not None
+
+
+def _last_nan(recorder: Recorder) -> int | None:
+    """The last recorded node that holds NaN."""
+    values = recorder.recording.values
+    return max((i for i, v in values.items() if v.dtype.kind == "f" and np.isnan(v).any()), default=None)
 
 
 def _look(seen: Verdict, found: Update, make: Callable[[], Any]) -> None:

@@ -15,7 +15,7 @@ from whynan.errors import WhynanError
 from whynan.frontends.names import names_of
 from whynan.frontends.tensorflow.owned import Owned, owned_by
 from whynan.frontends.tensorflow.step import converted
-from whynan.watching.judge import Judge
+from whynan.watching.judge import Judge, euclidean
 from whynan.watching.keras.tap import Tap
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY
@@ -57,7 +57,7 @@ class WatchedStep:
     _closed: bool = False
 
     def __post_init__(self) -> None:
-        self.judge = Judge(self.overseer, self._take, _put)
+        self.judge = Judge(self.overseer, self._take, _put, self._norm)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run one step; see `policy` for what happens when it is bad."""
@@ -65,6 +65,7 @@ class WatchedStep:
             return (self.given or self.function)(*args, **kwargs)
         if self._run is None:
             self._run = self._guarded if self.compile is None else self.compile(self._named())
+        self.judge.begin()
         result, report = self._run(*args, **kwargs)
         state, loss, squared, rate, scale = report.numpy().tolist()
         norm = math.sqrt(2 * squared) if squared >= 0 else squared
@@ -170,6 +171,9 @@ class WatchedStep:
         batch = self.overseer.suspects.batch
         less, named_less = tf.nest.map_structure(lambda t: part_of(t, rest, batch), (args, dict(kwargs)))
         return self(*less, **named_less)
+
+    def _norm(self) -> float:
+        return euclidean(v.numpy() for v in self.state().parameters.values() if v.dtype.is_floating)
 
     def _take(self) -> list[tuple[Any, Any]]:
         return [(v, v.read_value()) for v in self.state().owned().state]
