@@ -78,7 +78,8 @@ def mass(view: View, bounds: list[Bounds | None], v: Vertex, lengths: Mapping[in
     b, node = bounds[v[0]], view.node(v)
     if b is None or b.nonfinite.any():
         return inf
-    plain = prod(lengths.values()) * _size(b)
+    # a product that the sum takes in before it is rounded may be larger than its own bounds by that rounding
+    plain = prod(lengths.values()) * (_size(b) * (1 + 2 * node.format.eps) + node.format.tiny)
     if depth == 0 or node.op not in _FOLLOWED or "ulps" in node.attrs:
         return plain
     if node.op == "neg":
