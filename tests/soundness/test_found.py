@@ -346,6 +346,35 @@ def test_products_that_underflow_alone_are_not_lost_together() -> None:
     assert not list(violations(Case(graph, domains, samples), others=12))
 
 
+def test_shares_of_a_sum_of_unrounded_products() -> None:
+    """Each product rounds up to the smallest number; their sum, added before that, is smaller: the shares are more than 1 in all."""
+    b = Builder()
+    x = b.add("input", (), ROW, FLOAT16)
+    m = b.add("mul", (x, b.const(np.float16(0.6).reshape(()), FLOAT16)), ROW, FLOAT16)
+    total = _total(b, m, FLOAT16, contracted=True)
+    shares = b.add("div", (m, b.add("expand", (total,), ROW, FLOAT16)), ROW, FLOAT16)
+    loss = _total(b, shares, FLOAT16)
+    graph = Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", loss),))
+    domains = {"x": between(FLOAT16.smallest, FLOAT16.smallest * 8, FLOAT16, 1)}
+    samples = {"x": np.full((1, 3), FLOAT16.smallest, np.float16)}
+    assert not list(violations(Case(graph, domains, samples), others=12))
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.7, 0.9])
+def test_a_product_that_rounds_up_to_the_smallest_number(factor: float) -> None:
+    """Taken apart, (x c) (1 / x) c is c^2; times a number next to nothing it rounds up to the smallest number there is."""
+    b = Builder()
+    x = b.add("input", (), ROW, FLOAT16)
+    y = b.add("reciprocal", (x,), ROW, FLOAT16)
+    small = b.const(np.float16(FLOAT16.smallest).reshape(()), FLOAT16)
+    once = b.add("mul", (x, b.const(np.float16(factor).reshape(()), FLOAT16)), ROW, FLOAT16)
+    out = b.add("mul", (b.add("mul", (once, y), ROW, FLOAT16), small), ROW, FLOAT16)
+    graph = Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),))
+    domains = {"x": between(0.5, 2.0, FLOAT16, 1)}
+    samples = {"x": np.asarray([[0.5, 1.0, 2.0]], np.float16)}
+    assert not list(violations(Case(graph, domains, samples), others=12))
+
+
 def _repeated(b: Builder, x: int, times: int) -> int:
     return b.add("expand", (x,), (1, times), FLOAT32)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whynan.analysis.causes import cause_of, danger_of, lost_epsilon
-from whynan.analysis.finding import Step
+from whynan.analysis.finding import ERROR, Finding, Step, Witness
 from whynan.analysis.scene import Scene, written
 from whynan.analysis.unseen import explicable
 from whynan.ir.dtype import Array
@@ -38,6 +38,24 @@ class Blame:
     chain: tuple[Step, ...]
     output: str
     element: tuple[int, ...]  # the first failing element of the node's value
+
+
+def finding_of(why: Blame, mode: str, witness: Witness | None = None) -> Finding:
+    """A blame as the finding of a report."""
+    return Finding(
+        id="",
+        kind="non-finite",
+        severity=ERROR,
+        cause=why.cause,
+        message=why.message,
+        op=why.op,
+        phase=why.phase,
+        site=why.site,
+        modes=(mode,),
+        related=why.related,
+        chain=why.chain,
+        witness=witness,
+    )
 
 
 def blame(trace: Trace) -> Blame | None:

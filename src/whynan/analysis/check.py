@@ -12,7 +12,7 @@ import numpy as np
 
 from whynan.analysis import compiled
 from whynan.analysis.accuracy import counted, inaccurate
-from whynan.analysis.blame import Blame, blame
+from whynan.analysis.blame import Blame, blame, finding_of
 from whynan.analysis.cases import Problem
 from whynan.analysis.causes import OUT_OF_DOMAIN
 from whynan.analysis.contract import contracts
@@ -284,20 +284,7 @@ class _Job:
     def explained(self, mode: str, why: Blame, inputs: Inputs) -> Finding:
         """The finding for a blamed input."""
         why = self._compared(mode, why, inputs)
-        return Finding(
-            id="",
-            kind="non-finite",
-            severity=ERROR,
-            cause=why.cause,
-            message=why.message,
-            op=why.op,
-            phase=why.phase,
-            site=why.site,
-            modes=(mode,),
-            related=why.related,
-            chain=why.chain,
-            witness=self._witness(mode, inputs, self.run(inputs, mode)),
-        )
+        return finding_of(why, mode, self._witness(mode, inputs, self.run(inputs, mode)))
 
 
 def _alike(run: Run, other: Run) -> bool:

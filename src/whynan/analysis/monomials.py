@@ -42,6 +42,7 @@ def product_bound(view: View, bounds: list[Bounds | None], node: Node) -> Bounds
     limit = inf
     for powers, steps, eps in _ways(view, bounds, _Product(first, 0, node.format.eps)):
         limit = min(limit, _largest(bounds, powers) * (1 + ROUNDING * (steps + 1) * eps) if steps else inf)
+    limit += node.format.tiny  # what underflows is not rounded relatively
     return make(-limit, limit, nan=True) if limit < node.format.max / 2 else None
 
 

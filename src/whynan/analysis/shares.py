@@ -15,13 +15,16 @@ _FOLLOWED = frozenset({"softmax", "mul", "div", "neg"})
 def whole_of(view: View, bounds: list[Bounds | None], node: Node) -> tuple[Dims, int] | None:
     """The axes of the rows of which a quotient's elements are the shares, and how many elements a row has; None for other nodes.
 
-    The sum is of the very elements that are divided by it, each counted once, none below zero or beyond the format, and it is not 0.
+    The sum is of the very elements that are divided by it, each counted once, none below zero or beyond the format, and it is not 0. One
+    that takes in products before they are rounded is of others: where they underflow, by any factor.
     """
     if node.op != "div":
         return None
     x, divisor = view.inputs(view.root(node.id))
     part, total = bounds[x[0]], bounds[divisor[0]]
-    if view.op(divisor) != "sum" or part is None or total is None or part.nonfinite.any() or total.nonfinite.any():
+    if view.op(divisor) != "sum" or view.node(divisor).attrs.get("contracted") or part is None or total is None:
+        return None
+    if part.nonfinite.any() or total.nonfinite.any():
         return None
     if bool((part.lo < 0).any()) or bool((total.lo <= 0).any()):
         return None
@@ -70,7 +73,8 @@ def sum_of_shares(view: View, bounds: list[Bounds | None], node: Node) -> Bounds
     row = _row(view, bounds, vertex[0])
     along = {vertex[1].index(name) - len(vertex[1]) for name in names if vertex[1].count(name) == 1}
     sure = row is not None and along == row[0] and len(along) == len(names)
-    return make(2 - most - room if sure else -most * (1 + room), most * (1 + room), nan=True)
+    least = 1 - row[1] - room if row is not None and sure else -most * (1 + room)
+    return make(least, most * (1 + room), nan=True)
 
 
 def mass(view: View, bounds: list[Bounds | None], v: Vertex, lengths: Mapping[int, int], depth: int = DEPTH) -> float:

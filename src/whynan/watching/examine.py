@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whynan.analysis.blame import Blame, blame, number
-from whynan.analysis.finding import ERROR, Finding
+from whynan.analysis.blame import Blame, blame, finding_of, number
+from whynan.analysis.finding import Finding
 from whynan.analysis.scene import Scene
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
@@ -53,23 +53,6 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     if kind != BAD_DATA and bad and _from_data(scene, why, given):
         return Examined(trace, why, finding_of(why, mode), BAD_DATA, broken[:MOST_SAMPLES], bad[:MOST_ELEMENTS])
     return Examined(trace, why, finding_of(why, mode), kind, culprits.samples[:MOST_SAMPLES], culprits.elements()[:MOST_ELEMENTS])
-
-
-def finding_of(why: Blame, mode: str) -> Finding:
-    """A blame as the finding of a report."""
-    return Finding(
-        id="",
-        kind="non-finite",
-        severity=ERROR,
-        cause=why.cause,
-        message=why.message,
-        op=why.op,
-        phase=why.phase,
-        site=why.site,
-        modes=(mode,),
-        related=why.related,
-        chain=why.chain,
-    )
 
 
 def kind_of(why: Blame, bad_data: bool) -> str:
