@@ -13,6 +13,7 @@ import pytest
 
 import whynan
 from whynan import cli
+from whynan.cli import entry
 from whynan.errors import DomainError, TargetError
 
 torch = pytest.importorskip("torch")
@@ -295,4 +296,4 @@ def test_a_closed_pipe(folder):
     shell = f"{sys.executable} -m whynan check losses.py:bce -d 'p=prob(2)' -d 't=binary(2)' | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert done.stdout.strip() in ("1", str(cli.BROKEN_PIPE))
+    assert done.stdout.strip() in ("1", str(entry.BROKEN_PIPE))

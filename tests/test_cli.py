@@ -15,6 +15,7 @@ import pytest
 import whynan
 from whynan import cli
 from whynan.analysis.finding import Finding, Report, Witness
+from whynan.cli import entry, output
 from whynan.errors import TargetError
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -253,7 +254,7 @@ def test_a_closed_pipe_is_quiet(tmp_path):
     shell = f"{sys.executable} -m whynan --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr
-    assert done.stdout.strip() in ("0", str(cli.BROKEN_PIPE))
+    assert done.stdout.strip() in ("0", str(entry.BROKEN_PIPE))
 
 
 def test_the_process_exits_with_the_code(tmp_path):
@@ -268,7 +269,7 @@ def test_the_process_exits_with_the_code(tmp_path):
 
 def shown_while(seconds, monkeypatch, stream):
     monkeypatch.setattr(sys, "stderr", stream)
-    with cli._progress("checking losses.py:focal", after=0.05):
+    with output.progress("checking losses.py:focal", after=0.05):
         time.sleep(seconds)
 
 

@@ -6,6 +6,7 @@ import pytest
 from tests.watch.incidents import incident
 
 from whynan import cli
+from whynan.cli import output
 from whynan.watching.bundle import save
 from whynan.watching.policy import Options
 
@@ -53,7 +54,7 @@ def test_explain_on_a_terminal_is_in_colour(folder, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     from whynan import api
 
-    shown = cli._text(api.explain(folder), "text", Terminal())
+    shown = output._text(api.explain(folder), "text", Terminal())
     assert "\x1b[1;31mSTEP 1204" in shown
 
 

@@ -70,8 +70,9 @@ def _find(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(job: Mapping[str, Any], working: Callable[[], None]) -> dict[str, Any]:
-    from whynan.api import check, stated_domains
+    from whynan.api import check
     from whynan.domain.parse import parse
+    from whynan.preparing.inputs import stated_domains
     from whynan.report.html import to_html
     from whynan.target import arguments_of, load_module, load_target
 
