@@ -415,3 +415,16 @@ def test_a_number_that_is_repeated_looks_the_same_however_often(build: Build) ->
     bounds, samples = within(0.5, 4.0, FLOAT32, (1, 1))
     found = list(violations(Case(Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),)), {"x": bounds}, {"x": samples})))
     assert not found, str(found[0])
+
+
+def test_a_reduction_of_nothing_is_at_least_nothing() -> None:
+    """Each of no elements is at least 0, and their log-sum-exp is -inf: it was held to be at least 0, and what it gives to be impossible."""
+    b = Builder()
+    x = b.add("input", (), (1, 3), FLOAT32)
+    none = b.add("slice", (x,), (0, 3), FLOAT32, dim=-2, start=0, step=1)
+    total = b.add("logsumexp", (none,), (1, 3), FLOAT32, dims=(-2,))
+    out = b.add("mul", (total, b.const(np.float32(0).reshape(()), FLOAT32)), (1, 3), FLOAT32)
+    graph = Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),))
+    bounds, samples = within(0, 1, FLOAT32, (1, 3))
+    found = list(violations(Case(graph, {"x": bounds}, {"x": samples})))
+    assert not found, str(found[0])

@@ -123,9 +123,10 @@ class View:
         """For a reduction: the value it reduces, seen along the same root, and the names of its reduced axes.
 
         Axis d of the value, if it is reduced, gets the name base - d: a name below -1 stands for a running index of its own.
+        None also for a reduction of nothing: what holds of each of no elements says nothing of their sum.
         """
         node, axes = self.nodes[vertex[0]], vertex[1]
-        if "dims" not in node.attrs or not node.inputs:
+        if "dims" not in node.attrs or not node.inputs or 0 in self.nodes[node.inputs[0]].shape:
             return None
         shape = self.nodes[node.inputs[0]].shape
         dims = {d % len(shape) for d in node.attrs["dims"]}

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from whynan.domain.interval import Bounds, join, join_axes, make
-from whynan.ir.dtype import Array, Float64, Format, nearest
+from whynan.ir.dtype import FORMATS, Array, Float64, Format, nearest
 from whynan.ir.graph import Call
 from whynan.ops._groups import aligned, blank, copies, magnitudes, span, uniform
 from whynan.ops._opdef import Danger, define_op
@@ -98,13 +98,14 @@ def _var(call: Call, b: Bounds) -> Bounds:
         return constant(call, b, axes, 0.0, nan=True)
     if freedom <= 0:
         return make(np.full(hull.shape, np.inf), np.inf, nan=True)
-    acc = _accumulator(call)
+    acc, centre = _accumulator(call), _centre(call)
+    summed_in = acc if centre is call.format else centre
     half_range = np.where(hull.empty, 0.0, hull.hi / 2 - hull.lo / 2)
-    drift = (n + 4) * (unit(call.format) + UNIT64) * hull.magnitude
-    growth = 1 + (n + 8) * (unit(call.format) + UNIT64)
+    drift = (n + 4) * (unit(centre) + UNIT64) * hull.magnitude
+    growth = 1 + (n + 8) * (unit(centre) + UNIT64)
     # Welford's running mean errs by `drift` in both factors of each term
     total = n * (half_range**2 + 4 * half_range * drift + drift**2) * growth + n * acc.smallest
-    over = (nearest(acc, total) == np.inf) | (nearest(acc, n * hull.magnitude * growth) == np.inf)
+    over = (nearest(acc, total) == np.inf) | (nearest(summed_in, n * hull.magnitude * growth) == np.inf)
     hi = np.where(over, np.inf, total / freedom * growth + call.format.smallest)
     # equal elements have variance 0; where they differ surely, rounding may still lose it
     hi = np.where((n == 1) & ~over, 0.0, hi)
@@ -113,9 +114,15 @@ def _var(call: Call, b: Bounds) -> Bounds:
     return make(lo, hi, nan=nan | over, neg_zero=False)
 
 
+def _centre(call: Call) -> Format:
+    """The format of the mean that a variance is taken about: that of the attribute `mean`, or the result's."""
+    return FORMATS[call.attrs["mean"]] if "mean" in call.attrs else call.format
+
+
 def _run_var(call: Call, x: Array) -> Array:
     n = span(call.shapes[0], dims(call))
-    deviation = x - np.mean(x, axis=dims(call), keepdims=True) if n else x
+    narrow = _centre(call).numpy if "mean" in call.attrs else x.dtype
+    deviation = x - np.mean(x.astype(narrow), axis=dims(call), keepdims=True).astype(x.dtype) if n else x
     total = np.sum(deviation * deviation, axis=dims(call), keepdims=True)
     return np.asarray(total / np.asarray(max(n - call.attrs.get("correction", 1), 0), x.dtype))
 

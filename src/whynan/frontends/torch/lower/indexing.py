@@ -38,6 +38,8 @@ def _scattered(op: str, x: Value, dim: int, index: Value, src: Value, **attrs: A
         return x.reshape(1).add(op, index.reshape(1), src.reshape(1), dim=-1, **attrs).reshape()
     if index.size == 0:
         return x
+    if index.ndim == 0:
+        index, src = index.reshape(1), src.reshape(1)
     for d in index.axes:
         src = cut(src, d, 0, index.shape[d])
     return _within(op, x, dim, index.cast(INT64), src, attrs)

@@ -205,7 +205,7 @@ def _multi_margin_backward(k: Kernel) -> Value:
     h = m.weighted(m.x.const(np.full((1, 1), share)) if k["p"] == 1 else m.z * (2 * share))
     g = k.tensor("grad_output")
     g = g.reshape(g.size, 1)
-    return where(m.right, -h.sum((-1,)), h) * g
+    return where(m.right, 0 - h.sum((-1,)), h) * g
 
 
 class _Labels:

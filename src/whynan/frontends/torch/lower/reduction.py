@@ -1,6 +1,7 @@
 """Sums, means, norms, extrema, cumulative operations, softmax and sorting."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -168,11 +169,13 @@ def _std_mean(k: Kernel) -> tuple[Value, Value]:
 def _wide_variance(k: Kernel) -> Value:
     """The variance before its root, in the kernel's accumulator: only the root is rounded to the result's format.
 
-    The accumulator is a double for every format (WelfordOps in ATen), so the square of a tiny deviation does not underflow.
+    The accumulator is a double for every format (WelfordOps in ATen), so the square of a tiny deviation does not underflow. Of all elements
+    together the mean is taken first, in their own format (std_var_all_cpu): its error, or its overflow, is in every deviation.
     """
-    x = k.tensor("self").cast(FLOAT64)
-    correction = k["correction"]
-    return reduce("var", x, _dims(k, x), correction=float(1 if correction is None else correction))
+    x = k.tensor("self")
+    correction, dims = k["correction"], _dims(k, x)
+    alone = {"mean": x.format.name} if not is_half(x.format) and prod(k.shape) == 1 else {}
+    return reduce("var", x.cast(FLOAT64), dims, correction=float(1 if correction is None else correction), **alone)
 
 
 # ---------------------------------------------------------------- softmax
