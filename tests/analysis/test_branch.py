@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tests.analysis.small import Small, ends, interval
+from tests.analysis.small import Small, ends, interval, proven
 
 from whynan.analysis.branch import Pruned, prune
 from whynan.analysis.cones import MAX_LEAVES, cones_of
@@ -57,6 +57,27 @@ def test_there_is_a_narrow_cone_where_all_depends_on_one_difference() -> None:
     root = s.op("sqrt", s.op("mul", d, d))
     narrow, whole = cones_of(View(s.graph(root)), (root, (0,)))
     assert narrow.leaves == ((d, (0,)),) and set(whole.leaves) == {(a, (0,)), (b, (0,))}
+
+
+def test_a_guard_is_about_the_value_that_it_compares() -> None:
+    s = Small()
+    a, b = s.input("a", 4), s.input("b", 4)
+    d = s.op("sub", s.op("div", s.op("mul", a, s.op("sub", s.const(1.0), a)), b), s.const(1.0))
+    guarded = s.op("where", s.op("lt", s.op("abs", d), s.const(1e-6)), s.const(1e-6), d)
+    root = s.op("lgamma", s.op("mul", a, guarded))
+    assert {(a, (0,)), (d, (0,))} in [{v for v in c.leaves if v[0] in (a, b, d)} for c in cones_of(View(s.graph(root)), (root, (0,)))]
+    proof = proven(s, root, a=interval(0.2, 0.7, 1), b=interval(0.05, 0.3, 1))
+    assert proof.finite
+
+
+def test_a_quotient_may_be_in_danger_by_its_divisor_alone() -> None:
+    s = Small()
+    x, y = s.input("x", 4), s.input("y", 4)
+    d = s.op("mul", x, y)
+    guarded = s.op("where", s.op("lt", s.op("abs", d), s.const(1e-3)), s.const(1e-3), d)
+    root = s.op("div", s.op("add", s.op("mul", x, s.input("a", 4)), s.op("mul", y, s.input("b", 4))), guarded)
+    around = interval(-1, 1, 1)
+    assert proven(s, root, x=around, y=around, a=around, b=around).finite
 
 
 def test_rows_and_columns_of_one_input_are_two_leaves() -> None:

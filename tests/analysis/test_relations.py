@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from tests.analysis.small import Small, facts_of, interval
 
-from whynan.analysis.relations import EXACT, Relations, Slack
+from whynan.analysis.relations import Relations
+from whynan.analysis.slack import EXACT, Slack
 from whynan.analysis.view import Vertex
 from whynan.ir.dtype import FLOAT16, FLOAT32
 

@@ -7,7 +7,8 @@ from whynan.analysis.branch import ceiling, least
 from whynan.analysis.exact.limits import Exact
 from whynan.analysis.look import LEAST_A_LOOK, look_closer, worth_a_look
 from whynan.analysis.order import changed
-from whynan.analysis.relations import Relations, Slack
+from whynan.analysis.relations import Relations
+from whynan.analysis.slack import Slack
 from whynan.analysis.state import State, bounds_at
 from whynan.analysis.tighten import bounded, choose
 from whynan.domain.interval import Bounds, join, make, meet

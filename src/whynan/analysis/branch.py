@@ -14,8 +14,9 @@ import numpy as np
 
 from whynan.analysis.boxes import Box, count, cut, joined, mapped, narrow, point, split, take
 from whynan.analysis.cones import Cone, critical
-from whynan.analysis.relations import Relations, Slack
+from whynan.analysis.relations import Relations
 from whynan.analysis.revise import Revised, Revision
+from whynan.analysis.slack import Slack
 from whynan.analysis.view import Vertex, View, align
 from whynan.domain.interval import Bounds, join_axes, make
 from whynan.ir.dtype import BOOL, ordinal

@@ -10,6 +10,7 @@ from whynan.ir.dtype import nearest
 MAX_VERTICES = 96
 MAX_LEAVES = 12
 MOST_NARROW = 3
+_COMPARISONS = frozenset({"lt", "le", "gt", "ge"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,16 +27,46 @@ def cones_of(view: View, root: Vertex) -> list[Cone]:
 
     Where all that is dangerous depends on one difference d = a - b, splitting d decides and splitting a and b does not; where the
     leaves' own relations matter, the larger cone sees them. Of several cones with the fewest leaves the largest few are tried:
-    |d + c| <= norm(d + c) is a relation of d + c, not of d.
+    |d + c| <= norm(d + c) is a relation of d + c, not of d. A quotient may be in danger by its divisor alone, whatever is divided, and
+    a guard may be about a value in the middle.
     """
+    *narrow, whole = _grown(view, root, frozenset())
+    kept = {_varying(view, cone): cone for cone in (whole, *narrow)}
+    closed = _guarded(view, whole) | _divided(view, root)
+    if closed:
+        about = _grown(view, root, closed)[-1]
+        kept.setdefault(_varying(view, about), about)
+    whole, *others = kept.values()
+    return [*others, whole]
+
+
+def _guarded(view: View, cone: Cone) -> frozenset[Vertex]:
+    """What conditions in a cone compare with numbers: the value that a guard is about."""
+    found = set()
+    for v in cone.inner:
+        for u in view.inputs(v) if view.op(v) in _COMPARISONS else ():
+            while view.op(u) in ("abs", "neg"):
+                u = view.inputs(u)[0]
+            found |= {u} if view.op(u) != "const" else set()
+    return frozenset(found)
+
+
+def _divided(view: View, root: Vertex) -> frozenset[Vertex]:
+    """What a quotient divides: its danger is the divisor."""
+    return frozenset(view.inputs(root)[:1]) - frozenset(view.inputs(root)[1:]) if view.op(root) == "div" else frozenset()
+
+
+def _grown(view: View, root: Vertex, closed: frozenset[Vertex]) -> list[Cone]:
+    """The cones with the fewest leaves that vary, the largest first, and last the largest of all; what is `closed` stays a leaf."""
     inner: set[Vertex] = set()
     frontier, leaves = {root}, set[Vertex]()
-    narrow: list[Cone] = []  # those with the fewest leaves
+    narrow: list[Cone] = []
     fewest = MAX_LEAVES + 1
     while frontier:
         v = max(frontier)
         frontier.discard(v)
-        if not view.elementwise(v) or len(inner) >= MAX_VERTICES or (v != root and len(leaves) + len(frontier) >= MAX_LEAVES):
+        full = len(inner) >= MAX_VERTICES or (v != root and len(leaves) + len(frontier) >= MAX_LEAVES)
+        if full or v in closed or not view.elementwise(v):
             leaves.add(v)
             continue
         inner.add(v)
@@ -44,12 +75,10 @@ def cones_of(view: View, root: Vertex) -> list[Cone]:
         if varying <= fewest:
             narrow = [*(narrow if varying == fewest else ()), _cone(root, leaves | frontier, inner)]
             fewest = varying
-    whole = _cone(root, leaves, inner)
-    kept = {_varying(view, whole): whole}
+    few: dict[tuple[Vertex, ...], Cone] = {}
     for cone in reversed(narrow if fewest > 1 else narrow[-1:]):
-        kept.setdefault(_varying(view, cone), cone)
-    whole, *others = kept.values()
-    return [*others[:MOST_NARROW], whole]
+        few.setdefault(_varying(view, cone), cone)
+    return [*list(few.values())[:MOST_NARROW], _cone(root, leaves, inner)]
 
 
 def _varying(view: View, cone: Cone) -> tuple[Vertex, ...]:

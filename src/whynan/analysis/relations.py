@@ -6,35 +6,19 @@ exactly in floating point; where they do not, the `Slack` says by how much: a <=
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from whynan.analysis.chains import in_order
+from whynan.analysis.monotone import pairwise
+from whynan.analysis.slack import EXACT, Slack
 from whynan.analysis.view import Vertex, View
 from whynan.analysis.windows import square_of_mean
 from whynan.domain.interval import Bounds
 from whynan.ir.dtype import BFLOAT16, FLOAT32, Format
 
 DEPTH = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Slack:
-    """By how much rounding can break a relation: a <= b * (1 + relative) + absolute.
-
-    `positive` is a relative slack that holds alone, without the absolute one, wherever b is not 0 (inf if there is none).
-    """
-
-    relative: float = 0.0
-    absolute: float = 0.0
-    positive: float = float("inf")
-
-    def __add__(self, other: "Slack") -> "Slack":
-        return Slack(self.relative + other.relative + self.relative * other.relative, self.absolute + other.absolute)
-
-
-EXACT = Slack()
 
 
 class Term(NamedTuple):
@@ -91,6 +75,10 @@ class Relations:
         """An upper bound of all elements; inf if NaN is possible."""
         b = self.bounds[v[0]]
         return np.inf if b is None or b.may_nan.any() else float(b.hi.max(initial=-np.inf))
+
+    def size(self, v: Vertex) -> float:
+        """The largest magnitude of all elements; inf if NaN is possible."""
+        return max(abs(self.low(v)), abs(self.high(v)))
 
 
 def _same(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
@@ -183,27 +171,10 @@ def _smaller_left(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | N
 
 
 def _pairwise(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
-    """The same monotone operation on both sides, input by input; rounding is monotone."""
-    view, (kind, v) = facts.view, a
-    if kind != "id" or view.op(v) != view.op(b) or not view.elementwise(v) or not view.elementwise(b):
+    """The same monotone operation on both sides."""
+    if a.kind != "id":
         return None
-    op = view.op(v)
-    if op in ("sqrt", "relu"):
-        found = facts._prove(Term("id", view.inputs(v)[0]), view.inputs(b)[0], depth - 1)
-        # MKL's square root may be off by an ulp either way
-        return None if found != EXACT else EXACT if op == "relu" else Slack(4 * max(view.node(x).format.eps for x in (v, b)))
-    if op == "add" and view.node(v).format is view.node(b).format:
-        (p, q), (r, s) = view.inputs(v), view.inputs(b)
-        for first, second in ((r, s), (s, r)):
-            one = facts._prove(Term("id", p), first, depth - 1)
-            two = facts._prove(Term("id", q), second, depth - 1) if one == EXACT else None
-            if two == EXACT:
-                return EXACT
-    if op == "sub" and view.node(v).format is view.node(b).format:
-        (p, q), (r, s) = view.inputs(v), view.inputs(b)
-        if facts._prove(Term("id", p), r, depth - 1) == EXACT and facts._prove(Term("id", s), q, depth - 1) == EXACT:
-            return EXACT
-    return None
+    return pairwise(facts.view, facts.size, lambda x, y: facts._prove(Term("id", x), y, depth - 1), a.vertex, b)
 
 
 def _reduction(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
@@ -307,18 +278,8 @@ def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
 
 
 def _in_order(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
-    """Two slices of one sorted value: what stands earlier is at most what stands later."""
-    view, (kind, v) = facts.view, a
-    if kind != "id" or view.op(v) != "slice" or view.op(b) != "slice" or v[1] != b[1]:
-        return None
-    first, second = view.node(v), view.node(b)
-    source = view.representative[first.inputs[0]]
-    same = first.shape == second.shape and all(first.attrs[k] == second.attrs[k] for k in ("dim", "step"))
-    if not same or source != view.representative[second.inputs[0]] or view.nodes[source].op != "sort_values":
-        return None
-    attrs = view.nodes[source].attrs
-    ahead = second.attrs["start"] - first.attrs["start"]
-    return EXACT if attrs["dim"] == first.attrs["dim"] and (-ahead if attrs["descending"] else ahead) >= 0 else None
+    """Two slices of one row that rises or falls."""
+    return in_order(facts.view, facts.bounds, a.vertex, b, facts.size) if a.kind == "id" else None
 
 
 def _cauchy_schwarz(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
@@ -335,12 +296,12 @@ def _cauchy_schwarz(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack |
     squares = [_squared(view, size, view.op(v), base, found[1], view.spans(v)) for size in way[-2:]]
     if sorted(factor for square in squares if square for factor in square[:1]) != sorted(factors):
         return None
-    if max(abs(facts.low(v)), abs(facts.high(v))) == np.inf:
+    if facts.size(v) == np.inf:
         return None  # where the sum overflows and the root does not, the exact values say nothing
     terms = view.terms(v)
     formats = [view.node(x).format for x in (v, b, found[0], *way, *(square[1] for square in squares if square))]
     eps, tiny = max(f.eps for f in formats), max(f.tiny for f in formats)
-    largest = max(max(abs(facts.low(x)), abs(facts.high(x))) for x in factors)
+    largest = max(facts.size(x) for x in factors)
     lost = 4 * (terms * largest + 1) * float(np.sqrt(tiny))
     return Slack((4 * terms + 16) * eps, lost) if np.isfinite(largest) and terms * eps < 0.01 else None
 

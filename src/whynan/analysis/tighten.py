@@ -11,9 +11,9 @@ from whynan.analysis.contracted import contracted
 from whynan.analysis.entropy import entropy
 from whynan.analysis.guarded import guarded
 from whynan.analysis.monomials import product_bound
-from whynan.analysis.relations import Slack
 from whynan.analysis.rows import length_bound
 from whynan.analysis.shares import sum_of_shares
+from whynan.analysis.slack import Slack
 from whynan.analysis.state import State
 from whynan.analysis.view import Vertex, align
 from whynan.domain.interval import Bounds, entering, make, meet, of_array

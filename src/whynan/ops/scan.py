@@ -129,6 +129,8 @@ def _sort(call: Call, b: Bounds) -> Bounds:
 
 
 def _topk(call: Call, b: Bounds) -> Bounds:
+    if not call.attrs.get("sorted", True):  # in any order
+        return _back(call, join_axes(_rows(call, b), (_axis(call),)))
     return _first(call, _sorted_ends(call, b, bool(call.attrs.get("largest", True))), 0, int(call.attrs["k"]))
 
 

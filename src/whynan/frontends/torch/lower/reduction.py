@@ -254,6 +254,8 @@ def _topk(k: Kernel) -> tuple[Value, Value]:
     x = k.tensor("self")
     shape = k.shape
     attrs: dict[str, Any] = {"dim": axis(k["dim"], x.ndim), "k": k["k"], "largest": bool(k["largest"])}
+    if not k["sorted"]:
+        attrs["sorted"] = False
     if not x.ndim:
         return x, x.const(0, INT64)
     return x.add("topk_values", shape=shape, **attrs), x.add("topk_indices", shape=shape, fmt=INT64, **attrs)
