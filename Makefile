@@ -54,10 +54,12 @@ bench-watch: $(STAMP) ## what watching a training run costs and finds, next to o
 audit: $(STAMP) ## check the losses of well-known packages and write benchmarks/audit; goes on where it stopped
 	$(BIN)/python benchmarks/audit/run.py --jobs $(JOBS)
 
-attack: $(STAMP) ## attack what is called safe: gallery, collection and, where `make audit` has run, audits
-	for f in torch tensorflow jax; do $(BIN)/python -m tests.soundness.adversarial.attack --framework $$f --seconds 120 || exit 1; done
+ATTACK := $(BIN)/python -m tests.soundness.adversarial --jobs $(JOBS)
+
+attack: $(STAMP) ## attack what is called safe: collection, gallery, fixes and, where `make audit` has run, audits
+	$(ATTACK) --answers whynan-attack/collection.jsonl
 	$(BIN)/python -m tests.soundness.adversarial.fixes
-	for m in whynan-audit/*; do test ! -d $$m || $(BIN)/python -m tests.soundness.adversarial.attack --audit $$m --seconds 120 || exit 1; done
+	test ! -d whynan-audit || $(ATTACK) --answers whynan-attack/audit.jsonl $(addprefix --audit ,$(wildcard whynan-audit/*))
 
 clean: ## remove .venv and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

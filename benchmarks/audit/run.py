@@ -35,17 +35,24 @@ _KEPT = ("name", "aliases", "target", "verdict", "causes", "findings", "reason",
 
 def audited(module: str, folder: Path, jobs: int, timeout: float, fresh: bool) -> dict[str, Any]:
     """The table of a module as data, its rows without what no reader needs."""
-    name, overrides = module, None
-    if module == SEGMENTATION:  # by itself: the package imports torchvision, whose builds on PyPI need CUDA
-        spec = importlib.util.find_spec(SEGMENTATION.partition(".")[0])
-        if spec is None or not spec.submodule_search_locations:
-            raise WhynanError(f"{module} is not installed.", "Install requirements/losses.txt.")
-        sys.path.append(next(iter(spec.submodule_search_locations)))
-        name, overrides = "losses", Path(str(files("whynan.audits") / "overrides" / f"{module}.toml"))
-    done = table.to_data(command.run(name, folder / module, overrides, jobs=jobs, timeout=timeout, fresh=fresh))
+    overrides = Path(str(files("whynan.audits") / "overrides" / f"{module}.toml")) if module == SEGMENTATION else None
+    done = table.to_data(command.run(name_of(module), folder / module, overrides, jobs=jobs, timeout=timeout, fresh=fresh))
     losses = [{key: row[key] for key in _KEPT} for row in done["losses"]]
     known = {SEGMENTATION.partition(".")[0]: version(SEGMENTATION.partition(".")[0])} if module == SEGMENTATION else {}
     return {"module": module, "versions": {**known, **done["versions"]}, "commit": commit(), "counts": done["counts"], "losses": losses}
+
+
+def name_of(module: str) -> str:
+    """What a module is imported as: one by itself, as its package imports torchvision, whose builds on PyPI need CUDA."""
+    if module != SEGMENTATION:
+        return module
+    package, _, name = module.partition(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise WhynanError(f"{module} is not installed.", "Install requirements/losses.txt.")
+    if (place := next(iter(spec.submodule_search_locations))) not in sys.path:
+        sys.path.append(place)
+    return name
 
 
 def commit() -> str:
@@ -88,8 +95,7 @@ What `whynan audit MODULE` says of the losses of well-known packages: {decided} 
 inference cannot know are stated in `src/whynan/audits/overrides/`. A verdict is about the domains in the last column, float32, and the
 default modes (PyTorch eager, TensorFlow eager and function, JAX jit); a failure repeated by its program in a fresh process is "confirmed".
 The modules were audited at the commits in the table: a row with several joins answers that a later audit kept from an earlier one.
-`python -m tests.soundness.adversarial.attack --audit whynan-audit/MODULE` attacks each proof with up to 10,000 evaluations within
-`--seconds 20`.
+`python -m tests.soundness.adversarial --audit whynan-audit/MODULE` attacks each proof, in each of its modes, with 10,000 evaluations.
 
 """
 

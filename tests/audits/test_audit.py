@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.soundness.adversarial.attack import judge, proven
+from tests.soundness.adversarial.attack import judge
+from tests.soundness.adversarial.targets import proven
 
 import whynan
 from whynan.audits import command, store, table
@@ -117,9 +118,9 @@ def test_a_report_that_was_kept_reads_as_it_was_written(done, folder: Path) -> N
 
 @pytest.mark.slow
 def test_the_proofs_of_an_audit_can_be_attacked(done, folder: Path) -> None:
-    targets = {t.name: t for t in proven(folder)}
-    assert set(targets) == {f"{MODULE}:squared_loss (eager)", f"{MODULE}:ScaledLoss(2.0) (eager)"}
-    target = targets[f"{MODULE}:ScaledLoss(2.0) (eager)"]
+    targets = {t.key: t for t in proven(folder)}
+    assert set(targets) == {f"{MODULE}:squared_loss torch eager", f"{MODULE}:ScaledLoss(2.0) torch eager"}
+    target = targets[f"{MODULE}:ScaledLoss(2.0) torch eager"]
     assert {n: str(d) for n, d in target.domains.items()} == {"p": "prob(4)", "t": "prob(4)"}
     result = judge(target.name, target.loss, target.domains, "float32", 300, framework=target.framework, mode=target.mode)
     assert result.verdict == "safe" and result.attacked.runs >= 300 and not result.attacked.failures

@@ -77,7 +77,7 @@ def _check(job: Mapping[str, Any], working: Callable[[], None]) -> dict[str, Any
     from whynan.target import arguments_of, load_module, load_target
 
     load_module(job["module"])
-    _seed(int(job.get("seed") or 0))
+    seeded(int(job.get("seed") or 0))
     working()
     target = load_target(job["target"])
     takes = arguments_of(target.callable)
@@ -96,7 +96,7 @@ def _check(job: Mapping[str, Any], working: Callable[[], None]) -> dict[str, Any
     return {"status": "checked", "report": report.to_dict(), "page": page, "domains": domains, "confirmed": confirmed}
 
 
-def _seed(seed: int) -> None:
+def seeded(seed: int) -> None:
     """Make the random weights that a loss is made with the same each time, in the frameworks that are loaded."""
     random.seed(seed)
     ways = {"numpy": "random.seed", "torch": "manual_seed", "tensorflow": "random.set_seed", "keras": "utils.set_random_seed"}

@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from tests.soundness.adversarial.attack import Inputs, attack, program_of
+from tests.soundness.adversarial.attack import attack, program_of
+from tests.soundness.adversarial.inputs import Inputs
 
 from whynan.domain import sample
 from whynan.domain.names import with_grad_by_name

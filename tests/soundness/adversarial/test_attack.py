@@ -1,12 +1,15 @@
 """The attack finds a false proof where there is one, and none on proofs that lean on the prover's finer facts."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.soundness.adversarial.attack import attack, confirmed, judge  # noqa: E402
+from tests.soundness.adversarial.__main__ import main  # noqa: E402
+from tests.soundness.adversarial.attack import ROWS, attack, confirmed, judge  # noqa: E402
 from tests.soundness.adversarial.collection import cases  # noqa: E402
 
 import whynan  # noqa: E402
@@ -76,6 +79,72 @@ def test_an_attack_stays_inside_the_domain() -> None:
     found = attack(rare, {"x": real(4, 3, low=0.5, high=1)}, runs=500, seconds=5)
     assert found.runs >= 500
     assert not found.failures
+
+
+def test_only_a_loss_that_works_row_by_row_is_run_on_many_rows_at_once() -> None:
+    heights: list[int] = []
+
+    def mean(x: Any) -> Any:
+        heights.append(len(x))
+        return x.square().mean()
+
+    def pairs(x: Any) -> Any:
+        heights.append(len(x))
+        return torch.cdist(x, x.detach()).square().mean()
+
+    for loss, tallest in ((mean, 4 * ROWS), (pairs, 8)):
+        heights.clear()
+        found = attack(loss, {"x": real(4, 3, low=-10, high=10)}, runs=300)
+        assert max(heights) == tallest
+        assert found.runs >= 300 and not found.failures
+
+
+def test_a_run_that_raises_is_no_evaluation() -> None:
+    def choosy(x: Any) -> Any:
+        if x[0] > 0:
+            raise ValueError
+        return x.sum()
+
+    found = attack(choosy, {"x": real(2, low=-10, high=10)}, runs=100)
+    assert found.raised and found.runs >= 100
+    assert not attack(lambda x: x.missing, {"x": real(2)}, runs=100).runs
+
+
+CASE = """
+import torch
+
+INPUTS = {{"x": dict(shape=(4,), dtype="float32", low=-1, high=1, kind="any", requires_grad=True)}}
+CULPRIT = {culprit}
+
+
+def loss(x):
+    return torch.log(x - 1.5).mean()
+
+
+def fixed_loss(x):
+    return {fixed}
+"""
+
+
+def test_a_false_proof_in_a_folder_of_cases_falls(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    checked = []
+
+    def credulous(loss: Any, *, domains: Any, name: str, **options: Any) -> Any:
+        checked.append(name.rpartition("/")[2])
+        return SimpleNamespace(verdict="safe", domain=domains, undecided=(), findings=())
+
+    (tmp_path / "true.py").write_text(CASE.format(culprit="dict(line=1)", fixed="x.square().mean()"))
+    (tmp_path / "false.py").write_text(CASE.format(culprit="dict(line=1)", fixed="(1 / (x - 0.5)).mean()"))
+    (tmp_path / "helper.py").write_text("loss = 1\n")
+    monkeypatch.setattr(whynan, "check", credulous)
+    command = ["--corpus", str(tmp_path), "--runs", "500", "--answers", str(tmp_path / "answers.jsonl")]
+    assert main(command) == 1
+    said = capsys.readouterr().out
+    assert checked == ["false.fixed_loss", "true.fixed_loss"]
+    assert "FALSE PROOF" in said and "[1/1: 2 of 2, 0 min left]" in said
+    assert "2 safe: 1 of 2 proofs met 500 evaluations or more" in said and "1 false proofs: " in said
+    assert main(command) == 1 and len(checked) == 2
+    assert "FALSE PROOF" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
