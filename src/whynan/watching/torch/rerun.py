@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_leaves
 
 from whynan._chance import undrawn
 from whynan.frontends.torch.live import Live, call, differentiate, record
-from whynan.watching.torch.calls import LOSS, ONES, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
+from whynan.watching.torch.calls import LOSS, ONES, Call, in_autocast, loss_in, mapped, random_state, set_random_state
 from whynan.watching.torch.intercept import LIBRARIES, standing_at, watch_function
 from whynan.watching.torch.ranks import alone
 from whynan.watching.torch.samples import Layout, layout, picked, sequences_first
 from whynan.watching.torch.slices import Slice, slices_of
+from whynan.watching.torch.window import Window
 
 Pick = Sequence[int] | None  # samples of the batch; None: all
 

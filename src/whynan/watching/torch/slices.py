@@ -24,7 +24,6 @@ from torch.utils._pytree import tree_map
 from whynan.watching.torch.calls import (
     MODEL,
     Call,
-    Differentiated,
     Refused,
     in_autocast,
     mapped,
@@ -35,6 +34,7 @@ from whynan.watching.torch.calls import (
 )
 from whynan.watching.torch.intercept import line_of, place_behind
 from whynan.watching.torch.statements import SCOPES, Level, changes, differentiated_in, name_of, path_to, reads, stores
+from whynan.watching.torch.window import Differentiated
 
 _PLAIN = (int, float, complex, str, bytes, bool, type, type(None), torch.dtype, torch.device, torch.nn.Module, torch.optim.Optimizer)
 _PLAIN_TOO = (np.ndarray, np.generic, FunctionType, ModuleType, range, torch.Generator)
