@@ -8,9 +8,9 @@ from typing import Any
 from weakref import ref
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
 
 from whynan.watching.torch.buffers import Buffers
+from whynan.watching.torch.nested import replaced_in, tensors_in
 
 MODEL, LOSS = "model", "loss"
 ONES = "ones"  # the gradient that `loss.backward()` begins with
@@ -79,19 +79,6 @@ class _Seed:
         self._call.seed = gradient
 
 
-def tensors_in(value: Any) -> list[torch.Tensor]:
-    """The tensors of nested tuples, lists and mappings; torch's own tree functions take ten times as long on a plain tuple."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    found: list[torch.Tensor] = []
-    for item in value.values() if isinstance(value, Mapping) else value:
-        if isinstance(item, torch.Tensor):
-            found.append(item)
-        elif isinstance(item, (tuple, list, Mapping)):
-            found += tensors_in(item)
-    return found
-
-
 def loss_in(result: Any) -> Any:
     """The loss in what a training step returned: `result["loss"]` or `result.loss`; None if there is none."""
     return result.get("loss") if isinstance(result, Mapping) else getattr(result, "loss", None)
@@ -106,7 +93,7 @@ def references(result: Any) -> tuple[Any, ...]:
     """Weak references to the tensors of a result, which must not keep the autograd graph alive."""
     if isinstance(result, torch.Tensor):
         return (ref(result),)
-    return tuple(ref(t) for t in tree_leaves(result) if isinstance(t, torch.Tensor))
+    return tuple(map(ref, tensors_in(result)))
 
 
 _BUILT_FOR_CUDA = torch.version.cuda is not None or torch.version.hip is not None
@@ -175,5 +162,4 @@ def refuse_in_replay(*_: object) -> None:
 
 def mapped(f: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with `f` applied to every tensor in them."""
-    a, k = tree_map(lambda t: f(t) if isinstance(t, torch.Tensor) else t, (args, dict(kwargs)))
-    return a, k
+    return replaced_in(args, f), replaced_in(dict(kwargs), f)
