@@ -7,12 +7,12 @@ import torch
 from tests.watch.torch_steps import BAD_SAMPLE, net, same, state, train_step, watched
 
 from whynan.errors import NonFiniteError
-from whynan.watching.torch import later, watcher
+from whynan.watching.torch import later, run
 
 
 @pytest.fixture(autouse=True)
 def flags_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "_FLAGS_STAY_ANYWHERE", True)
+    monkeypatch.setattr(run, "FLAGS_STAY_ANYWHERE", True)
 
 
 @pytest.fixture(params=["at once", "as late as may be"])

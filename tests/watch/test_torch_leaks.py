@@ -26,9 +26,9 @@ def global_state() -> list[object]:
 @pytest.mark.slow
 def test_ten_thousand_steps_leak_nothing_and_leave_global_state_as_it_was() -> None:
     torch.manual_seed(0)
-    before = global_state()
     model, criterion = nn.Linear(2, 1), nn.MSELoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    before = global_state()  # with the first optimizer of a class, torch itself changes the class
     x, t = torch.randn(4, 2), torch.randn(4, 1)
     poisoned = torch.full_like(t, torch.nan)
     numbers = torch.get_rng_state()

@@ -252,7 +252,7 @@ def test_long_accumulation_keeps_a_few_micro_batches(bad_at: int | None) -> None
         for k in range(30):
             x, t = batch(k, bad=k == bad_at)
             (log_loss(model(x), t) / 30).backward()
-            assert len(watch._window.calls) <= 18
+            assert len(watch.run.window.calls) <= 18
         optimizer.step()
         assert same(state(model, optimizer), before) == (bad_at is not None), "statistics, too, are those before the first micro-batch"
     if bad_at is not None:
@@ -321,7 +321,7 @@ def test_evaluation_with_gradients_on_holds_no_graphs() -> None:
         for number in range(40):
             x, t = batch(number)
             log_loss(Mark.apply(model(x)), t)
-        assert len(freed) >= 36 and len(watch._window.calls) <= 24
+        assert len(freed) >= 36 and len(watch.run.window.calls) <= 24
 
 
 def test_a_forward_that_raises_does_not_blind_the_watch() -> None:
@@ -408,8 +408,8 @@ def test_a_copy_of_a_watched_model_is_not_watched_and_brings_no_watch() -> None:
         ema, again = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
         for other in (ema, again):
             x, _t = batch(0)
-            seen = len(watch._window.calls)
-            assert same(other(x), model(x)) and len(watch._window.calls) == seen + 1
+            seen = len(watch.run.window.calls)
+            assert same(other(x), model(x)) and len(watch.run.window.calls) == seen + 1
         copy.deepcopy(criterion)(torch.ones(2), torch.ones(2))
         copy.deepcopy(optimizer)
         train_step(model, optimizer, 0, loss=lambda p, t: criterion(p.squeeze(-1), t))

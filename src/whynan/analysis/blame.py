@@ -2,7 +2,8 @@
 
 Works on a recorded run with all values. A non-finite value is followed back from the output to the operation that made it
 out of finite ones. Infinities that the program put there on purpose (a mask of -inf) are not followed: the operation that turns
-them into NaN is the origin. Where the loss itself is finite, only the backward half is walked: there the failure begins.
+them into NaN is the origin. Where the loss itself is finite, only the backward half is walked: there the failure begins,
+unless the derivative is of an expression that got NaN already and what made that is asked for.
 """
 
 from collections.abc import Sequence
@@ -58,18 +59,21 @@ def finding_of(why: Blame, mode: str, witness: Witness | None = None) -> Finding
     )
 
 
-def blame(trace: Trace) -> Blame | None:
-    """Explain the first failing output of a recorded run: the loss before the gradients. None if every output is finite."""
+def blame(trace: Trace, hidden: bool = False) -> Blame | None:
+    """Explain the first failing output of a recorded run: the loss before the gradients. None if every output is finite.
+
+    `hidden` asks for a NaN that the forward half has made and the loss does not show, where a derivative fails because of it.
+    """
     scene = Scene(trace)
     for output in sorted(trace.graph.outputs, key=lambda o: o.kind != "loss"):
         if scene.bad(output.node):
             plausible = explicable(trace, output.node)
-            return _explain(scene if plausible is trace else Scene(plausible), output.node, output.name)
+            return _explain(scene if plausible is trace else Scene(plausible), output.node, output.name, hidden)
     return None
 
 
-def _explain(scene: Scene, output: int, name: str) -> Blame:
-    origin, parents = _origin(scene, output)
+def _explain(scene: Scene, output: int, name: str, hidden: bool) -> Blame:
+    origin, parents = _origin(scene, output, hidden)
     node = scene.graph.nodes[origin]
     op = _reported_op(scene, node)
     cause, related = cause_of(scene, node)
@@ -95,7 +99,7 @@ def _first_failing(scene: Scene, node: Node) -> tuple[int, ...]:
     return tuple(int(k) for k in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
 
 
-def _origin(scene: Scene, output: int) -> tuple[int, dict[int, int]]:
+def _origin(scene: Scene, output: int, hidden: bool) -> tuple[int, dict[int, int]]:
     """The earliest node that made a non-finite value out of finite ones, and for each visited node the one it was reached from."""
     parents: dict[int, int] = {output: -1}
     stack, origins = [output], []
@@ -104,7 +108,7 @@ def _origin(scene: Scene, output: int) -> tuple[int, dict[int, int]]:
         guilty = [j for j in _chosen(scene, node) if scene.followed(node, j)]
         if not guilty and scene.meant(node.id):  # a mask's infinity has come through as it is: back to where it was put in
             guilty = [j for j in node.inputs if scene.bad(j) and scene.graph.nodes[j].op != "const"]
-        guilty = guilty or _hidden(scene, node)
+        guilty = guilty or _hidden(scene, node) or (_passed_on(scene, node) if hidden else [])
         if not guilty:
             origins.append(node.id)
         for j in guilty:
@@ -112,6 +116,13 @@ def _origin(scene: Scene, output: int) -> tuple[int, dict[int, int]]:
                 parents[j] = node.id
                 stack.append(j)
     return min(origins), parents
+
+
+def _passed_on(scene: Scene, node: Node) -> list[int]:
+    """The NaN that an expression got whose derivative this is: it went by the loss, where something masks it, but not by the gradient."""
+    group = scene.derived(node)
+    got = {j for n in group for j in n.inputs if scene.bad(j) and not scene.meant(j)} - {n.id for n in group}
+    return [j for j in sorted(got) if (value := scene.value(j)) is not None and np.isnan(value).any()]
 
 
 def _hidden(scene: Scene, node: Node) -> list[int]:

@@ -26,7 +26,7 @@ class Watch(lightning.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin: the optimizers exist by now."""
         self.watch = TorchWatch([pl_module], pl_module.training_step, trainer.optimizers, self.options)
-        self.watch.during_replay = lambda: _unlogged(pl_module)
+        self.watch.run.during_replay = lambda: _unlogged(pl_module)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Pass on the policy "stop"."""

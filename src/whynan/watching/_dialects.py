@@ -6,7 +6,6 @@ from types import MappingProxyType
 _TORCH = '''import contextlib
 
 import torch
-import torch.utils._pytree
 
 DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
@@ -64,14 +63,23 @@ def state(number, given):
         yield
 
 
+def leaves(output):
+    """The tensors in tuples, lists, mappings and the attributes of other objects, in order."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    held = output if hasattr(output, "values") else getattr(output, "__dict__", {})
+    inside = output if isinstance(output, (tuple, list)) else held.values()
+    return [t for part in inside for t in leaves(part)]
+
+
 def leaf(output, i=0):
     """The i-th tensor of what a call returned."""
-    return [t for t in torch.utils._pytree.tree_leaves(output) if isinstance(t, torch.Tensor)][i]
+    return leaves(output)[i]
 
 
 def root(output):
     """What backward() starts from: the first number of what a call returned, or else its first tensor, that has a gradient."""
-    found = [t for t in torch.utils._pytree.tree_leaves(output) if isinstance(t, torch.Tensor) and t.requires_grad]
+    found = [t for t in leaves(output) if t.requires_grad]
     return next((t for t in found if t.numel() == 1), found[0] if found else leaf(output))
 
 

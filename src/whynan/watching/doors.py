@@ -28,7 +28,7 @@ def watched(what: Any, loss: Any, optimizer: Any, options: Mapping[str, Any], fi
         if not optimizers:
             raise WhynanError("no optimizer is given.", "Pass optimizer=: bad steps are held back where it would apply them.")
         watch = TorchWatch(several(what), loss, optimizers, ready)
-        watch.fixer = fixer
+        watch.run.fixer = fixer
         return watch
     if "jax" in sys.modules and callable(what) and framework_of(what) == "jax":
         from whynan.watching.jax.watcher import JaxWatch

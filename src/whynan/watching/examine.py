@@ -38,7 +38,7 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     `given` are the step's data by argument name, `batch` is how many samples there are (0: unknown), `axes` say along which axis of each
     argument they lie: without it, along the first where that has as many entries.
     """
-    why = blame(trace)
+    why = blame(trace, hidden=True)
     if why is None:
         return None
     scene = Scene(trace)

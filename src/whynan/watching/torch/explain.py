@@ -18,7 +18,7 @@ from whynan.watching.examine import Examined, examined
 from whynan.watching.mending import offered
 from whynan.watching.record import BAD_DATA, OPERATION, OVERFLOW, UNEXPLAINED, Incident, Moment, Suspects
 from whynan.watching.smallest import smallest
-from whynan.watching.torch.calls import LOSS, Window
+from whynan.watching.torch.calls import LOSS
 from whynan.watching.torch.recipe import bundled
 from whynan.watching.torch.rerun import (
     Outcome,
@@ -32,13 +32,14 @@ from whynan.watching.torch.rerun import (
     recorded_again,
     undisturbed,
 )
+from whynan.watching.torch.window import Window
 
 if TYPE_CHECKING:
-    from whynan.watching.torch.watcher import TorchWatch
+    from whynan.watching.torch.run import Run
 
 
-def explained(watch: "TorchWatch", window: Window, moment: Moment, failed: str) -> Incident:
-    """The incident of a step whose calls are in the window. Buffers are as before the step."""
+def explained(run: "Run", moment: Moment, failed: str) -> Incident:
+    """The incident of the step in the run's window. Buffers are as before the step."""
     start = time.perf_counter()
     base = Incident(
         step=moment.step,
@@ -50,37 +51,37 @@ def explained(watch: "TorchWatch", window: Window, moment: Moment, failed: str) 
         finding=None,
         kind=UNEXPLAINED,
     )
-    with undisturbed([m for m in (*watch.models, watch.loss) if isinstance(m, torch.nn.Module)]), watch.during_replay():
-        found = _looked_into(watch, window, base)
+    with undisturbed([m for m in (*run.models, run.loss) if isinstance(m, torch.nn.Module)]), run.during_replay():
+        found = _looked_into(run, base)
     return replace(found, seconds=time.perf_counter() - start)
 
 
-def _looked_into(watch: "TorchWatch", window: Window, base: Incident) -> Incident:
-    parts = list(pieces(window, watch.parameters))
+def _looked_into(run: "Run", base: Incident) -> Incident:
+    parts = list(pieces(run.window, run.parameters))
     if not parts:
         return replace(base, unexplained="no call of the model or the loss was seen in this step: pass the model and loss=.")
-    notes = tuple(f"an argument of {type(c.target).__name__} was overwritten after the call" for c in window.calls if c.overwritten())
+    notes = tuple(f"an argument of {type(c.target).__name__} was overwritten after the call" for c in run.window.calls if c.overwritten())
     errors = []
     for part in parts:
-        first = outcome(part, watch.parameters)
+        first = outcome(part, run.parameters)
         errors += [first.error] if first.error else []
         if first.failed:
-            return _explained_part(watch, window, part, first, replace(base, notes=notes))
+            return _explained_part(run, part, first, replace(base, notes=notes))
     why = f"run again, it raised {errors[0]}" if errors else "run again in eager mode, every piece of this step is finite"
     return replace(base, unexplained=f"{why}.", notes=notes)
 
 
-def _explained_part(watch: "TorchWatch", window: Window, part: Part, first: Outcome, base: Incident) -> Incident:
-    arranged(part, watch.parameters)
+def _explained_part(run: "Run", part: Part, first: Outcome, base: Incident) -> Incident:
+    arranged(part, run.parameters)
     samples = layout_of(part)
     batch = samples.size
-    recipe, tensors = bundled(part, watch.roots, watch.loss)
-    failing = tuple(n for n in first.bad if n in watch.parameters)
+    recipe, tensors = bundled(part, run.roots, run.loss)
+    failing = tuple(n for n in first.bad if n in run.parameters)
     base = replace(base, reproduced=True, parameters=failing, recipe=recipe, tensors=tensors)
     try:
-        live = recorded_again(part, watch.parameters, watch.roots)
+        live = recorded_again(part, run.parameters, run.roots)
     except WhynanError as error:
-        return replace(base, unexplained=str(error), suspects=Suspects(alone=_alone(watch, part, batch), batch=batch, call=part.number))
+        return replace(base, unexplained=str(error), suspects=Suspects(alone=_alone(run, part, batch), batch=batch, call=part.number))
     given = _arrays(part)
     seen = examined(live.trace, "eager", given, batch, samples.axes)
     if seen is None:
@@ -90,13 +91,13 @@ def _explained_part(watch: "TorchWatch", window: Window, part: Part, first: Outc
     in_loss = layer in ("", "loss") and seen.kind in (OPERATION, OVERFLOW)
     return replace(
         base,
-        finding=replace(seen.finding, fixes=_fixes(watch, part, seen, batch)) if in_loss else seen.finding,
+        finding=replace(seen.finding, fixes=_fixes(run, part, seen, batch)) if in_loss else seen.finding,
         kind=UNEXPLAINED if between else seen.kind,
         notes=(*base.notes, *([between] if between else [])),
         layer=layer,
         parameters=_in_order(seen, base.parameters),
-        suspects=Suspects(seen.samples, _alone(watch, part, batch, seen.samples), seen.elements, batch, part.number),
-        in_loop=_in_loop(window, seen),
+        suspects=Suspects(seen.samples, _alone(run, part, batch, seen.samples), seen.elements, batch, part.number),
+        in_loop=_in_loop(run.window, seen),
     )
 
 
@@ -116,29 +117,29 @@ def _between(part: Part, seen: Examined) -> str:
     return f"{names[0]} was made by lines of the loop that could not be run again: look at what is done between the model and this call"
 
 
-def _alone(watch: "TorchWatch", part: Part, batch: int, suspects: tuple[int, ...] = ()) -> tuple[int, ...]:
+def _alone(run: "Run", part: Part, batch: int, suspects: tuple[int, ...] = ()) -> tuple[int, ...]:
     """The smallest part of the batch that fails alone."""
     if batch < 2:
         return ()
-    end = time.monotonic() + watch.overseer.options.replay_seconds
+    end = time.monotonic() + run.overseer.options.replay_seconds
 
     def fails(pick: Sequence[int]) -> bool:
-        return time.monotonic() < end and outcome(part, watch.parameters, pick).failed
+        return time.monotonic() < end and outcome(part, run.parameters, pick).failed
 
     return smallest(batch, fails, suspects)
 
 
-def _fixes(watch: "TorchWatch", part: Part, seen: Examined, batch: int) -> tuple[Fix, ...]:
+def _fixes(run: "Run", part: Part, seen: Examined, batch: int) -> tuple[Fix, ...]:
     """The fixes of the watched loss, where the failure is in its own lines; found once for each of them."""
     site, call = seen.finding.site, next((c for c in part.calls if c.role == LOSS), None)
-    if watch.fixer is None or not watch.overseer.options.fixes or site is None or call is None:
+    if run.fixer is None or not run.overseer.options.fixes or site is None or call is None:
         return ()
     place = (site.file, site.line, seen.finding.cause)
-    if place not in watch.fixed:
+    if place not in run.fixed:
         values = {n: v for n, v in bound(call).items() if isinstance(v, (bool, int, float))}
         arrays = {n: a for n, t in named_tensors(call) if (a := to_array(t)) is not None}
-        watch.fixed[place] = offered(watch.fixer, call.target, {**values, **arrays}, batch, seen.samples)
-    return watch.fixed[place]
+        run.fixed[place] = offered(run.fixer, call.target, {**values, **arrays}, batch, seen.samples)
+    return run.fixed[place]
 
 
 def _in_order(seen: Examined, parameters: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """Is this step finite? One pass over all gradients, which also gives their norms."""
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+
+from whynan.watching.torch.window import Window
 
 
 def norms(gradients: list[torch.Tensor]) -> list[float]:
@@ -35,6 +38,28 @@ def _numbers(scalars: Sequence[torch.Tensor]) -> list[float]:
         found: list[float] = torch.stack(list(scalars)).tolist()
         return found
     return [float(s) for s in scalars]
+
+
+def loss_of(window: Window, parameters: Collection[int]) -> tuple[float, bool]:
+    """The step's loss as a number, and whether all that was differentiated by one of the parameters, given by their `id`, is finite."""
+    total, fine, seen = 0.0, True, False
+    for call in window.calls:
+        if call.seed is not None and call.value is not None:
+            value, seen = number(call.value), True
+            total += value
+            fine = fine and (math.isfinite(value) or finite([call.value]))
+    for t, _, node in () if seen else window.roots:
+        value = number(t)
+        if math.isfinite(value) or finite([t]):
+            total += value
+        elif leads_to(node, parameters):  # else it is another model's loss
+            total, fine = total + value, False
+    return total, fine
+
+
+def number(loss: torch.Tensor) -> float:
+    """A loss as one number: the mean, where it has several elements."""
+    return loss.item() if loss.numel() == 1 else loss.double().mean().item()
 
 
 def leads_to(node: Any, parameters: Collection[int]) -> bool:

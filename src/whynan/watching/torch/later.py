@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from whynan.watching.torch.calls import Window
+from whynan.watching.torch.window import Window
 
 MOST_WAITING = 2  # steps whose flag is not read yet
 

@@ -36,7 +36,7 @@ def bundled(part: Part, modules: Mapping[str, torch.nn.Module], loss: Any) -> tu
         callee = pieces[id(c.target)].name if id(c.target) in pieces else "loss"
         lines += [f"with state({number}, given):", f"    output{number} = {_called(c, callee, part, writer)}"]
         made = [(t, f"leaf(output{number}, {i})") for i, o in enumerate(c.outputs) if (t := o()) is not None]
-        writer.known[:0] = [(t, f"output{number}") for t, _ in made] if len(c.outputs) == 1 else made
+        writer.known[:0] = made
         if c in part.ends or not part.ends:
             lines.append(f"yield root(output{number})")
     function = [_function(loss)] if any(id(c.target) not in pieces for c in part.calls) else []

@@ -10,9 +10,9 @@ from torch.nn.parameter import is_lazy
 from whynan.watching.policy import ROLLBACK, Options
 from whynan.watching.record import Suspects
 from whynan.watching.torch import health
-from whynan.watching.torch.calls import Window
 from whynan.watching.torch.rerun import Part, batch_of, outcome, pieces, undisturbed
 from whynan.watching.torch.updates import copied, put_state, state_of
+from whynan.watching.torch.window import Window
 
 
 class Snapshots:

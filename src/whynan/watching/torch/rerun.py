@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from torch.utils._pytree import tree_leaves
 
 from whynan._chance import undrawn
 from whynan.frontends.torch.live import Live, call, differentiate, record
-from whynan.watching.torch.calls import LOSS, ONES, Call, Window, in_autocast, loss_in, mapped, random_state, set_random_state
+from whynan.watching.torch.calls import LOSS, ONES, Call, in_autocast, loss_in, mapped, random_state, set_random_state
 from whynan.watching.torch.intercept import LIBRARIES, standing_at, watch_function
+from whynan.watching.torch.nested import items_of, tensors_in
 from whynan.watching.torch.ranks import alone
 from whynan.watching.torch.samples import Layout, layout, picked, sequences_first
 from whynan.watching.torch.slices import Slice, slices_of
+from whynan.watching.torch.window import Window
 
 Pick = Sequence[int] | None  # samples of the batch; None: all
 
@@ -145,12 +146,9 @@ def named_tensors(c: Call) -> Iterator[tuple[str, torch.Tensor]]:
 def _named(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(value, torch.Tensor):
         yield name, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
+    elif not isinstance(value, torch.nn.Module):
+        for key, item in items_of(value):
             yield from _named(f"{name}.{key}", item)
-    elif isinstance(value, (tuple, list)):
-        for i, item in enumerate(value):
-            yield from _named(f"{name}.{i}", item)
 
 
 def bound(c: Call) -> Mapping[str, Any]:
@@ -251,7 +249,7 @@ def _losses(part: Part, fresh: Mapping[int, torch.Tensor]) -> list[torch.Tensor]
             result = call(standing_at(c.place, c.target), args, kwargs)
         if c.role == LOSS and not isinstance(result, torch.Tensor):
             result = loss_in(result)
-        made = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
+        made = tensors_in(result)
         for old, new in zip(c.outputs, made, strict=False):
             if (was := old()) is not None:
                 now[id(was)] = new
@@ -288,7 +286,8 @@ def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
     others.enter_context(alone())
     unchecked = watch_function(torch.utils.checkpoint.checkpoint, _not_checkpointed)  # torch.autograd.grad does not go through all of them
     states, grads = random_state(), [(p, p.grad) for m in modules for p in m.parameters()]
-    buffers = [(b, b.detach().clone()) for m in modules for b in m.buffers()]
+    owners = [m for root in modules for m in root.modules()]
+    buffers = [(m._buffers, name, b, b.detach().clone()) for m in owners for name, b in m._buffers.items() if b is not None]
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else None  # else it would import it
     try:
         with torch.enable_grad():
@@ -303,8 +302,9 @@ def undisturbed(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
         others.close()
         set_random_state(states)
         with torch.no_grad():
-            for b, copy in buffers:
+            for there, name, b, copy in buffers:
                 b.data.copy_(copy)  # as Buffers.restore
+                there[name] = b
         for p, g in grads:
             p.grad = g
 

@@ -19,22 +19,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils._pytree import tree_map
 
 from whynan.watching.torch.calls import (
     MODEL,
     Call,
-    Differentiated,
     Refused,
     in_autocast,
     mapped,
     refuse_in_replay,
     replay,
     set_random_state,
-    tensors_in,
 )
 from whynan.watching.torch.intercept import line_of, place_behind
+from whynan.watching.torch.nested import attributes, items_of, replaced_in, tensors_in
 from whynan.watching.torch.statements import SCOPES, Level, changes, differentiated_in, name_of, path_to, reads, stores
+from whynan.watching.torch.window import Differentiated
 
 _PLAIN = (int, float, complex, str, bytes, bool, type, type(None), torch.dtype, torch.device, torch.nn.Module, torch.optim.Optimizer)
 _PLAIN_TOO = (np.ndarray, np.generic, FunctionType, ModuleType, range, torch.Generator)
@@ -74,7 +73,7 @@ class Slice:
 
         Raises Refused if they do what may not be done twice, and whatever the lines raise.
         """
-        space = {**self.globals, **{n: _within(v, replaced) for n, v in self.values.items()}}
+        space = {**self.globals, **{n: replaced_in(v, replaced) for n, v in self.values.items()}}
         with replay(), in_autocast(self.step.autocast), _Replay(self.calls, replaced):
             exec(self.code, space)  # the user's own lines, which this process has run already
         root = space[ROOT]
@@ -339,22 +338,11 @@ def plain(value: Any, depth: int = 4) -> bool:
         return all(plain(v, depth - 1) for v in value.values())
     if depth and isinstance(value, (tuple, list, set, frozenset)):
         return all(plain(v, depth - 1) for v in value)
-    return False
+    return bool(depth and attributes(value)) and plain(attributes(value), depth - 1)
 
 
 def _has_history(value: Any) -> bool:
-    if isinstance(value, torch.Tensor):
-        return value.grad_fn is not None
-    return isinstance(value, (tuple, list, Mapping)) and any(t.grad_fn is not None for t in tensors_in(value))
-
-
-def _within(value: Any, replaced: Replaced) -> Any:
-    """The value with the tensors in it replaced, the same object if there are none."""
-    if isinstance(value, torch.Tensor):
-        return replaced(value)
-    if type(value) in (tuple, list, dict) and tensors_in(value):
-        return tree_map(lambda t: replaced(t) if isinstance(t, torch.Tensor) else t, value)
-    return value
+    return any(t.grad_fn is not None for t in tensors_in(value))
 
 
 def _data(values: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -362,10 +350,8 @@ def _data(values: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
     for name, value in values.items():
         if isinstance(value, torch.Tensor):
             yield name, value
-        elif type(value) is dict:
-            yield from _data({f"{name}.{k}": v for k, v in value.items()})
-        elif type(value) in (tuple, list):
-            yield from _data({f"{name}.{i}": v for i, v in enumerate(value)})
+        elif not isinstance(value, torch.nn.Module):
+            yield from _data({f"{name}.{k}": v for k, v in items_of(value)})
 
 
 # ---------------------------------------------------------------- running

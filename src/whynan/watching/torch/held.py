@@ -1,0 +1,66 @@
+"""A run whose flags stay on the device: each update is held back there if need be, and seen to when its flag has come to the host."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from whynan.watching.record import Moment
+from whynan.watching.torch.bad import deal_with
+from whynan.watching.torch.look import keep_buffers
+from whynan.watching.torch.notes import moment
+from whynan.watching.torch.run import Optimizer, Run
+from whynan.watching.torch.window import Window
+
+
+def look_later(run: Run, optimizer: Optimizer) -> bool:
+    """Let the device judge the step, and see to those before whose flag has come; whether the update is to be made, flag permitting."""
+    assert run.later is not None, "the caller has seen to it"
+    groups = [[g for p in group["params"] if (g := p.grad) is not None] for group in optimizer.param_groups]
+    flat = [g for group in groups for g in group]
+    if not settle(run) or not flat:
+        return False
+    keep_buffers(run)
+    run.later.hold(
+        optimizer,
+        flat,
+        _losses(run.window),
+        sizes=[len(g) for g in groups],
+        rates=[g["lr"] for g in optimizer.param_groups if "lr" in g],
+        clips=run.clips,
+        step=run.overseer.step,
+        window=run.window,
+    )
+    run.clips, run.window = [], Window()
+    run.overseer.step += 1
+    return True
+
+
+def _losses(window: Window) -> Sequence[torch.Tensor]:
+    return [c.value for c in window.calls if c.seed is not None and c.value is not None] or [t for t, *_ in window.roots]
+
+
+def settle(run: Run, all_of_them: bool = False) -> bool:
+    """Note the healthy steps among those whose flag has come; False if one was bad, and all after it are dropped with it."""
+    later = run.later
+    while later is not None and (seen := later.due(all_of_them)) is not None:
+        flag, loss, *norms = seen.read()
+        made = moment(seen.step, loss, norms, seen.sizes, seen.rates, None, seen.clips, 0)
+        run.overseer.step -= 1
+        if not flag:
+            run.overseer.healthy(made)
+            continue
+        after = later.rest()
+        for window in (run.window, *(w.window for w in after)):
+            window.restore_buffers()
+        run.window = seen.window
+        number = run.overseer.step = seen.step
+        try:
+            deal_with(run, run.optimizers[0], made, "gradient" if math.isfinite(loss) else "loss", ())
+        finally:
+            run.window = Window()
+            for _ in after:
+                number += 1
+                run.overseer.passed_over(Moment(number, outcome=f"dropped with step {seen.step}"))
+        return False
+    return True

@@ -1,0 +1,136 @@
+"""The hooks that run while a step does: what they keep of it, references and no copies where that is enough."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import ref
+
+import torch
+
+from whynan.watching.torch import health
+from whynan.watching.torch.calls import (
+    LOSS,
+    MODEL,
+    ONES,
+    Call,
+    autocast_state,
+    loss_in,
+    random_state,
+    references,
+    refuse_in_replay,
+    versions_of,
+)
+from whynan.watching.torch.intercept import Clip, frames_behind, place_behind
+from whynan.watching.torch.run import Run
+from whynan.watching.torch.updates import gradients_of
+from whynan.watching.torch.window import MICRO_BATCHES, Differentiated
+
+
+def before_model(run: Run, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+    """A watched model is about to be called."""
+    if not torch.compiler.is_compiling():
+        _called(run, MODEL, module, args, kwargs)
+
+
+def after_model(run: Run, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+    """It has returned, or raised (`result` is None)."""
+    if not torch.compiler.is_compiling():
+        _returned(run, result)
+
+
+def after_loss(run: Run, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+    """A loss that is a module has returned."""
+    if not torch.compiler.is_compiling():
+        _called(run, LOSS, module, args, kwargs)
+        _returned(run, result)
+
+
+def around_loss(run: Run, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A loss that is a function, called."""
+    before, result = run.inside, None
+    _called(run, LOSS, original, args, kwargs)
+    try:
+        result = original(*args, **kwargs)
+        return result
+    finally:
+        _returned(run, result)
+        run.inside = before
+
+
+def _called(run: Run, role: str, target: Any, args: Any, kwargs: Any) -> None:
+    """Keep a call that begins, unless it is none of a training step's."""
+    run.inside += 1
+    if run.inside > 1:
+        return
+    run.current = None
+    if run.asleep or not torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return
+    window = run.window
+    if window.closing:
+        window.clear(run.several)
+    if len(window.calls) >= window.room and not window.make_room():
+        return
+    if role == LOSS and window.calls:
+        window.let_go()
+    first = role == MODEL or not window.calls  # a loss that follows a model goes on with the numbers that the model leaves
+    run.current = call = Call(role, target, args, kwargs, (), random_state() if first else {}, autocast_state())
+    call.versions = versions_of(call.tensors())
+    call.place = place_behind()
+    changing = run.changing.get(id(target if role == MODEL or not args else args[0]))  # a model's own method may be the loss
+    call.buffers = changing.copies() if changing is not None else None
+    window.calls.append(call)
+
+
+def _returned(run: Run, result: Any) -> None:
+    run.inside -= 1
+    call = run.current
+    if run.inside or call is None:
+        return
+    run.current = None
+    if result is None:  # it has raised
+        run.window.calls.remove(call)
+        return
+    if call.role == LOSS and not isinstance(result, torch.Tensor):
+        result = loss_in(result)
+    call.outputs = references(result)
+    if call.role == LOSS and isinstance(result, torch.Tensor) and result.requires_grad:
+        call.value = result
+
+
+def clipped(run: Run, clip: Clip) -> None:
+    """`clip_grad_norm_` was called."""
+    if not run.asleep and clip.parameters and id(clip.parameters[0]) in run.parameter_ids:
+        run.clips.append(clip)
+
+
+def before_backward(run: Run, roots: Sequence[torch.Tensor], plain: bool) -> None:
+    """`backward` is about to run on these; `plain` says that it starts from ones."""
+    window = run.window
+    if run.asleep:
+        refuse_in_replay()
+        return
+    if window.closing:
+        window.clear(run.several)
+    if window.backwards >= MICRO_BATCHES:
+        _forget(run)
+    detached = tuple([t.detach() for t in roots])
+    window.differentiate(Differentiated(frames_behind(), detached, plain, autocast_state(), tuple(window.calls)))
+    known = []
+    for call in window.calls:
+        if call.value is None or call.seed is not None:
+            continue
+        if plain and any(call.value is root for root in roots):
+            call.seed = ONES
+            known.append(call.value)
+        else:  # something lies between this loss and the root: the gradient that comes in tells what
+            call.await_seed()
+    if not window.full:
+        window.roots += [(d, ref(t), t.grad_fn) for t, d in zip(roots, detached, strict=True) if not any(t is k for k in known)]
+
+
+def _forget(run: Run) -> None:
+    """Forget the micro-batches so far if they are healthy, so that a step of many keeps no more than a few."""
+    window = run.window
+    if health.loss_of(window, run.parameter_ids)[1] and all(health.finite(gradients_of(o)) for o in run.optimizers):
+        window.forget()
+    else:
+        window.full, window.room = True, 0
