@@ -174,7 +174,7 @@ def _wide_variance(k: Kernel) -> Value:
     """
     x = k.tensor("self")
     correction, dims = k["correction"], _dims(k, x)
-    alone = {"mean": x.format.name} if not is_half(x.format) and prod(k.shape) == 1 else {}
+    alone: dict[str, Any] = {"mean": x.format.name} if not is_half(x.format) and prod(k.shape) == 1 else {}
     return reduce("var", x.cast(FLOAT64), dims, correction=float(1 if correction is None else correction), **alone)
 
 
