@@ -418,7 +418,7 @@ def test_a_number_that_is_repeated_looks_the_same_however_often(build: Build) ->
 
 
 def test_a_reduction_of_nothing_is_at_least_nothing() -> None:
-    """Each of no elements is at least 0, and their log-sum-exp is -inf: it was held to be at least 0, and what it gives to be impossible."""
+    """Each of no elements is at least 0, and their log-sum-exp is -inf: it was held to be at least 0, its uses impossible."""
     b = Builder()
     x = b.add("input", (), (1, 3), FLOAT32)
     none = b.add("slice", (x,), (0, 3), FLOAT32, dim=-2, start=0, step=1)
