@@ -418,7 +418,7 @@ def test_a_number_that_is_repeated_looks_the_same_however_often(build: Build) ->
 
 
 def test_a_reduction_of_nothing_is_at_least_nothing() -> None:
-    """Each of no elements is at least 0, their log-sum-exp is -inf: it was held to be at least 0, and what it gives to be impossible."""
+    """Each of no elements is at least 0, and their log-sum-exp is -inf: it was held to be at least 0, its uses impossible."""
     b = Builder()
     x = b.add("input", (), (1, 3), FLOAT32)
     none = b.add("slice", (x,), (0, 3), FLOAT32, dim=-2, start=0, step=1)
@@ -428,3 +428,44 @@ def test_a_reduction_of_nothing_is_at_least_nothing() -> None:
     bounds, samples = within(0, 1, FLOAT32, (1, 3))
     found = list(violations(Case(graph, {"x": bounds}, {"x": samples})))
     assert not found, str(found[0])
+
+
+def _sum_twice(b: Builder, x: int) -> tuple[int, int]:
+    """Of products that round up to the smallest number: as they are rounded, and added before that."""
+    m = b.add("mul", (x, b.const(np.float16(0.6).reshape(()), FLOAT16)), ROW, FLOAT16)
+    return _total(b, m, FLOAT16), _total(b, m, FLOAT16, contracted=True)
+
+
+@pytest.mark.parametrize("op", ["sub", "div"])
+def test_products_that_are_summed_rounded_and_unrounded(op: str) -> None:
+    b = Builder()
+    x = b.add("input", (), ROW, FLOAT16)
+    first, second = _sum_twice(b, x)
+    out = b.add(op, (second, first) if op == "sub" else (first, second), (1,), FLOAT16)
+    graph = Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),))
+    samples = {"x": np.full((1, 3), FLOAT16.smallest, np.float16)}
+    domains = {"x": between(FLOAT16.smallest, 2 * FLOAT16.smallest, FLOAT16, 1)}
+    assert not list(violations(Case(graph, domains, samples), others=12))
+
+
+def test_several_products_that_are_attained_and_added_unrounded() -> None:
+    """Each row attains a product that rounds up to the smallest number; three of them, unrounded, are less than three."""
+    b = Builder()
+    x = b.add("input", (), (3, 3), FLOAT16)
+    e = b.add("exp", (b.add("sub", (x, b.add("amax", (x,), (3, 1), FLOAT16, dims=(-1,))), (3, 3), FLOAT16),), (3, 3), FLOAT16)
+    for factor in (0.6, FLOAT16.smallest):
+        e = b.add("mul", (e, b.const(np.float16(factor).reshape(()), FLOAT16)), (3, 3), FLOAT16)
+    out = b.add("sum", (e,), (1, 1), FLOAT16, dims=(-2, -1), contracted=True)
+    graph = Graph(tuple(b.nodes), {"x": x}, (Output("loss", "loss", out),))
+    samples = {"x": np.where(np.eye(3), 0, -20).astype(np.float16)[None]}
+    assert not list(violations(Case(graph, {"x": between(-20, 0, FLOAT16, 2)}, samples), others=12))
+
+
+def test_factors_whose_product_is_no_float64_before_the_last() -> None:
+    """x (y 1e300) taken apart is x y 1e300: x y is 1e-400."""
+    b = Builder()
+    x, y = (b.add("input", (), (1,), FLOAT64) for _ in "xy")
+    out = b.add("mul", (x, b.add("mul", (y, b.const(np.float64(1e300).reshape(()), FLOAT64)), (1,), FLOAT64)), (1,), FLOAT64)
+    graph = Graph(tuple(b.nodes), {"x": x, "y": y}, (Output("loss", "loss", out),))
+    domains = {name: between(0.5e-200, 1e-200, FLOAT64, 1) for name in "xy"}
+    assert not list(violations(Case(graph, domains, {name: np.array([[1e-200]]) for name in "xy"})))

@@ -489,3 +489,60 @@ def einsum_attention(x):
 def hyperbolic(x):
     inner = (1 + 2 * x.square().sum(-1)).clamp(min=1.0)
     return torch.acosh(inner).sum()
+
+
+# ---------------------------------------------------------------- kernels that do not compute as they are written
+
+BIG = of(real, 2, 3, low=1e38, high=3e38)
+
+
+@example(x=BIG)
+def deviation_from_a_mean_that_overflows(x):
+    """The mean of all elements is taken in their own format, although the squares are added in a double."""
+    return x.std() + x[0].std()
+
+
+@example(WIDE, x=of(real, 17, low=0.1, high=0.1000001))
+def deviation_of_equal_numbers(x):
+    return x.std() + x.std(0)
+
+
+@example(x=of(real, low=1e-30, high=1e30))
+def norm_of_a_number_along_its_axis(x):
+    """Squares and cubes of a single number overflow if the axis is named."""
+    return torch.nn.functional.normalize(x, 3.0, 0) + torch.linalg.vector_norm(x, 2, dim=0)
+
+
+@example(ALL, x=of(real, 40, low=0.1, high=3))
+def contracted(x):
+    """In one kernel a product is not rounded before it is added."""
+    return torch.sub(x * 2.3, x, alpha=2.3).sum() + torch.addcmul(x * x, x, x, value=-1).sum() + torch.lerp(x, x * x, 0.3).sum()
+
+
+@example(ALL, x=of(real, 8, 5, low=0.1, high=3))
+def scaled_not_centred(x):
+    """Batch and group norm add mean and product: equal numbers are not 0."""
+    return F.batch_norm(x, None, None, training=True).sum() + F.group_norm(x, 1).sum() + F.layer_norm(x, (5,)).sum()
+
+
+@example(WIDE, x=of(real, 5, 8, low=0.1, high=3))
+def laid_out_otherwise(x):
+    """What does not lie together is computed by other code and added in another order."""
+    y = x.t()
+    return (y.sigmoid() - y.contiguous().sigmoid()).sum() + y.sum(0).sum() - y.contiguous().sum(0).sum()
+
+
+@example(("float64",), x=of(real, 3, low=0.0, high=65519.9999999))
+def rounded_twice(x):
+    """A double goes to float16 by float32."""
+    return x.half().sum()
+
+
+@example(WIDE, x=of(real, 0, 3))
+def of_nothing(x):
+    return F.softshrink(x.logsumexp(0)).sum() + x.softmax(-1).sum() + torch.xlogy(x.logsumexp(0), x.logsumexp(0)).sum()
+
+
+@example(WIDE, x=X, t=TARGET)
+def margins(x, t):
+    return F.multi_margin_loss(x, t) + F.multi_margin_loss(x.sign() * 0, t)

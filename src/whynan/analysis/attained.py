@@ -179,7 +179,8 @@ def _reduction(node: Node, b: Bounds, inner: Bounds, count: int, n: int) -> Boun
     if op in ("amax", "logsumexp"):
         return make(lo, np.inf, nan=True)  # log(sum(exp(x - max))) + max with a sum of at least 1: rounding keeps it at or above max
     if op == "sum" and not inner.may_nan.any() and bool((inner.lo >= 0).all()):
-        return make(max(lo, lo * count * (1 - 2 * n * node.format.eps)), np.inf, nan=True)
+        lost = count * node.format.tiny if node.attrs.get("contracted") else 0.0  # products may have been rounded up before
+        return make(max(lo, lo * count * (1 - 2 * n * node.format.eps) - lost), np.inf, nan=True)
     return None
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from whynan.analysis.view import Vertex, View
 from whynan.domain.interval import Bounds, make
+from whynan.ir.dtype import FLOAT64
 from whynan.ir.graph import Node
 
 MOST_FACTORS = 12
@@ -117,7 +118,7 @@ def _least(b: Bounds) -> float:
 
 
 def _largest(bounds: list[Bounds | None], powers: dict[Vertex, int]) -> float:
-    """The largest magnitude of a product."""
+    """The largest magnitude of a product. What falls below float64's numbers on the way counts as its smallest normal one."""
     out = 1.0
     for v, k in powers.items():
         b = bounds[v[0]]
@@ -125,5 +126,5 @@ def _largest(bounds: list[Bounds | None], powers: dict[Vertex, int]) -> float:
             return inf
         size, least = float(b.magnitude.max(initial=0.0)), _least(b)
         for _ in range(abs(k)):
-            out = out * size if k > 0 else out / least if least else inf
+            out = max(out * size, FLOAT64.tiny) if k > 0 else max(out / least, FLOAT64.tiny) if least else inf
     return out if out == out else inf

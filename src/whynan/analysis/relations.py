@@ -248,8 +248,11 @@ def _sums(facts: Relations, a: Vertex, b: Vertex, depth: int) -> Slack | None:
         return None  # a number that is repeated looks the same however often
     below = facts._prove(Term("id", left[0]), right[0], depth - 1)
     terms = facts.view.terms(b)
-    error = terms * max(facts.view.node(v).format.eps for v in (a, b))
-    return None if below is None or error > 0.25 else below + Slack(2 * error)
+    nodes = [facts.view.node(v) for v in (a, b)]
+    error = terms * max(n.format.eps for n in nodes)
+    # products that one of the two adds before they are rounded; alone each may round up to the smallest number
+    lost = 2 * terms * max(n.format.tiny for n in nodes) if any(n.attrs.get("contracted") for n in nodes) else 0.0
+    return None if below is None or error > 0.25 else below + Slack(2 * error, lost)
 
 
 def _norm_slack(fmt: Format, inner: Format, order: float = 2.0) -> Slack:

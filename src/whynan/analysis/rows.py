@@ -117,7 +117,8 @@ def _scaled(facts: Relations, x: Vertex, factor: Vertex, row: _Row, depth: int) 
     if facts.view.op(factor) in ("rsqrt", "reciprocal"):
         own = _unit(facts, x, facts.view.inputs(factor)[0], row, squared=facts.view.op(factor) == "rsqrt")
         if own < inf:
-            return own * (1 + 16 * facts.view.node(factor).format.eps)
+            node = facts.view.node(factor)
+            return own * (1 + (16 + 2 * int(node.attrs.get("ulps", 0))) * node.format.eps)
     size = max(abs(facts.low(factor)), abs(facts.high(factor)))
     own = _length(facts, x, row, depth)
     return own * size if own < inf and size < inf else inf

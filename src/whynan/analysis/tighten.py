@@ -113,7 +113,7 @@ def _pair(state: State, node: Node, result: Bounds) -> Bounds:
         return result
     a, b = state.view.inputs(state.view.root(node.id))
     left, right = state.bounds[a[0]], state.bounds[b[0]]
-    if left is None or right is None or not node.format.is_float:
+    if left is None or right is None or not node.format.is_float or (node.op == "div" and "ulps" in node.attrs):
         return result
     if a == b:
         return _same_operand(node, result, left)

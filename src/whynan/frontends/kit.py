@@ -243,6 +243,14 @@ def product(a: Value, b: Value | Number) -> Value:
     return apply("mul", a, b)
 
 
+def contracted(plain: Value, a: Value, b: Value | Number, c: Value | Number) -> Value:
+    """`plain`, which computes a * b + c, or the same with one rounding: inside of one kernel a compiler may contract the two."""
+    if not plain.format.is_float:
+        return plain
+    ready = [v.cast(plain.format) if isinstance(v, Value) else plain.const(v) for v in (a, b, c)]
+    return ready[0].add("fma", *ready[1:], shape=plain.shape).add("either", plain)
+
+
 def _is_negated(a: Value, b: Value) -> bool:
     """Whether a is the node -b."""
     node = a.builder.nodes[a.id]

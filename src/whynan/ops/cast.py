@@ -6,7 +6,7 @@ import numpy as np
 
 from whynan.domain.interval import Bounds, join, make, of_array, top
 from whynan.errors import OpError
-from whynan.ir.dtype import Array, nearest
+from whynan.ir.dtype import FLOAT32, Array, nearest
 from whynan.ir.graph import Call
 from whynan.ops._inverses import CAST
 from whynan.ops._opdef import Danger, define_op
@@ -20,10 +20,18 @@ def _cast(call: Call, a: Bounds) -> Bounds:
     if target.kind == "bool":
         return yes_or_no(~a.may_zero & (~a.empty | a.may_nan), (a.lo < 0) | (a.hi > 0) | a.may_nan)
     if target.is_float:
-        return make(a.lo, a.hi, nan=a.may_nan, pos_zero=a.may_pos_zero, neg_zero=a.may_neg_zero & source.is_float, fraction=~a.integral)
+        lo, hi = _by_float32(call, a)
+        return make(lo, hi, nan=a.may_nan, pos_zero=a.may_pos_zero, neg_zero=a.may_neg_zero & source.is_float, fraction=~a.integral)
     if not source.is_float:
         return in_range(call, a)
     return _truncated(call, a)
+
+
+def _by_float32(call: Call, a: Bounds) -> tuple[Any, Any]:
+    """The ends, each further out if it is: PyTorch and TensorFlow round a wider number to float32 on its way to a half format."""
+    if call.format.numpy.itemsize != 2 or call.formats[0].numpy.itemsize <= 2:
+        return a.lo, a.hi
+    return np.minimum(a.lo, nearest(FLOAT32, a.lo)), np.maximum(a.hi, nearest(FLOAT32, a.hi))
 
 
 def _truncated(call: Call, a: Bounds) -> Bounds:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-SAME = frozenset({"alias", "clone", "contiguous", "detach", "lift", "lift_fresh", "lift_fresh_copy", "detach_copy", "alias_copy"})
+SAME = frozenset({"alias", "detach", "lift", "lift_fresh", "lift_fresh_copy", "detach_copy", "alias_copy"})
 EMPTY = frozenset({"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"})
 # arguments that a kernel writes to while training, although its schema does not say so
 SILENT = {"native_batch_norm": ("running_mean", "running_var"), "rrelu_with_noise": ("noise",)}

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.kit import Number, Value, apply, is_half, opmath, product, representable, where
+from whynan.frontends.kit import Number, Value, apply, contracted, is_half, opmath, product, representable, where
 from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.ir.dtype import BOOL, FLOAT64
 
@@ -33,7 +33,7 @@ def _sum(k: Kernel, op: str, a: Operand, b: Operand, alpha: Number) -> Value:
     x, y = rounded(k, a, b)
     if k.format is BOOL:
         return apply("logical_or", x, y)
-    return apply(op, x, y if alpha == 1 else y * alpha)
+    return apply(op, x, y) if alpha == 1 else contracted(apply(op, x, y * alpha), y, alpha if op == "add" else -alpha, x)
 
 
 @kernel("add.Tensor", "add.Scalar", "_add_relu.Tensor")
@@ -230,7 +230,8 @@ def _relu6(k: Kernel) -> Value:
 @kernel("addcmul")
 def _addcmul(k: Kernel) -> Value:
     x, a, b = (k.tensor(name).cast(k.format).up() for name in ("self", "tensor1", "tensor2"))
-    return x + (product(a, b) if k["value"] == 1 else a * k["value"] * b)
+    a = a if k["value"] == 1 else a * k["value"]
+    return contracted(x + product(a, b), a, b, x)
 
 
 @kernel("addcdiv")
@@ -244,10 +245,14 @@ def _lerp(k: Kernel) -> Value:
     start, end, weight = k.tensor("self").up(), k.tensor("end").up(), k["weight"]
     if not isinstance(weight, Value):
         factor = float(weight)
-        return start + (end - start) * factor if abs(factor) < 0.5 else end - (end - start) * (1 - factor)
+        return _from(start, end - start, factor) if abs(factor) < 0.5 else _from(end, start - end, 1 - factor)
     weight = weight.up()
-    near: Value = start + weight * (end - start)
-    return where(apply("abs", weight) < 0.5, near, end - (end - start) * (1 - weight))
+    return where(apply("abs", weight) < 0.5, _from(start, end - start, weight), _from(end, start - end, 1 - weight))
+
+
+def _from(x: Value, step: Value, factor: Value | float) -> Value:
+    """x + step * factor."""
+    return contracted(x + step * factor, step, factor, x)
 
 
 @kernel("deg2rad")

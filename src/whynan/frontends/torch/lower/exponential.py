@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from whynan.frontends.kit import Value, apply, axis, concat, cut, where
+from whynan.frontends.kit import Value, apply, axis, concat, contracted, cut, where
 from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.frontends.torch.lower.arithmetic import limited, rounded
 
@@ -83,7 +83,12 @@ def _sigmoid_backward(k: Kernel) -> Value:
 @kernel("tanh_backward")
 def _tanh_backward(k: Kernel) -> Value:
     g, y = k.tensor("grad_output").up(), k.tensor("output").up()
-    return g * (1 - y * y)
+    return g * _rest(y)
+
+
+def _rest(t: Value) -> Value:
+    """1 - t * t."""
+    return contracted(1 - t * t, -t, t, 1)
 
 
 @kernel("log_sigmoid_forward")
@@ -105,14 +110,16 @@ def _log_sigmoid_backward(k: Kernel) -> Value:
 def _silu_backward(k: Kernel) -> Value:
     g, x = k.tensor("grad_output").up(), k.tensor("self").up()
     s = apply("sigmoid", x)
-    return g * s * (1 + x * (1 - s))
+    rest = 1 - s
+    return g * s * contracted(1 + x * rest, x, rest, 1)
 
 
 @kernel("mish_backward")
 def _mish_backward(k: Kernel) -> Value:
     g, x = k.tensor("grad_output").up(), k.tensor("self").up()
     t = apply("tanh", apply("log1p", apply("exp", x)))
-    return g * (t + x * apply("sigmoid", x) * (1 - t * t))
+    slope, rest = x * apply("sigmoid", x), _rest(t)
+    return g * contracted(t + slope * rest, slope, rest, t)
 
 
 @kernel("softplus")
@@ -166,11 +173,13 @@ def _gelu_backward(k: Kernel) -> Value:
     if k["approximate"] == "none":
         cdf = (apply("erf", x * math.sqrt(0.5)) + 1) * 0.5
         pdf = apply("exp", x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
-        return g * (cdf + x * pdf)
+        return g * contracted(cdf + x * pdf, x, pdf, cdf)
     square = x * x
-    t = apply("tanh", (x + square * x * _KAPPA) * _BETA)
-    inner = (1 + square * (3 * _KAPPA)) * _BETA
-    return g * ((1 + t) * 0.5 + x * 0.5 * (1 - t * t) * inner)
+    cube = square * x
+    t = apply("tanh", contracted(x + cube * _KAPPA, cube, _KAPPA, x) * _BETA)
+    inner = contracted(1 + square * (3 * _KAPPA), square, 3 * _KAPPA, 1) * _BETA
+    right, left = x * 0.5 * _rest(t), (1 + t) * 0.5
+    return g * contracted(left + right * inner, right, inner, left)
 
 
 # ---------------------------------------------------------------- elu and its relatives

@@ -35,7 +35,7 @@ def gather(x: Value, dim: int, index: Value) -> Value:
 def _scattered(op: str, x: Value, dim: int, index: Value, src: Value, **attrs: Any) -> Value:
     """x with src put in at the index; along the other axes the index may be shorter than x, and src longer than the index."""
     if x.ndim == 0:
-        return x.reshape(1).add(op, index.reshape(1), src.reshape(1), dim=-1, **attrs).reshape()
+        return _scattered(op, x.reshape(1), -1, index.reshape(index.size), src.reshape(src.size), **attrs).reshape()
     if index.size == 0:
         return x
     if index.ndim == 0:

@@ -44,7 +44,7 @@ def _affine(k: Kernel, product: Value) -> Value:
     product = (product if k["alpha"] == 1 else product * k["alpha"]).reshape(*k.shape)
     if k["beta"] == 0:
         return product
-    return product + (k.tensor("self") if k["beta"] == 1 else k.tensor("self") * k["beta"])
+    return product + (k.tensor("self") if k["beta"] == 1 else k.tensor("self").up() * k["beta"])
 
 
 @kernel("addmm")

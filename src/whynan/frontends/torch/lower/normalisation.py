@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from whynan.frontends.kit import Value, apply, reduce, zeros
+from whynan.frontends.kit import Value, apply, contracted, reduce, zeros
 from whynan.frontends.torch.lower._kernel import Kernel, kernel
+from whynan.ir.dtype import BFLOAT16
 
 
 def _rstd(x: Value, dims: Sequence[int], eps: float) -> Value:
@@ -16,8 +17,21 @@ def _rstd(x: Value, dims: Sequence[int], eps: float) -> Value:
 
 def _affine(x: Value, weight: Value | None, bias: Value | None, shape: Sequence[int]) -> Value:
     """x * weight + bias, the two laid out in a shape that broadcasts against x."""
-    x = x if weight is None else x * weight.up().reshape(*shape)
-    return x if bias is None else x + bias.up().reshape(*shape)
+    if weight is None or bias is None:
+        x = x if weight is None else x * weight.up().reshape(*shape)
+        return x if bias is None else x + bias.up().reshape(*shape)
+    weight, bias = weight.up().reshape(*shape), bias.up().reshape(*shape)
+    return contracted(x * weight + bias, x, weight, bias)
+
+
+def _scaled(x: Value, mean: Value, rstd: Value, weight: Value | None, bias: Value | None, shape: Sequence[int]) -> Value:
+    """(x - mean) * rstd * weight + bias as x * scale + (bias - mean * scale): so x, not its distance from the mean, is rounded."""
+    scale = rstd if weight is None else rstd * weight.up().reshape(*shape)
+    shift = -mean * scale
+    if bias is not None:
+        bias = bias.up().reshape(*shape)
+        shift = contracted(shift + bias, -mean, scale, bias)
+    return contracted(x * scale + shift, x, scale, shift)
 
 
 # ---------------------------------------------------------------- layer norm
@@ -78,7 +92,7 @@ def _batch_norm(k: Kernel, mean: Value | None, variance: Value | None, training:
     x = k.tensor("input").up()
     dims, shape = _channels(x)
     if training:
-        center, invstd = reduce("mean", x, dims), _rstd(x, dims, k["eps"])
+        center, invstd = _statistics(k, x, dims)
         saved = [center, invstd]
     else:
         assert mean is not None, k.aten.name
@@ -86,7 +100,17 @@ def _batch_norm(k: Kernel, mean: Value | None, variance: Value | None, training:
         center = mean.up().reshape(*shape)
         invstd = 1 / apply("sqrt", variance.up().reshape(*shape) + k["eps"])
         saved = [zeros(x, k.out(i)[0]) for i in (1, 2)]
-    return [_affine((x - center) * invstd, k["weight"], k["bias"], shape), *saved]
+    return [_scaled(x, center, invstd, k["weight"], k["bias"], shape), *saved]
+
+
+def _statistics(k: Kernel, x: Value, dims: tuple[int, ...]) -> tuple[Value, Value]:
+    """The mean and one over the standard deviation, as saved: in the weights' format; in bfloat16 the variance is rounded before."""
+    fmt = next((v.format for v in (k["weight"], k["bias"], k["running_mean"]) if isinstance(v, Value)), k.format)
+    variance = reduce("var", x, dims, correction=0.0)
+    if fmt is BFLOAT16:
+        variance = variance.add("cast", fmt=fmt, ulps=1).up()
+    invstd = 1 / apply("sqrt", variance + k["eps"])
+    return reduce("mean", x, dims).cast(fmt).cast(x.format), invstd.cast(fmt).cast(x.format)
 
 
 @kernel("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
@@ -142,7 +166,7 @@ def _channel_shape(k: Kernel) -> tuple[int, ...]:
 def _group_norm(k: Kernel) -> tuple[Value, Value, Value]:
     x = _grouped(k, k.tensor("input"))
     mean, rstd = reduce("mean", x, (-2, -1)), _rstd(x, (-2, -1), k["eps"])
-    return _affine((x - mean) * rstd, k["weight"], k["bias"], _channel_shape(k)), mean, rstd
+    return _scaled(x, mean, rstd, k["weight"], k["bias"], _channel_shape(k)), mean, rstd
 
 
 @kernel("native_group_norm_backward")

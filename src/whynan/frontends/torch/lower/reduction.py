@@ -112,7 +112,12 @@ def _logsumexp(k: Kernel) -> Value:
 
 
 def norm(x: Value, order: float, dims: Axes) -> Value:
-    """A vector norm; of a single element it is the absolute value, as in the kernel, which then cannot overflow."""
+    """A vector norm; of a single element it is the absolute value, as in the kernel, which then cannot overflow.
+
+    A value without dimensions that is reduced along "its" axis (`dims` are then not of x) has powers taken none the less.
+    """
+    if not x.ndim and dims:
+        return reduce("norm", x.reshape(1), (-1,), ord=float(order))
     if all(x.shape[d] == 1 for d in dims) and order != 0:
         return apply("abs", x)
     return reduce("norm", x, dims, ord=float(order))
@@ -121,13 +126,18 @@ def norm(x: Value, order: float, dims: Axes) -> Value:
 @kernel("linalg_vector_norm")
 def _vector_norm(k: Kernel) -> Value:
     x = k.tensor("self") if k["dtype"] is None else k.tensor("self").cast(format_of_dtype(k["dtype"]))
-    return norm(x, k["ord"], _dims(k, x))
+    return norm(x, k["ord"], _named(k, x))
+
+
+def _named(k: Kernel, x: Value) -> tuple[int, ...]:
+    """The axes of a norm; (-1,) where one is named of a value that has none."""
+    return _dims(k, x) if x.ndim or not k["dim"] else (-1,)
 
 
 @kernel("norm.Scalar", "norm.ScalarOpt_dim", "norm.ScalarOpt_dim_dtype", "norm.ScalarOpt_dtype")
 def _norm(k: Kernel) -> Value:
     x = k.tensor("self").cast(k.format)
-    dims = _dims(k, x) if "_dim" in k.aten.name else x.axes
+    dims = _named(k, x) if "_dim" in k.aten.name else x.axes
     return norm(x, 2 if k["p"] is None else k["p"], dims)
 
 
