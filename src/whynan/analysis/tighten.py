@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from whynan.analysis.bins import binned
+from whynan.analysis.buckets import read_again
 from whynan.analysis.cancelled import cancelled
 from whynan.analysis.conditions import chosen_by
 from whynan.analysis.contracted import contracted
@@ -57,6 +58,8 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
     result = _contracted(state, node, result)
     if node.op in ("masked_select", "index") and (chosen := chosen_by(state.view, state.bounds, node)) is not None:
         result = meet(result, chosen, node.format)
+    if (read := read_again(state.view, state.bounds, node)) is not None:
+        result = meet(result, read, node.format)
     if node.op == "where" and (difference := guarded(state.view, state.bounds, node)) is not None:
         result = meet(result, difference, node.format)
     if node.op in ("matmul", "sum", "norm") and (product := length_bound(state.facts, node)) is not None:
