@@ -122,6 +122,9 @@ def _pair(state: State, node: Node, result: Bounds) -> Bounds:
         return _same_operand(node, result, left)
     if node.op == "sub":
         return _difference(state, node, result, state.facts.at_most(a, b), state.facts.at_most(b, a))
+    if node.op == "mul" and "ulps" not in node.attrs:
+        most = min(state.facts.times_root(a, b), state.facts.times_root(b, a)) * (1 + node.format.eps)
+        result = meet(result, make(-most, most, nan=True), node.format) if most < node.format.max else result
     if (limits := product_bound(state.view, state.bounds, node)) is not None:
         result = meet(result, limits, node.format)
     if node.op == "div" and (factor := cancelled(state.view, state.bounds, node)) is not None:
