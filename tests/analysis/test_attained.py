@@ -119,3 +119,31 @@ def test_rows_that_are_not_there_do_not_make_a_sum_of_at_least_one() -> None:
     total = s.reduce("sum", s.op("exp", shifted(s, x, -1)), -1, -2)
     b: Bounds = proven(s, total, x=ROW).bounds[total]
     assert ends(b) == (0.0, 0.0)
+
+
+def test_the_largest_of_a_softmax_row_are_not_small() -> None:
+    s = Small()
+    p = s.op("softmax", s.input("x", 3, 4), dim=-1)
+    top = s.op("topk_values", p, shape=(3, 2), dim=-1, k=2, largest=True)
+    b = proven(s, s.reduce("sum", top, -1), x=ROW).bounds
+    first, second = b[top].lo[..., 0], b[top].lo[..., 1]
+    assert 0.24 < float(first.min()) <= 0.25 and float(second.min()) == 0
+    assert 0.24 < ends(b[top + 1])[0] <= 0.25
+    lowest = s.op("topk_values", p, shape=(3, 2), dim=-1, k=2, largest=False)
+    assert ends(proven(s, s.reduce("sum", lowest, -1), x=ROW).bounds[lowest])[0] == 0
+
+
+def test_a_sorted_row_holds_what_the_row_does_at_its_end() -> None:
+    s = Small()
+    p = s.op("softmax", s.input("x", 3, 4), dim=-1)
+    for descending, last in ((False, -1), (True, 0)):
+        row = s.op("sort_values", p, dim=-1, descending=descending)
+        lo = proven(s, s.reduce("sum", row, -1), x=ROW).bounds[row].lo
+        assert float(lo[..., last].min()) > 0.24 and float(lo[..., 1].min()) == 0
+
+
+def test_where_a_row_may_hold_nan_its_largest_may_be_that() -> None:
+    s = Small()
+    p = s.op("softmax", s.input("x", 3, 4), dim=-1)
+    top = s.op("topk_values", s.op("div", p, s.op("mul", p, s.const(0.0))), shape=(3, 1), dim=-1, k=1, largest=True)
+    assert bool(proven(s, top, x=ROW).bounds[top].may_nan.any())

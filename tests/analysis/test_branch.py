@@ -80,6 +80,28 @@ def test_a_quotient_may_be_in_danger_by_its_divisor_alone() -> None:
     assert proven(s, root, x=around, y=around, a=around, b=around).finite
 
 
+def test_numbers_do_not_count_as_leaves() -> None:
+    s = Small()
+    x = s.input("x", 4)
+    terms = [s.op("div", s.const(float(k + 1)), s.op("add", x, s.const(float(k)))) for k in range(MAX_LEAVES)]
+    total = s.const(1.0)
+    for term in terms:
+        total = s.op("add", total, term)
+    root = s.op("log", total)
+    leaves = cones_of(View(s.graph(root)), (root, (0,)))[-1].leaves
+    assert [v for v in leaves if s.builder.nodes[v[0]].op != "const"] == [(x, (0,))]
+
+
+def test_what_is_never_selected_is_not_looked_at() -> None:
+    s = Small()
+    x = s.input("x", 4)
+    pole = s.op("div", s.const(1.0), s.op("sub", x, s.const(5.0)))
+    small = s.op("lt", s.op("add", s.op("abs", x), s.const(1.0)), s.const(0.5))
+    for sides, looked in (((pole, x), False), ((x, pole), True)):
+        proof = proven(s, s.op("where", small, *sides), x=interval(1, 20, 1))
+        assert (proof.boxes > 0) == looked and proof.finite != looked
+
+
 def test_rows_and_columns_of_one_input_are_two_leaves() -> None:
     s = Small()
     x = s.input("x", 4)

@@ -12,7 +12,16 @@ from whynan.frontends.torch.program import load
 from whynan.frontends.torch.recorder import WATCHED_OTHERWISE
 
 ROWS = np.array(
-    [[1.5, -2.0, 3.0, 0.25], [0.0, 2.0, -1.0, 4.0], [0.0, 0.0, 5.0, 1.0], [1e20, 1e20, 1e-30, 2.0], [1e-30, 1e-20, 1e-5, 3.0]], np.float32
+    [
+        [1.5, -2.0, 3.0, 0.25],
+        [0.0, 2.0, -1.0, 4.0],
+        [0.0, 0.0, 5.0, 1.0],
+        [2.0, -3.0, 0.0, 1.5],
+        [0.5, 0.0, 3.0, 0.0],
+        [1e20, 1e20, 1e-30, 2.0],
+        [1e-30, 1e-20, 1e-5, 3.0],
+    ],
+    np.float32,
 )
 
 
@@ -43,11 +52,9 @@ def test_what_is_recorded_is_what_runs(loss, row):
     trace = program.capture({"x": x}, ("x",))
     real_gradient = program.run({"x": x}, ("x",)).gradients["x"]
     output = next(o.node for o in trace.graph.outputs if o.kind == "gradient")
-    unknown = [n.op for n in trace.graph.nodes if n.op.startswith("unknown")]
-    assert bool(unknown) == (loss in (running, running_rows))  # where an element is zero
-    if not (unknown and (x == 0).any()):
-        assert np.array_equal(trace.values[output], real_gradient, equal_nan=True)
-    if not unknown:
+    assert not [n.op for n in trace.graph.nodes if n.op.startswith("unknown")]
+    assert np.array_equal(trace.values[output], real_gradient, equal_nan=True)
+    if float(np.abs(x, dtype=float).max()) < 1e19:  # torch goes on in float64 after a product that is too large
         assert np.array_equal(evaluate(trace.graph, {"x": x})[output], real_gradient, equal_nan=True)
 
 

@@ -22,6 +22,8 @@ from whynan.ops._opdef import OPS, bound
 MOST_ORIGINS = 4  # facts that are kept of one value
 MOST_CONSTANTS = 4096  # elements of a constant whose rows are looked at
 
+_ORDERING = frozenset({"sort_values", "topk_values"})
+
 
 class Origin(NamedTuple):
     """Where a fact arose: a node, the axes along which its slices run, which of its facts it is, and of how many elements at least."""
@@ -47,7 +49,8 @@ class Attained:
 
     def learn(self, node: Node, result: Bounds) -> Bounds | None:
         """Record what a node's slices attain; return bounds for all its elements if the facts of its inputs give some."""
-        said = self._reduced(node) if node.inputs and self._of(node.inputs[0]) else None
+        tell = self._outermost if node.op in _ORDERING else self._reduced
+        said = tell(node) if node.inputs and self._of(node.inputs[0]) else None
         if 0 not in node.shape:
             whole = collapse(result if said is None else meet(result, said), 0)
             begun = {Origin(node.id, dims, k, count): _scalar(b) for k, (dims, b, count) in enumerate(self._begun(node, whole))}
@@ -90,11 +93,40 @@ class Attained:
         if (sums := contracted(self.view, self.bounds, node)) is not None:
             room = float(sums[1].max(initial=0.0))
             return {o: make(b.lo - room, b.hi + room) for o, b in self._of(sums[0]).items()}
+        if node.op in _ORDERING:
+            return self._ordered(node, first)
         op = OPS.get(node.op)
         if op is None or not op.elementwise:
             return {}
         origins = dict.fromkeys(o for i in node.inputs for o in self._of(i))
         return {o: self._result(node, o) for o in list(origins)[:MOST_ORIGINS]}
+
+    def _ordered(self, node: Node, first: dict[Origin, Bounds]) -> dict[Origin, Bounds]:
+        """Sorting rows keeps what is in them; the k largest of a row are at least any k others of it, the k smallest at most."""
+        row, x = frozenset({node.attrs["dim"] % len(node.shape) - len(node.shape)}), self.bounds[node.inputs[0]]
+        sure = x is not None and not x.may_nan.any()  # NaN counts as the largest
+        facts = [(k, o, b) for k, (o, b) in enumerate(first.items()) if o.dims == row and sure]
+        largest = node.attrs.get("largest")
+        out = {}
+        for k, o, b in facts:
+            kept = b if largest is None else make(b.lo, np.inf) if largest else make(-np.inf, b.hi)
+            out[Origin(node.id, row, k, min(o.elements, node.shape[node.attrs["dim"]]))] = kept
+        return out
+
+    def _outermost(self, node: Node) -> Bounds | None:
+        """The first and the last elements of sorted rows, from how many of a row lie between which ends."""
+        facts = self._ordered(node, self._of(node.inputs[0]))
+        if not facts or not node.attrs.get("sorted", True):
+            return None
+        n, d = node.shape[node.attrs["dim"]], node.attrs["dim"] % len(node.shape)
+        lo, hi = np.full(n, -np.inf), np.full(n, np.inf)
+        for origin, b in facts.items():
+            lo[n - origin.elements :] = np.maximum(lo[n - origin.elements :], b.lo)
+            hi[: origin.elements] = np.minimum(hi[: origin.elements], b.hi)
+        if node.attrs.get("descending", node.attrs.get("largest", False)):
+            lo, hi = lo[::-1], hi[::-1]
+        shape = [n if k == d else 1 for k in range(len(node.shape))]
+        return make(lo.reshape(shape), hi.reshape(shape))
 
     def _result(self, node: Node, origin: Origin) -> Bounds:
         """What an elementwise operation gives at the element that a fact speaks of."""

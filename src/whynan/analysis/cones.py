@@ -1,5 +1,6 @@
 """Cones: the part of the graph that is computed element by element above a root, from a set of leaves."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,15 +64,17 @@ def _grown(view: View, root: Vertex, closed: frozenset[Vertex]) -> list[Cone]:
     narrow: list[Cone] = []
     fewest = MAX_LEAVES + 1
     while frontier:
-        v = max(frontier)
-        frontier.discard(v)
-        full = len(inner) >= MAX_VERTICES or (v != root and len(leaves) + len(frontier) >= MAX_LEAVES)
-        if full or v in closed or not view.elementwise(v):
-            leaves.add(v)
-            continue
+        able = {v for v in frontier if v not in closed and view.elementwise(v)} if len(inner) < MAX_VERTICES else set()
+        if inner and _count(view, leaves | frontier) >= MAX_LEAVES:  # only on to what makes them no more
+            able = {v for v in able if _count(view, set(view.inputs(v)) - inner - leaves - frontier) <= 1}
+        leaves |= frontier - able
+        frontier = able
+        if not able:
+            break
+        v = max(able)
         inner.add(v)
-        frontier |= {u for u in view.inputs(v) if u not in inner and u not in leaves}
-        varying = sum(view.op(u) != "const" for u in leaves | frontier)
+        frontier = (able - {v}) | {u for u in view.inputs(v) if u not in inner and u not in leaves}
+        varying = _count(view, leaves | frontier)
         if varying <= fewest:
             narrow = [*(narrow if varying == fewest else ()), _cone(root, leaves | frontier, inner)]
             fewest = varying
@@ -79,6 +82,11 @@ def _grown(view: View, root: Vertex, closed: frozenset[Vertex]) -> list[Cone]:
     for cone in reversed(narrow if fewest > 1 else narrow[-1:]):
         few.setdefault(_varying(view, cone), cone)
     return [*list(few.values())[:MOST_NARROW], _cone(root, leaves, inner)]
+
+
+def _count(view: View, vertices: Iterable[Vertex]) -> int:
+    """How many of them vary."""
+    return sum(view.op(u) != "const" for u in vertices)
 
 
 def _varying(view: View, cone: Cone) -> tuple[Vertex, ...]:

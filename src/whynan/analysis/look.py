@@ -7,6 +7,7 @@ import numpy as np
 from whynan.analysis.branch import prune
 from whynan.analysis.cones import cones_of
 from whynan.analysis.left import what_is_left
+from whynan.analysis.selected import used
 from whynan.analysis.state import BOXES, State, bounds_at, may_be_nonfinite
 from whynan.domain.interval import Bounds, meet
 from whynan.ir.dtype import BOOL
@@ -30,7 +31,7 @@ def worth_a_look(state: State, node: Node, is_output: bool) -> bool:
     b = state.bounds[node.id]
     if b is None or not node.inputs or not b.nonfinite.any() or state.charged >= state.budget or not known(node.op):
         return False
-    if not state.view.elementwise(state.view.root(node.id)):
+    if not state.view.elementwise(state.view.root(node.id)) or not used(state, node):
         return False
     fresh = all(not may_be_nonfinite(state, i) for i in node.inputs)
     return fresh or is_output or node.op in SELECTIVE or _vanishes(state, node)
@@ -84,7 +85,7 @@ def in_pieces(state: State, node: Node) -> None:
         return
     if node.op == "mul" and not _both_vary(state, node):
         return
-    if state.charged >= state.budget:
+    if state.charged >= state.budget or not used(state, node):
         return
     for cone in cones_of(state.view, state.view.root(node.id)):
         if sum(state.view.op(v) != "const" for v in cone.leaves) != 1:

@@ -13,6 +13,7 @@ from whynan.analysis.conditions import deciding
 from whynan.analysis.exact.limits import Exact
 from whynan.analysis.look import in_pieces, look_closer, worth_a_look, worth_deciding
 from whynan.analysis.relations import Relations
+from whynan.analysis.selected import used
 from whynan.analysis.sharpen import in_danger, sharpen
 from whynan.analysis.state import BOXES, Ranges, State, bounds_at
 from whynan.analysis.tighten import bounded, choose
@@ -98,7 +99,7 @@ def _passed(
             look_closer(state, node, lambda b: b.lo < b.hi)
         elif sharp:
             in_pieces(state, node)
-        if sharp and in_danger(state, node):
+        if sharp and in_danger(state, node) and used(state, node):
             sharpen(state, node, domains)
     return state
 

@@ -14,9 +14,10 @@ from whynan.analysis.chains import in_order
 from whynan.analysis.monotone import pairwise
 from whynan.analysis.slack import EXACT, Slack
 from whynan.analysis.view import Vertex, View
-from whynan.analysis.windows import square_of_mean
+from whynan.analysis.windows import mean_squared, square_of_mean
 from whynan.domain.interval import Bounds
 from whynan.ir.dtype import BFLOAT16, FLOAT32, Format
+from whynan.ops._curves import FLUSHED_ULPS
 
 DEPTH = 8
 
@@ -44,6 +45,19 @@ class Relations:
     def magnitude_at_most(self, a: Vertex, b: Vertex) -> Slack | None:
         """The slack with which |a| <= b holds, or None if that is not known."""
         return self._prove(Term("abs", a), b, DEPTH)
+
+    def times_root(self, a: Vertex, r: Vertex) -> float:
+        """A limit of |a r| where r is 1 / sqrt(s), or 1 / s, for an s of which that is known: inf for others."""
+        op, eps = self.view.op(r), self.view.node(r).format.eps
+        s = self.view.inputs(r)[0] if op in ("rsqrt", "reciprocal") else None
+        if s is None or not self.low(s) >= self.view.node(r).format.tiny or not np.isfinite(self.high(s)):
+            return np.inf
+        if op == "reciprocal":
+            slack, least = self.magnitude_at_most(a, s), self.low(s)
+        else:
+            slack, least = _below_root(self, a, s, self.view.node(r).format, DEPTH), float(np.sqrt(self.low(s)))
+        error = eps * (FLUSHED_ULPS + 1 + int(self.view.node(r).attrs.get("ulps", 0)))
+        return np.inf if slack is None else (1 + slack.relative + slack.absolute / least) * (1 + error) * (1 + 1e-6)
 
     def _prove(self, a: Term, b: Vertex, depth: int) -> Slack | None:
         key = (a, b)
@@ -272,8 +286,13 @@ def _roots(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     """|a| <= sqrt(s) where a^2 <= s."""
     if facts.view.op(b) != "sqrt" or a.kind == "square":
         return None
-    below = facts._prove(Term("square", a.vertex), facts.view.inputs(b)[0], depth - 1)
-    formats = (facts.view.node(b).format, facts.view.node(a.vertex).format)  # the square is rounded in one that lies between the two
+    return _below_root(facts, a.vertex, facts.view.inputs(b)[0], facts.view.node(b).format, depth)
+
+
+def _below_root(facts: Relations, a: Vertex, s: Vertex, fmt: Format, depth: int) -> Slack | None:
+    """|a| <= sqrt(s), for a root computed in that format."""
+    below = facts._prove(Term("square", a), s, depth - 1)
+    formats = (fmt, facts.view.node(a).format)  # the square is rounded in one that lies between the two
     slack = _norm_slack(max(formats, key=lambda f: f.eps), max(formats, key=lambda f: f.tiny))
     if below is None or below == EXACT:
         return None if below is None else slack
@@ -306,12 +325,16 @@ def _cauchy_schwarz(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack |
     eps, tiny = max(f.eps for f in formats), max(f.tiny for f in formats)
     largest = max(facts.size(x) for x in factors)
     lost = 4 * (terms * largest + 1) * float(np.sqrt(tiny))
-    return Slack((4 * terms + 16) * eps, lost) if np.isfinite(largest) and terms * eps < 0.01 else None
+    return Slack((4 * terms + 32) * eps, lost) if np.isfinite(largest) and terms * eps < 0.01 else None
 
 
 def _windowed(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     """E[x]^2 <= E[x^2] for weighted means: convolutions, pools, means."""
-    found = square_of_mean(facts.view, facts.bounds, a.vertex, b) if a.kind == "id" else None
+    if a.kind == "abs":
+        return None
+    view, (kind, v) = facts.view, a
+    fmt = view.node(v).format
+    found = square_of_mean(view, facts.bounds, v, b) if kind == "id" else mean_squared(view, facts.bounds, v, b, fmt)
     return None if found is None or found.factor > 2 else Slack(max(found.factor - 1, 0.0), found.lost)
 
 
@@ -320,18 +343,43 @@ def _way_to_sizes(facts: Relations, b: Vertex) -> list[Vertex]:
 
     The vertices on the way, the two sums (norms) last; nothing if b is none of these.
     """
-    view, way = facts.view, []
-    if view.op(b) == "mul":
-        rooted = [x if view.op(x) == "norm" else _radicand(view, x) for x in view.inputs(b)]
-        return [*view.inputs(b), *(x for x in rooted if x)] if all(rooted) else []
-    inner = _radicand(view, b)
-    while inner is not None and view.op(inner) == "add":
-        way.append(inner)
-        x, y = view.inputs(inner)
-        inner = x if facts.low(y) >= 0 and view.op(x) in ("mul", "add") else y if facts.low(x) >= 0 else None
-    if inner is None or view.op(inner) != "mul" or any(view.op(x) == "norm" for x in view.inputs(inner)):
+    view = facts.view
+    way = _parts_below(facts, b)
+    if view.op(way[-1]) == "mul":
+        roots = [_under_root(facts, _parts_below(facts, x)) for x in view.inputs(way[-1])]
+    else:
+        way = [] if view.op(way[-1]) == "norm" else _under_root(facts, way)
+        factors = view.inputs(way[-1]) if way and view.op(way[-1]) == "mul" else ()
+        roots = [_parts_below(facts, x) for x in factors]
+        roots = [] if any(view.op(root[-1]) == "norm" for root in roots) else roots
+    if len(roots) != 2 or not all(roots):
         return []
-    return [*way, inner, *view.inputs(inner)]
+    return [*way, *(x for root in roots for x in root[:-1]), *(root[-1] for root in roots)]
+
+
+def _under_root(facts: Relations, way: list[Vertex]) -> list[Vertex]:
+    """On from a root to what it is the root of; a norm is a root itself."""
+    if facts.view.op(way[-1]) == "norm":
+        return way
+    inner = _radicand(facts.view, way[-1])
+    return [] if inner is None else [*way, *_parts_below(facts, inner)]
+
+
+def _parts_below(facts: Relations, v: Vertex) -> list[Vertex]:
+    """A value, and values that it is at least, each in the one before: what a number that is not negative was added to, or a clamp saw."""
+    view, out = facts.view, [v]
+    while True:
+        op, inputs = view.op(v), view.inputs(v) if view.elementwise(v) else ()
+        if op == "add":
+            able = [x for x, y in (inputs, inputs[::-1]) if facts.low(y) >= 0 and view.op(x) != "const"]
+        elif op == "maximum":
+            able = [x for x in inputs if view.op(x) != "const"]
+        else:
+            able = list(inputs) if op == "clamp" and view.node(v).attrs.get("high") is None else []
+        if not able:
+            return out
+        v = able[0]
+        out.append(v)
 
 
 def _radicand(view: View, v: Vertex) -> Vertex | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from whynan.analysis.bins import binned
+from whynan.analysis.buckets import read_again
 from whynan.analysis.cancelled import cancelled
 from whynan.analysis.conditions import chosen_by
 from whynan.analysis.contracted import contracted
@@ -57,6 +58,8 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
     result = _contracted(state, node, result)
     if node.op in ("masked_select", "index") and (chosen := chosen_by(state.view, state.bounds, node)) is not None:
         result = meet(result, chosen, node.format)
+    if (read := read_again(state.view, state.bounds, node)) is not None:
+        result = meet(result, read, node.format)
     if node.op == "where" and (difference := guarded(state.view, state.bounds, node)) is not None:
         result = meet(result, difference, node.format)
     if node.op in ("matmul", "sum", "norm") and (product := length_bound(state.facts, node)) is not None:
@@ -119,6 +122,9 @@ def _pair(state: State, node: Node, result: Bounds) -> Bounds:
         return _same_operand(node, result, left)
     if node.op == "sub":
         return _difference(state, node, result, state.facts.at_most(a, b), state.facts.at_most(b, a))
+    if node.op == "mul" and "ulps" not in node.attrs:
+        most = min(state.facts.times_root(a, b), state.facts.times_root(b, a)) * (1 + node.format.eps)
+        result = meet(result, make(-most, most, nan=True), node.format) if most < node.format.max else result
     if (limits := product_bound(state.view, state.bounds, node)) is not None:
         result = meet(result, limits, node.format)
     if node.op == "div" and (factor := cancelled(state.view, state.bounds, node)) is not None:

@@ -50,6 +50,15 @@ class View:
                     alive[i] = alive[self.representative[i]] = True
         return alive
 
+    @cached_property
+    def readers(self) -> list[list[int]]:
+        """The nodes that read each node, or another one that computes the same."""
+        out: list[list[int]] = [[] for _ in self.nodes]
+        for node in self.nodes:
+            for i in {self.representative[j] for j in node.inputs}:
+                out[i].append(node.id)
+        return out
+
     def root(self, node: int) -> Vertex:
         """The node itself, not what it may show, seen along its own dimensions."""
         return node, tuple(d if n > 1 else -1 for d, n in enumerate(self.nodes[node].shape))

@@ -43,12 +43,16 @@ def square_of_mean(view: View, bounds: list[Bounds | None], square: Vertex, mean
     if view.op(square) not in ("square", "mul") or "ulps" in view.node(square).attrs or not view.node(square).format.is_float:
         return None
     m, *others = view.inputs(square)
-    if any(u != m for u in others) or m[1] != mean[1] or not _finite(bounds, square[0]):
+    if any(u != m for u in others) or not _finite(bounds, square[0]):
         return None
-    found = _followed(view, bounds, mean[0], m[0], DEPTH)
+    return mean_squared(view, bounds, m, mean, view.node(square).format)
+
+
+def mean_squared(view: View, bounds: list[Bounds | None], m: Vertex, mean: Vertex, fmt: Format) -> Below | None:
+    """How far the square of a weighted mean m, rounded in that format, may exceed the `mean` of squares, with equal weights."""
+    found = _followed(view, bounds, mean[0], m[0], DEPTH) if m[1] == mean[1] else None
     if found is None:
         return None
-    fmt = view.node(square).format
     return Below(found.factor * (1 + fmt.eps) * OUTWARD, found.lost * (1 + fmt.eps) * OUTWARD + 2 * fmt.tiny)
 
 

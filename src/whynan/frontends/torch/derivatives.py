@@ -47,22 +47,42 @@ def _corrected(recorder: Recorder, node: Any, form: Callable[..., torch.Tensor],
 
 def _prod(recorder: Recorder, node: Any, watched: torch.Tensor, g: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     zeros = (x == 0).sum()
-    return torch.where(zeros == 0, g * (y / x), torch.where(zeros > 1, torch.zeros_like(x), watched))
+    return torch.where(zeros == 0, g * (y / _nonzero(x)), torch.where(zeros > 1, torch.zeros_like(x), watched))
 
 
 def _prod_along(recorder: Recorder, node: Any, watched: torch.Tensor, g: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     if not node._saved_keepdim:
         g, y = g.unsqueeze(_dim(node)), y.unsqueeze(_dim(node))
-    return torch.where((x == 0).any(), watched, g * (y / x))
+    return torch.where((x == 0).any(), watched, g * (y / _nonzero(x)))
 
 
 def _cumprod(recorder: Recorder, node: Any, watched: torch.Tensor, g: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     dim = _dim(node)
     if x.shape[dim] == 1 or not x.numel():
         return watched
-    at_zeros = watched.clone()  # yet another form, which is not known
-    recorder.opaque("unknown:cumprod's derivative at zero", (x, y, g), at_zeros)
-    return torch.where((x == 0).any(), at_zeros, (y * g).flip(dim).cumsum(dim).flip(dim) / x)
+    return torch.where((x == 0).any(), _cumprod_at_zeros(dim, g, x, y), _from_the_end(y * g, dim) / _nonzero(x))
+
+
+def _from_the_end(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """Running sums from the last element on."""
+    return x.flip(dim).cumsum(dim).flip(dim)
+
+
+def _cumprod_at_zeros(dim: int, g: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The derivative where zeros are: as ever before the first zero of a row, 0 behind it, and at it the product of the others."""
+    zero = x == 0
+    seen = zero.cumsum(dim)
+    before, first, between = seen == 0, (seen == 1) & zero, (seen == 1) & ~zero
+    ahead = _from_the_end(torch.where(before, y * g, 0.0), dim) / _nonzero(x)
+    behind = (torch.where(between, x, 1.0).cumprod(dim) * torch.where(seen == 1, g, 0.0)).sum(dim, keepdim=True)
+    up_to = torch.cat([torch.ones_like(y.narrow(dim, 0, 1)), y.narrow(dim, 0, y.shape[dim] - 1)], dim)
+    at_first = behind * torch.where(first, up_to, 0.0).sum(dim, keepdim=True)
+    return torch.where(before, ahead, torch.where(first, at_first, 0.0))
+
+
+def _nonzero(x: torch.Tensor) -> torch.Tensor:
+    """The same where nothing is zero; where something is, the quotient is not used, and this says so of each element."""
+    return torch.where(x == 0, 1.0, x)
 
 
 def _dim(node: Any) -> int:
