@@ -1,6 +1,7 @@
 """Python code that looks at values: every path is recorded and proven, what is left over is named, and no input takes a path unseen."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 import whynan
 from whynan.analysis import cases, conditions, paths
+from whynan.analysis.coverage import varying
 from whynan.domain import sample
 from whynan.domain.interval import contains
 from whynan.domain.spec import Domain
@@ -129,7 +131,8 @@ def test_a_loss_that_is_finite_on_every_path_is_safe(loss: Callable[..., Any], d
 
 def explored(program: Program, domains: dict[str, Domain], mode: str) -> tuple[cases.Problem, paths.Covered]:
     wrt = tuple(n for n, d in domains.items() if d.grad)
-    problem = cases.Problem(lambda inputs: program.capture(inputs, wrt, mode), domains, 60_000, 0)
+    lead = partial(program.capture, wrt=wrt, mode=mode)
+    problem = cases.Problem(lambda inputs: lead(inputs), domains, 60_000, 0, lambda inputs, told: lead(inputs, told=told))
     rng = np.random.default_rng(0)
     first, second = ({n: sample.ordinary(d, rng) for n, d in domains.items()} for _ in range(2))
     trace = problem.capture(first)
@@ -284,8 +287,49 @@ def test_a_path_that_raises_is_named() -> None:
 
 @pytest.mark.slow
 def test_more_paths_than_the_limit_leave_it_undecided() -> None:
-    report = whynan.check(lambda x: x[x > 0].sum(), x=whynan.real(40, low=-1, high=1))
-    assert report.verdict == "undecided" and str(paths.MOST_PATHS) in reasons(report)
+    report = whynan.check(lambda x: (x[x > 0.5] - x[x < -0.5].sum()).sum(), x=whynan.real(12, low=-1, high=1))
+    assert report.verdict == "undecided" and str(paths.MOST_LED) in reasons(report)
+
+
+def test_a_path_that_is_proven_needs_no_input_that_takes_it() -> None:
+    def close_pairs(x):
+        distances = torch.cdist(x, x)
+        near = distances[distances < 1]
+        return near.sum() / (1 + len(near))
+
+    report = whynan.check(close_pairs, x=whynan.real(3, 2, low=-5, high=5))  # a number of pairs that is even cannot be
+    assert report.verdict == "safe", reasons(report)
+
+
+def test_a_path_that_no_input_takes_and_that_is_not_proven_stays_open() -> None:
+    def lonely(x):
+        distances = torch.cdist(x, x)
+        near = distances[distances < 1]
+        return torch.log(near - 9).sum() if len(near) == 4 else distances.sum()
+
+    report = whynan.check(lonely, x=whynan.real(3, 2, low=-5, high=5))
+    assert report.verdict == "undecided" and "the one for 4" in reasons(report)
+
+
+@pytest.mark.parametrize("told", [[0.0], [1.0], [3.0], [4.0]])
+def test_a_recording_that_is_led_is_that_of_inputs_that_take_the_path(told: list[float]) -> None:
+    def loss(x):
+        above = x > 0
+        kept = x[above]
+        if above.any():
+            return (kept.mean() - x).square()[above].sum() + kept.std(unbiased=len(kept) > 1)
+        return x.square().sum()
+
+    program = load(loss, "loss")
+    truly = program.capture({"x": np.float32([1.5] * int(told[0]) + [-1.0] * (4 - int(told[0])))}, ("x",), "eager")
+    outcomes = [a.low for a in truly.graph.assumptions]
+    led = program.capture({"x": np.float32([-0.5, 0.5, -2.0, 0.25])}, ("x",), "eager", told=outcomes)
+    assert [a.low for a in led.graph.assumptions] == outcomes and outcomes[0] == told[0]
+    assert not varying(truly.graph, led.graph)
+    assert [o.node for o in truly.graph.outputs] == [o.node for o in led.graph.outputs]
+    seen = np.float32([-0.5, 0.5, -2.0, 0.25])
+    program.capture({"x": seen}, ("x",), "eager", told=outcomes)
+    assert np.array_equal(seen, np.float32([-0.5, 0.5, -2.0, 0.25]))
 
 
 def test_the_same_again_is_the_same() -> None:

@@ -1,6 +1,6 @@
 """A proof for a loss on its domain, and by cases: for the inputs on which one truth holds, and for those on which it does not."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,12 +22,16 @@ MOST_SWITCHES = 2  # conditions of which both cases are proven
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """What is explored: how the loss is recorded and proven, and on which inputs."""
+    """What is explored: how the loss is recorded and proven, and on which inputs.
+
+    `lead` records it while its looks at values are told these outcomes, in order; None where that cannot be done.
+    """
 
     capture: Callable[[Inputs], Trace]
     domains: Mapping[str, Domain]
     boxes: int
     seed: int
+    lead: Callable[[Inputs, Sequence[float]], Trace] | None = None
 
     def prove(self, graph: Graph, given: Mapping[int, Bounds] | None = None) -> Proof:
         """The abstract run of a graph of the loss."""

@@ -116,11 +116,22 @@ class _Job:
         """The real function, recorded."""
         return self.program.capture(inputs, self.wrt, mode)
 
+    def problem(self, mode: str) -> Problem:
+        """What the proof asks of a mode."""
+        capture = self.program.capture
+        return Problem(
+            lambda inputs: capture(inputs, self.wrt, mode),
+            self.domains,
+            self.settings.boxes,
+            self.settings.seed,
+            lambda inputs, told: capture(inputs, self.wrt, mode, told),
+        )
+
     def mode(self, mode: str) -> ModeResult:
         """Everything for one mode."""
         first, second = self._starts(mode)
         trace = self.capture(first, mode)
-        problem = Problem(lambda inputs: self.capture(inputs, mode), self.domains, self.settings.boxes, self.settings.seed)
+        problem = self.problem(mode)
         proof = problem.prove(trace.graph)
         covered = explore(problem, trace, proof, first, second)
         open_ = bool(covered.unproven) or not all(p.proof.finite for p in covered.paths)

@@ -2,9 +2,10 @@
 
 Where Python code looks at a value, a recording shows one path. The looks of all recordings form a tree: recordings whose looks had the same
 outcomes so far look at the same value next. `explore` asks at each look of that tree which outcomes are possible on the inputs that come to
-it, and for each that no recording has looks for an input (`reach`), records the loss on it, or shows that there is none. If nothing is left
-over, every input of the domain takes one of the recorded paths. Each path's graph is proven for the inputs that take it: what its
-outcomes imply (`conditions`) is known there.
+it. For each that no recording has it records the path while the code is told that outcome, and is content if all is finite there: then it
+does not matter which inputs take it. Else it looks for an input (`reach`) and records the loss on it, or shows that there is none. If
+nothing is left over, every input of the domain takes one of the recorded paths. Each path's graph is proven for the inputs that take it:
+what its outcomes imply (`conditions`) is known there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whynan.analysis.arrays import asking, is_read, possible, value_of
+from whynan.analysis.arrays import is_read, possible, value_of
 from whynan.analysis.cases import Problem, by_cases
 from whynan.analysis.combinations import cases_of, fixed_in
 from whynan.analysis.conditions import contradictory, implied
@@ -23,6 +24,7 @@ from whynan.analysis.forecast import Forecast, Forecaster, on_its_path
 from whynan.analysis.looks import Look, between, countable, inside, looks_of
 from whynan.analysis.propagate import Proof
 from whynan.analysis.reach import Outcome, followers, following, neighbours, reach, readable
+from whynan.analysis.recordings import Gap, Recorded, closes, complaint, text_of
 from whynan.analysis.view import View
 from whynan.domain.interval import Bounds, collapse
 from whynan.domain.spec import Domain
@@ -33,7 +35,8 @@ from whynan.ir.graph import FORWARD, Assumption, Graph
 
 Inputs = Mapping[str, Array]
 
-MOST_PATHS = 20
+MOST_PATHS = 20  # for which an input is needed
+MOST_LED = 64  # with those that the code is led along
 FEW_PATHS = 6  # once it is known that not all can be covered, so many are recorded for the search
 LEAST_BOXES = 2000  # of branch and prune in each case
 MOST_LEFT = 4  # outcomes that are neither reached nor excluded: beyond, no others are looked at
@@ -68,7 +71,7 @@ def explore(problem: Problem, trace: Trace, proof: Proof, first: Inputs, second:
     cases = cases_of(trace.graph, look, problem.domains)
     if cases:
         return _by_cases(problem, look, cases, first, second)
-    explorer = _Explorer(problem)
+    explorer = _Explorer(problem, second)
     explorer.add(trace, first, proof)
     explorer.add(other, second)
     explorer.run()
@@ -97,12 +100,12 @@ def _by_cases(problem: Problem, look: Assumption, cases: Sequence[Mapping[str, D
             found = explore(part, trace, part.prove(trace.graph), one, two)
         except WhynanError as error:
             said = ", ".join(f"{n} = {v.tolist()}" for n, v in fixed.items())
-            left.append(_open(look, f": for {said} {error.message.rstrip('.')}"))
+            left.append(complaint(look, f": for {said} {error.message.rstrip('.')}"))
             continue
         paths += found.paths
         left += found.unproven
         if len(left) + sum(not p.proof.finite for p in paths) >= MOST_LEFT and done + 1 < len(cases):
-            left.append(_open(look, f": {done + 1} of {len(cases)} cases were looked at"))
+            left.append(complaint(look, f": {done + 1} of {len(cases)} cases were looked at"))
             break
     return Covered(tuple(paths), tuple(dict.fromkeys(left)))
 
@@ -143,54 +146,13 @@ def foreseeing(paths: Sequence[Path]) -> Forecaster | None:
 # ---------------------------------------------------------------- the tree of looks
 
 
-@dataclass(slots=True, eq=False)
-class _Recorded:
-    """A recording with its looks. `plain` is its proof without what the path implies, made when it is needed."""
-
-    trace: Trace
-    inputs: Inputs
-    looks: tuple[Look, ...]
-    plain: Proof | None = None
-    view: View | None = None
-    partnered: bool = False  # whether a second recording of the path was the same
-    also: Sequence[Inputs] = ()  # other inputs that are expected to take the path
-
-    @property
-    def graph(self) -> Graph:
-        """The graph of the recording."""
-        return self.trace.graph
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Gap:
-    """Outcomes of a recording's look number `at` that no recording has: they lie in [low, high], or are an array."""
-
-    member: _Recorded
-    at: int
-    low: float
-    high: float
-    array: Array | None = None
-
-    @property
-    def wanted(self) -> tuple[Graph, Assumption]:
-        """The look with the outcome that is missing, in the graph of the recording."""
-        graph, look = self.member.graph, self.member.graph.assumptions[self.at]
-        if self.array is not None:
-            return asking(graph, look, self.array)
-        return graph, replace(look, low=self.low, high=self.high)
-
-    @property
-    def name(self) -> object:
-        """What tells the gap from others."""
-        return self.member.looks[: self.at], self.low, self.high, None if self.array is None else self.array.tobytes()
-
-
 class _Explorer:
     """The recordings so far, and what was tried."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, second: Inputs) -> None:
         self.problem = problem
-        self.recorded: list[_Recorded] = []
+        self.second = second
+        self.recorded: list[Recorded] = []
         self.left: list[Open] = []
         self._tried: set[object] = set()
         self._interned: dict[object, int] = {}
@@ -205,7 +167,7 @@ class _Explorer:
                 known.partnered = True
                 self.left += varying(known.graph, trace.graph)
                 return False
-        self.recorded.append(_Recorded(trace, inputs, looks, proof))
+        self.recorded.append(Recorded(trace, inputs, looks, proof))
         return True
 
     def run(self) -> None:
@@ -220,15 +182,11 @@ class _Explorer:
     def proven(self) -> Iterator[Path]:
         """Each path with what is proven on the inputs that take it."""
         for r in self.recorded:
-            proof, view = self._plain(r)
-            if not proof.finite:
-                given = implied(view, proof.bounds, r.graph.assumptions)
-                proof = self.problem.prove(r.graph, given) if given else proof
-            yield Path(r.trace, by_cases(self.problem, r.graph, proof), r.inputs)
+            yield Path(r.trace, self._final(r), r.inputs)
 
     # ------------------------------------------------------------ gaps
 
-    def _gaps(self, at: int, members: Sequence[_Recorded]) -> Iterator[_Gap]:
+    def _gaps(self, at: int, members: Sequence[Recorded]) -> Iterator[Gap]:
         """What is missing at look number `at` of recordings that are alike before it, and after it."""
         going = [r for r in members if len(r.looks) > at]
         if not going:
@@ -236,7 +194,7 @@ class _Explorer:
         if len(going) < len(members) or len({r.looks[at].key for r in going}) > 1:
             self._complain(Open(PATH, None, FORWARD, "which operations are done changes with the input's values"))
             return
-        groups: dict[Look, list[_Recorded]] = {}
+        groups: dict[Look, list[Recorded]] = {}
         for r in going:
             groups.setdefault(r.looks[at], []).append(r)
         first_of = [group[0] for group in groups.values()]
@@ -249,7 +207,7 @@ class _Explorer:
         for group in groups.values():
             yield from self._gaps(at + 1, group)
 
-    def _missing(self, r: _Recorded, at: int, recorded: Sequence[_Recorded]) -> list[_Gap] | None:
+    def _missing(self, r: Recorded, at: int, recorded: Sequence[Recorded]) -> list[Gap] | None:
         """The possible outcomes that none of the recordings has; None if they are too many to be gone through."""
         node, seen = r.graph.nodes[r.graph.assumptions[at].node], [other.looks[at].outcome for other in recorded]
         if is_read(r.graph, r.graph.assumptions[at]) and (unread := self._unread(r, at, recorded)) is not None:
@@ -258,22 +216,22 @@ class _Explorer:
         if inside(b, seen):
             return []
         if not countable(node, b, seen):
-            self._complain(_open(r.graph.assumptions[at], ""))
+            self._complain(complaint(r.graph.assumptions[at], ""))
             return None
         lo, hi = float(b.lo), float(b.hi)
         if b.integral:
             whole = [v for v in self._all(r, at) or map(float, range(int(lo), int(hi) + 1)) if lo <= v <= hi]
-            return [_Gap(r, at, v, v) for v in whole if not any(low <= v <= high for low, high in seen)]
-        return [_Gap(r, at, low, high) for low, high in between(node, lo, hi, seen)]
+            return [Gap(r, at, v, v) for v in whole if not any(low <= v <= high for low, high in seen)]
+        return [Gap(r, at, low, high) for low, high in between(node, lo, hi, seen)]
 
-    def _unread(self, r: _Recorded, at: int, recorded: Sequence[_Recorded]) -> list[_Gap] | None:
+    def _unread(self, r: Recorded, at: int, recorded: Sequence[Recorded]) -> list[Gap] | None:
         """The arrays that may be read and that no recording has; None if they are too many."""
         looks = r.graph.assumptions
         every = possible(r.graph, self._plain(r)[0].bounds, looks[:at], looks[at])
         seen = [value_of(other.graph, other.graph.assumptions[at]) for other in recorded]
-        return None if every is None else [_Gap(r, at, 1.0, 1.0, v) for v in every if not any(np.array_equal(v, w) for w in seen)]
+        return None if every is None else [Gap(r, at, 1.0, 1.0, v) for v in every if not any(np.array_equal(v, w) for w in seen)]
 
-    def _all(self, r: _Recorded, at: int) -> Mapping[float, Inputs] | None:
+    def _all(self, r: Recorded, at: int) -> Mapping[float, Inputs] | None:
         """All values that a look at whole numbers can see, each with inputs that give it, if they can be gone through."""
         name = r.looks[:at]
         if name not in self._listed:
@@ -281,7 +239,7 @@ class _Explorer:
             self._listed[name] = outcomes(r.graph, self._plain(r)[0].bounds, looks[:at], looks[at], self.problem.domains)
         return self._listed[name]
 
-    def _outcomes(self, r: _Recorded, at: int) -> Bounds:
+    def _outcomes(self, r: Recorded, at: int) -> Bounds:
         """What a look can see on the inputs that come to it."""
         node = r.graph.assumptions[at].node
         proof, _ = self._plain(r)
@@ -293,7 +251,7 @@ class _Explorer:
             self._possible[name] = collapse(self._before(r, at)[0].bounds[node], 0)
         return self._possible[name]
 
-    def _before(self, r: _Recorded, at: int, wanted: Assumption | None = None) -> tuple[Proof, Mapping[int, Bounds]]:
+    def _before(self, r: Recorded, at: int, wanted: Assumption | None = None) -> tuple[Proof, Mapping[int, Bounds]]:
         """The proof of what runs up to a look, on the inputs that come to it (and have the wanted outcome); what was known beforehand."""
         looks = r.graph.assumptions
         last = max(a.node for a in looks[: at + 1])
@@ -302,7 +260,7 @@ class _Explorer:
         given = implied(View(graph), proof.bounds, [*looks[:at], *([wanted] if wanted else [])])
         return self.problem.prove(graph, given), given
 
-    def _plain(self, r: _Recorded) -> tuple[Proof, View]:
+    def _plain(self, r: Recorded) -> tuple[Proof, View]:
         """The proof of a recording's graph on the whole domain."""
         if r.plain is None:
             r.plain = self.problem.prove(r.graph)
@@ -310,13 +268,25 @@ class _Explorer:
             r.view = View(r.graph)
         return r.plain, r.view
 
+    def _final(self, r: Recorded) -> Proof:
+        """The proof of a recording's graph for the inputs that take its path."""
+        if r.final is None:
+            proof, view = self._plain(r)
+            if not proof.finite:
+                given = implied(view, proof.bounds, r.graph.assumptions)
+                proof = self.problem.prove(r.graph, given) if given else proof
+            r.final = by_cases(self.problem, r.graph, proof)
+        return r.final
+
     # ------------------------------------------------------------ closing them
 
-    def _close(self, gap: _Gap) -> None:
+    def _close(self, gap: Gap) -> None:
         """Record the loss on an input with the missing outcome, or show that there is none; else complain."""
         look = gap.wanted[1]
+        if len(self.recorded) < MOST_LED and not self.left and self._led(gap):
+            return
         if len(self.recorded) >= (FEW_PATHS if self.left else MOST_PATHS):
-            self._complain(_open(look, f" than the {len(self.recorded)} that were recorded"))
+            self._complain(complaint(look, f" than the {len(self.recorded)} that were recorded"))
             return
         said = ""
         reached = self._reached(gap)[:MOST_TRIED]
@@ -324,16 +294,35 @@ class _Explorer:
             try:
                 trace = self.problem.capture(inputs)
             except WhynanError as error:
-                said = f": where it is {_text(gap)}, {error.message.rstrip('.')}"
+                said = f": where it is {text_of(gap)}, {error.message.rstrip('.')}"
                 continue
-            if self.add(trace, inputs) and _closes(self.recorded[-1], gap):
+            if self.add(trace, inputs) and closes(self.recorded[-1], gap):
                 self.recorded[-1].also = reached[k + 1 :]
                 return
         if not self._impossible(gap):
-            neither = f", the one for {_text(gap)}: no input was found that takes it, and no proof that there is none"
-            self._complain(_open(look, said or neither))
+            neither = f", the one for {text_of(gap)}: no input was found that takes it, and no proof that there is none"
+            self._complain(complaint(look, said or neither))
 
-    def _reached(self, gap: _Gap) -> list[Inputs]:
+    def _led(self, gap: Gap) -> bool:
+        """Whether the path is proven on a recording in which the code was told the missing outcome; the recording is taken in then."""
+        if gap.array is not None or gap.low != gap.high:
+            return False
+        told = [*(look.outcome[0] for look in gap.member.looks[: gap.at]), gap.low]
+        r = self._along(told, gap.member.inputs)
+        if r is None or not closes(r, gap) or not self._final(r).finite:
+            return False
+        self.recorded.append(r)
+        return True
+
+    def _along(self, told: Sequence[float], inputs: Inputs) -> Recorded | None:
+        """The recording of the code that is told these outcomes; None if it cannot be led there."""
+        try:
+            trace = self.problem.lead(inputs, told) if self.problem.lead is not None else None
+        except WhynanError:
+            return None
+        return Recorded(trace, inputs, tuple(looks_of(trace.graph, self._interned)), led=True) if trace is not None else None
+
+    def _reached(self, gap: Gap) -> list[Inputs]:
         (graph, look), before = gap.wanted, gap.member.graph.assumptions[: gap.at]
         if not readable(graph, (*before, look)):
             return []
@@ -342,7 +331,7 @@ class _Explorer:
         starts += [{**starts[0], **whole} for v, whole in listed.items() if gap.low <= v <= gap.high]
         return reach(Outcome(graph, before, look), self.problem.domains, starts, self.problem.seed)
 
-    def _impossible(self, gap: _Gap) -> bool:
+    def _impossible(self, gap: Gap) -> bool:
         """Whether no input has the outcome: then some value that it implies something about can have none."""
         if gap.array is not None:
             return False
@@ -350,8 +339,10 @@ class _Explorer:
         graph = gap.member.graph
         return contradictory(graph, proof.bounds, given)
 
-    def _partner(self, r: _Recorded) -> None:
+    def _partner(self, r: Recorded) -> None:
         """A number that changes although the path is the same was computed out of sight: a second recording shows it."""
+        if r.led and (other := self._along([look.outcome[0] for look in r.looks], self.second)) is not None:
+            self.add(other.trace, self.second)
         if r.partnered:
             return
         looks = r.graph.assumptions
@@ -371,27 +362,3 @@ class _Explorer:
 
     def _complain(self, what: Open) -> None:
         self.left.append(what)
-
-
-def _closes(r: _Recorded, gap: _Gap) -> bool:
-    """Whether a recording has the missing outcome."""
-    before = gap.member.looks[: gap.at]
-    if r.looks[: gap.at] != before or len(r.looks) <= gap.at:
-        return False
-    if gap.array is not None:
-        return np.array_equal(value_of(r.graph, r.graph.assumptions[gap.at]), gap.array)
-    low, high = r.looks[gap.at].outcome
-    return low <= gap.high and gap.low <= high
-
-
-def _open(look: Assumption, which: str) -> Open:
-    return Open(PATH, look.site, FORWARD, f"{look.what} looks at a value here: on other inputs the code may take another path{which}")
-
-
-def _text(gap: _Gap) -> str:
-    if gap.array is not None:
-        return str(gap.array.astype(int).tolist())
-    node = gap.member.graph.nodes[gap.wanted[1].node]
-    if node.format.kind == "bool":
-        return "true" if gap.low else "false"
-    return f"{gap.low:g}" if gap.low == gap.high else f"a number in [{gap.low:g}, {gap.high:g}]"

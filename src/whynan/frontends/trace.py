@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from whynan.errors import TargetError
 from whynan.frontends.written import numbers_behind
 from whynan.ir.dtype import BOOL, FLOAT64, Array
 from whynan.ir.frontend import Trace
@@ -45,6 +46,12 @@ def flattened(result: Any) -> Iterator[Any]:
             yield from flattened(getattr(result, f.name))
     else:
         yield result
+
+
+def refuse_to_lead(told: Sequence[float]) -> None:
+    """Raises TargetError if a recording is to tell the code what its looks see, from a front end or mode that cannot."""
+    if told:
+        raise TargetError("its looks at values cannot be told what to see.", "Record the loss on an input that takes the path.")
 
 
 # ---------------------------------------------------------------- the loss as one number

@@ -1,6 +1,6 @@
 """What a front end gives to the rest: a program that can be run for real and recorded as a graph."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +56,11 @@ class Program(Protocol):
         """Run the real function and its gradients by `wrt`, as a user would (no recording)."""
         ...
 
-    def capture(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str) -> Trace:
-        """Run once and record every operation, forward and backward. Raises TargetError with the framework's own line."""
+    def capture(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str, told: Sequence[float] = ()) -> Trace:
+        """Run once and record every operation, forward and backward. Raises TargetError with the framework's own line.
+
+        `told` are outcomes of the looks that Python code takes at values, in order: the code is told them instead of what it would see,
+        so that the path of inputs that are not at hand is recorded. The values mean nothing then, and a look that cannot be told shows what
+        is seen. Front ends that cannot tell any raise TargetError.
+        """
         ...

@@ -5,7 +5,7 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -19,7 +19,7 @@ from whynan.frontends.jax.eager import Units, recorded_eagerly, run_eagerly
 from whynan.frontends.jax.ending import Recorded, ended
 from whynan.frontends.jax.jitted import Jitted, jitted, recorded
 from whynan.frontends.source import USER, kind_of
-from whynan.frontends.trace import first_line, one_number
+from whynan.frontends.trace import first_line, one_number, refuse_to_lead
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Run, Trace
 
@@ -63,12 +63,13 @@ class JaxProgram:
         except (Exception, SystemExit) as error:
             return Run(np.empty(0), {}, _said(error))
 
-    def capture(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "jit") -> Trace:
+    def capture(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "jit", told: Sequence[float] = ()) -> Trace:
         """Run once and record every op, forward and backward.
 
         In mode jit these are XLA's own instructions for the whole step, in mode eager those of each op that JAX compiles as a unit.
         Raises TargetError if the loss raises, returns nothing floating, or ignores its inputs.
         """
+        refuse_to_lead(told)
         _known(mode)
         with _session(inputs):
             arrays, static = _split(inputs)

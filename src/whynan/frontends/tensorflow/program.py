@@ -1,7 +1,7 @@
 """A TensorFlow or Keras loss as a program: run for real on NumPy arrays, or recorded as a graph, in one of three modes."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
@@ -20,7 +20,7 @@ from whynan.frontends.tensorflow.session import said, session, watching_draws
 from whynan.frontends.tensorflow.step import Step, no_loss, step
 from whynan.frontends.tensorflow.tensors import FORMATS, to_array, to_tensor
 from whynan.frontends.tensorflow.xla import hlo
-from whynan.frontends.trace import finished, flattened, loss_node, one_number
+from whynan.frontends.trace import finished, flattened, loss_node, one_number, refuse_to_lead
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Run, Trace
 from whynan.ir.graph import Output
@@ -67,11 +67,12 @@ class TensorflowProgram:
                 return Run(np.empty(0), {}, said(error))
             return Run(loss, {name: array for name, array in gradients.items() if array is not None})
 
-    def capture(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "eager") -> Trace:
+    def capture(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "eager", told: Sequence[float] = ()) -> Trace:
         """Run once and record every op, forward and backward.
 
         Raises TargetError if the loss raises, returns nothing that can be differentiated or looked at, or ignores its inputs.
         """
+        refuse_to_lead(told)
         known = _known_mode(mode)
         compiled = None if known == "eager" else self._compile(inputs, wrt, known)
         with session(self._seed, python=known == "eager", seeded=self._may_draw(compiled)), self._owned.lent(inputs):

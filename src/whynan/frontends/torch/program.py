@@ -15,7 +15,7 @@ from whynan.frontends.torch.derivatives import as_unwatched, nodes_behind
 from whynan.frontends.torch.owned import Owned, owned_by
 from whynan.frontends.torch.recorder import Recorder
 from whynan.frontends.torch.tensors import FORMATS, floating, to_array, to_tensor
-from whynan.frontends.trace import finished, first_line, flattened, loss_node, one_number
+from whynan.frontends.trace import finished, first_line, flattened, loss_node, one_number, refuse_to_lead
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Run, Trace
 from whynan.ir.graph import Output
@@ -62,15 +62,18 @@ class TorchProgram:
                 return Run(np.empty(0), {}, first_line(error))
             return Run(loss, {name: array for name, g in gradients.items() if (array := to_array(g)) is not None})
 
-    def capture(self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "eager") -> Trace:
-        """Run once and record every op, forward and backward.
+    def capture(
+        self, inputs: Mapping[str, Array], wrt: tuple[str, ...], mode: str = "eager", told: Sequence[float] = ()
+    ) -> Trace:
+        """Run once and record every op, forward and backward. `told` are outcomes of the looks at values, in order (`looks`).
 
         Raises TargetError if the loss raises, returns nothing that can be differentiated or looked at, or ignores its inputs.
         """
         if mode == "compile":
+            refuse_to_lead(told)
             return self._capture_compiled(inputs, wrt)
         target = self._in_mode(mode)
-        return self._record(target, Recorder(call.__code__, differentiate.__code__), inputs, wrt)
+        return self._record(target, Recorder(call.__code__, differentiate.__code__, told=told), inputs, wrt)
 
     def _capture_compiled(self, inputs: Mapping[str, Array], wrt: tuple[str, ...]) -> Trace:
         """Trace the loss in a first run, in one piece if that is possible, and record a second one."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from sys import _getframe
 from types import CodeType, TracebackType
 from typing import Any
@@ -13,24 +13,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from whynan.frontends.compared import comparison
 from whynan.frontends.torch.calls import EMPTY, SAME, SILENT, Schema, schema_of
+from whynan.frontends.torch.looks import Call, Looks, tensors_in
 from whynan.frontends.torch.lower import Aten, Ref, lower
 from whynan.frontends.torch.places import Places
 from whynan.frontends.torch.storage import Memory, format_of, key_of, supported
 from whynan.frontends.torch.tensors import to_array
-from whynan.frontends.trace import Recording, unchanged
-from whynan.ir.dtype import BOOL, INT64, Array, Format, next_down, next_up
-from whynan.ir.graph import Assumption, Place, Shape
+from whynan.frontends.trace import Recording
+from whynan.ir.dtype import Array, Format
+from whynan.ir.graph import Place, Shape
 
-# torch functions that read one number
-_LOOKS = {
-    "__bool__": "bool(tensor)",
-    "__float__": "float(tensor)",
-    "__int__": "int(tensor)",
-    "__index__": "int(tensor)",
-    "item": ".item()",
-}
 # torch functions that hand out the elements without an aten op
 _READS = {
     torch.Tensor.numpy: ".numpy()",
@@ -50,32 +42,20 @@ _SOURCES = {"copy": "src", "fill": "value"}
 _Meta = tuple[Shape, Format]
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One aten call, with `Ref`s for tensors. `inputs` are their nodes; `plain` says that whynan has formats for all of them."""
-
-    schema: Schema
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    inputs: tuple[int, ...]
-    plain: bool
-
-    def get(self, name: str) -> Any:
-        """The argument of that name, None if it was not given."""
-        if name in self.kwargs:
-            return self.kwargs[name]
-        position = self.schema.positions.index(name)
-        return self.args[position] if position < len(self.args) else None
-
-
 class Recorder:
     """One capture: the graph so far, the value of each node, and what Python code looked at.
 
     Use it as a context around the run. `floors` are the code objects of the functions that call the target and autograd. `modes` makes
-    the contexts that hand to the recorder what runs.
+    the contexts that hand to the recorder what runs. `told` are outcomes of the looks in order, which the code is told instead of what it
+    would see (`looks`).
     """
 
-    def __init__(self, *floors: CodeType, modes: Callable[["Recorder"], Iterable[AbstractContextManager[Any]]] | None = None) -> None:
+    def __init__(
+        self,
+        *floors: CodeType,
+        modes: Callable[["Recorder"], Iterable[AbstractContextManager[Any]]] | None = None,
+        told: Sequence[float] = (),
+    ) -> None:
         self.recording = Recording()
         self.builder = self.recording.builder
         self.values = self.recording.values
@@ -84,7 +64,7 @@ class Recorder:
         self._memory = Memory(self.builder)
         self._places = Places(floors)
         self._varies: list[bool] = []  # per node: whether its value depends on an input or on random numbers
-        self._counted: set[int] = set()  # masks whose number of true elements is assumed already
+        self._looks = Looks(self.recording, self._memory, self.varies, told)
         self._source = -1
         self._function: tuple[Any, tuple[Any, ...], Mapping[str, Any]] = (None, (), {})  # the torch function under way
         self._paused = False
@@ -147,7 +127,7 @@ class Recorder:
         """Tensors that something other than an aten op has made of the inputs: each is a node of the op `name` over all the inputs."""
         with no_dispatch():
             ids = tuple(self._memory.find(t) for t in inputs)
-            for t in _tensors(results):
+            for t in tensors_in(results):
                 shape, fmt = _meta(t)
                 node = self.builder.add(name, ids, shape, fmt, **attrs)
                 value = to_array(t) if supported(t) else None
@@ -178,9 +158,9 @@ class Recorder:
             self._memory.prepare(t)
         call = self._call(schema, args, kwargs)
         same = self._memory.seen(written[0]) if written and _overwrites(schema) else None
-        result = op(*args, **kwargs)
-        results = [result] if isinstance(result, torch.Tensor) else list(_tensors(result))
-        self._look(call, args, result)
+        args = self._looks.before(call, args)
+        result = self._looks.after(call, args, op(*args, **kwargs), self._function)
+        results = [result] if isinstance(result, torch.Tensor) else list(tensors_in(result))
         source = call.get(_SOURCES[schema.base]) if written and schema.base in _SOURCES else None
         if not written:
             self._compute(call, results)
@@ -206,7 +186,7 @@ class Recorder:
         if what is not None and not self._paused:
             self._enter(what, 3)
             with torch._C.DisableTorchFunction():
-                self._assume_elements(args[0], what)
+                self._looks.at_elements(args[0], what)
         return result
 
     # ------------------------------------------------------------ one call
@@ -219,7 +199,7 @@ class Recorder:
         phase, site, derives = self._places.here(_getframe(depth), self._source)
         self.builder.place = Place(phase, site, self._source, spelling, derives)
 
-    def _call(self, schema: Schema, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call:
+    def _call(self, schema: Schema, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         if schema.written:
             skipped = schema.written if _overwrites(schema) else schema.outs
             args = tuple(None if name in skipped else a for name, a in zip(schema.positions, args, strict=False))
@@ -228,7 +208,7 @@ class Recorder:
         inputs: list[int] = []
         ready = tuple([self._referred(a, tensors, inputs) for a in args])
         named = {name: self._referred(a, tensors, inputs) for name, a in kwargs.items()}
-        return _Call(schema, ready, named, tuple(inputs), all(supported(t) for t in tensors))
+        return Call(schema, ready, named, tuple(inputs), all(supported(t) for t in tensors))
 
     def _referred(self, argument: Any, tensors: list[torch.Tensor], inputs: list[int]) -> Any:
         """The argument with a `Ref` for each tensor; tensors and their nodes are appended to the lists."""
@@ -241,7 +221,7 @@ class Recorder:
             return type(argument)([self._referred(a, tensors, inputs) for a in argument])
         return argument
 
-    def _compute(self, call: _Call, results: list[torch.Tensor]) -> None:
+    def _compute(self, call: Call, results: list[torch.Tensor]) -> None:
         if all(self._memory.seen(t) is not None for t in results):
             return  # another view of what is known, such as detach()
         for t, node in zip(results, self._nodes(call, results), strict=True):
@@ -262,7 +242,7 @@ class Recorder:
             node = self.builder.add("expand", (node,), shape, fmt)
         return node
 
-    def _mutate(self, call: _Call, written: list[torch.Tensor], results: list[torch.Tensor]) -> None:
+    def _mutate(self, call: Call, written: list[torch.Tensor], results: list[torch.Tensor]) -> None:
         keys = [key_of(t) for t in written]
         if [key_of(t) for t in results] == keys:
             nodes = self._nodes(call, results)
@@ -275,13 +255,13 @@ class Recorder:
         for t, node in zip(written, nodes, strict=True):
             self._memory.write(t, node)
 
-    def _overwrite(self, call: _Call, written: list[torch.Tensor]) -> None:
+    def _overwrite(self, call: Call, written: list[torch.Tensor]) -> None:
         for t, node in zip(written, self._unknown(call, [_meta(t) for t in written]), strict=True):
             self._memory.write(t, node)
 
     # ------------------------------------------------------------ the nodes of a call
 
-    def _nodes(self, call: _Call, results: list[torch.Tensor]) -> list[int]:
+    def _nodes(self, call: Call, results: list[torch.Tensor]) -> list[int]:
         """One node per result, by the simplest sufficient way: the same value, a constant, the table, unknown."""
         schema, metas = call.schema, [_meta(t) for t in results]
         inputs = call.inputs
@@ -314,7 +294,7 @@ class Recorder:
             return False
         return all(_finite(self.values.get(i, self.builder.nodes[i].attrs.get("value"))) for i in inputs)
 
-    def _lowered(self, call: _Call, metas: list[_Meta], arrays: list[Array]) -> list[int]:
+    def _lowered(self, call: Call, metas: list[_Meta], arrays: list[Array]) -> list[int]:
         start = len(self.builder.nodes)
         try:
             nodes = lower(self.builder, Aten(call.schema.name, call.args, call.kwargs, tuple(metas), tuple(arrays)))
@@ -328,7 +308,7 @@ class Recorder:
         del self.builder.nodes[start:], self._varies[start:]
         return self._unknown(call, metas)
 
-    def _unknown(self, call: _Call, metas: list[_Meta]) -> list[int]:
+    def _unknown(self, call: Call, metas: list[_Meta]) -> list[int]:
         inputs = call.inputs
         return [self.builder.add(f"unknown:{call.schema.name}", inputs, shape, fmt) for shape, fmt in metas]
 
@@ -338,86 +318,6 @@ class Recorder:
     def _valued(self, node: int, value: Array) -> int:
         self.values.setdefault(node, value)
         return node
-
-    # ------------------------------------------------------------ looks at values
-
-    def _look(self, call: _Call, args: tuple[Any, ...], result: Any) -> None:
-        base = call.schema.base
-        if base == "_local_scalar_dense":
-            self._look_at_number(call.args[0].node, result)
-        elif base == "equal" and args[0].shape == args[1].shape:
-            a, b = call.inputs
-            same = self.builder.add("eq", (a, b), self.builder.shape(a), BOOL)
-            everything = self.builder.add("all", (same,), (1,) * len(args[0].shape), BOOL, dims=_all_dims(args[0].ndim))
-            self._assume(everything, float(result), float(result), "torch.equal")
-        elif base == "allclose":
-            for t in _tensors(args):
-                self._assume_elements(t, "torch.allclose")
-        elif base == "masked_select":
-            self._assume_count(call.get("mask").node, args[call.schema.positions.index("mask")], "masked_select")
-        elif base == "nonzero":
-            self._assume_count(call.args[0].node, args[0], "nonzero")
-        elif base in ("index", "index_put", "_index_put_impl"):
-            self._look_at_masks(call, args)
-        elif base == "_ctc_loss":  # only the width of a table depends on values: on the longest target's length
-            for t in _tensors(args[call.schema.positions.index("target_lengths")]):
-                self._assume_elements(t, base)
-        elif call.schema.shaped_by_data:
-            for t in _tensors(args):
-                self._assume_elements(t, base)
-
-    def _look_at_masks(self, call: _Call, args: tuple[Any, ...]) -> None:
-        """`x[mask]` has as many elements as the mask has true ones; `x[mask] = y` needs that only if y has one for each."""
-        for ref, t in zip(call.args[1], args[1], strict=True):
-            is_mask = ref is not None and t.dtype in (torch.bool, torch.uint8)
-            if is_mask and (call.schema.base == "index" or args[2].ndim > args[0].ndim - t.ndim):
-                self._assume_count(ref.node, t, "boolean index")
-
-    def _look_at_number(self, node: int, seen: Any) -> None:
-        function, args, kwargs = self._function
-        name = getattr(function, "__name__", "")
-        what = _LOOKS.get(name, f"a check inside {name}" if name else "a look at a value")
-        fmt = self.builder.format(node)
-        low = high = float(seen)
-        if name == "one_hot":
-            classes = kwargs.get("num_classes", args[1] if len(args) > 1 else -1)
-            # with the number of classes given, one_hot only checks that the indices lie below it
-            low, high = (0.0, float(classes - 1)) if classes > 0 else (low, high)
-        elif name == "__bool__" and fmt is not BOOL and self.varies(node):
-            node, low, high = self._nonzero(node), float(bool(seen)), float(bool(seen))
-        elif name == "__int__" and fmt.is_float:
-            low, high = _truncated_alike(fmt, low)
-        elif name in ("item", "__float__") and (compared := comparison(self.builder.place.site)) is not None and self.varies(node):
-            outcome = compared.node(self.builder, node)
-            if outcome is not None:
-                node, low, high = outcome, *(float(compared.holds(low)),) * 2
-        self._assume(node, low, high, what)
-
-    def _nonzero(self, node: int) -> int:
-        b, fmt = self.builder, self.builder.format(node)
-        return node if fmt is BOOL else b.add("ne", (node, b.const(np.zeros((), fmt.numpy), fmt)), b.shape(node), BOOL)
-
-    def _assume_count(self, node: int, t: torch.Tensor, what: str) -> None:
-        if not self.varies(node) or node in self._counted:
-            return
-        self._counted.add(node)
-        b, shape = self.builder, self.builder.shape(node)
-        count = b.add("cast", (self._nonzero(node),), shape, INT64)
-        if shape:
-            count = b.add("sum", (count,), (1,) * len(shape), INT64, dims=_all_dims(len(shape)))
-        seen = float(torch.count_nonzero(t))
-        self._assume(count, seen, seen, what)
-
-    def _assume_elements(self, t: torch.Tensor, what: str) -> None:
-        """Each element keeps its value: what Python does with them is not known."""
-        node, value = self._memory.find(t), to_array(t)
-        if value is None or not value.size or not self.varies(node):
-            return
-        self._assume(*unchanged(self.builder, node, value), what)
-
-    def _assume(self, node: int, low: float, high: float, what: str) -> None:
-        if self.varies(node):
-            self.assumptions.append(Assumption(node, low, high, what, self.builder.place.site))
 
 
 class OpsMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its __init_subclass__ without types
@@ -456,31 +356,12 @@ def _tensors_of(schema: Schema, names: tuple[str, ...], args: tuple[Any, ...], k
     if not names:
         return []
     given = dict(zip(schema.positions, args, strict=False)) | dict(kwargs)
-    return [t for name in names for t in _tensors(given.get(name))]
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
+    return [t for name in names for t in tensors_in(given.get(name))]
 
 
 def _meta(t: torch.Tensor) -> _Meta:
     return tuple(t.shape), format_of(t)
 
 
-def _all_dims(rank: int) -> tuple[int, ...]:
-    return tuple(range(-rank, 0))
-
-
 def _finite(value: Array | None) -> bool:
     return value is None or value.dtype.kind in "iub" or bool(np.isfinite(value).all())
-
-
-def _truncated_alike(fmt: Format, x: float) -> tuple[float, float]:
-    """The smallest and the largest number of the format that int() takes to the same integer as x (which is finite)."""
-    whole = float(np.trunc(x))
-    below, above = float(next_up(fmt, whole - 1)), float(next_down(fmt, whole + 1))
-    return whole if whole > 0 else min(below, whole), whole if whole < 0 else max(above, whole)
