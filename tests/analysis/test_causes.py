@@ -240,7 +240,31 @@ def an_epsilon_that_does_not_keep_a_divisor_from_zero(x, y):
     return (x / (y + 1e-50)).sum()
 
 
+@fails("zero-times-inf", "mul", FORWARD, "logp.exp() * logp", x=[[1.0, 2.0, 0.0]], m=np.array([[True, False, False]]))
+def entropy_of_masked_logits(x, m):
+    logp = F.log_softmax(x.masked_fill(m, -INF), dim=-1)
+    return (logp.exp() * logp).sum()
+
+
+@fails("div-by-zero", "pow", FORWARD, "x**-0.5", related=("pow-domain",), x=[1.0, 0.0])
+def a_negative_power_of_zero(x):
+    return (x**-0.5).sum()
+
+
+@fails(
+    "rounding-out-of-domain", "log", FORWARD, "torch.log(rest)", related=("log-of-negative", "log-of-zero"), x=[0.0, 0.5, -2.5, 1.5]
+)
+def what_is_left_of_probabilities(x):
+    rest = 1 - x.softmax(-1).cumsum(-1)[-1]
+    return -torch.log(rest)
+
+
 # ---------------------------------------------------------------- backward
+
+
+@fails("log-of-zero", "log", BACKWARD, "torch.log(p)", related=("zero-over-zero",), p=[0.5, 0.0])
+def geometric_mean(p):
+    return torch.exp(torch.log(p).mean())
 
 
 @fails("sqrt-grad-at-zero", "sqrt", BACKWARD, "torch.sqrt(x)", x=[1.0, 0.0])

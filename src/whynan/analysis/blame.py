@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whynan.analysis.causes import cause_of, danger_of, lost_epsilon
+from whynan.analysis.causes import cause_of, danger_of, inner_derivative, lost_epsilon
 from whynan.analysis.finding import ERROR, Finding, Step, Witness
 from whynan.analysis.scene import Scene, written
 from whynan.analysis.unseen import explicable
@@ -181,7 +181,8 @@ def _message(scene: Scene, node: Node, op: str, cause: str) -> str:
     """One or two sentences: what the operation got, what it gave, and why."""
     got, gave = _element(scene, node)
     call = f"{node.op}({', '.join(got)})" if got else node.op
-    what = f"{call} gives {gave}" if node.phase == FORWARD else f"in the derivative of {op}, {call} gives {gave}"
+    derivative = node.phase != FORWARD or inner_derivative(node)
+    what = f"in the derivative of {op}, {call} gives {gave}" if derivative else f"{call} gives {gave}"
     record = OPS.get(node.op)
     because = next((d.because for d in record.dangers if d.cause == danger_of(scene, node)), "") if record else ""
     lost = lost_epsilon(scene, node) if cause == "epsilon-rounds-away" else None

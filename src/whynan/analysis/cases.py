@@ -49,7 +49,7 @@ def by_cases(problem: Problem, graph: Graph, proof: Proof) -> Proof:
         return proof
     view = View(graph)
     for condition in _switches(graph, proof)[:MOST_SWITCHES]:
-        cases = [_case(problem, view, proof, condition, truth) for truth in (1.0, 0.0)]
+        cases = (_case(problem, view, proof, condition, truth) for truth in (1.0, 0.0))  # the second only if the first is proven
         if all(case is None or case.finite for case in cases):
             return replace(proof, outputs=(True,) * len(proof.outputs), open={}, hints=())
     return proof

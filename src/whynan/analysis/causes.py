@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whynan.analysis.scene import Scene, written
+from whynan.analysis.scene import SUMMARIES, Scene, written
 from whynan.ir.dtype import Array, spacing
 from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node, call_of
 from whynan.ops._opdef import OPS
@@ -28,6 +28,10 @@ CHOOSERS = {
     "masked_select": (0,),
 }
 OUT_OF_DOMAIN = frozenset({"log-of-negative", "sqrt-of-negative", "inverse-trig-domain", "pow-domain"})
+# where the domains of functions that have one edge begin
+EDGES = {"log": 0.0, "log2": 0.0, "log10": 0.0, "log1p": -1.0, "sqrt": 0.0, "rsqrt": 0.0, "acosh": 1.0}
+# what a sum of exponentials of which all are masked ends in
+EMPTY_ROW = frozenset({"inf-minus-inf", "log-of-zero", "zero-over-zero"})
 # causes behind which an epsilon may have been lost
 AT_EDGE = frozenset(
     {
@@ -44,6 +48,8 @@ AT_EDGE = frozenset(
         "underflow-then-divide",
     }
 )
+# functions whose derivative inside the loss (a gradient penalty, a residual of a differential equation) is named after them
+SLOPED = ("sqrt", "log")
 # how a derivative that is infinite at one point fails there
 SINGULAR = frozenset({"", "div-by-zero", "zero-over-zero", "zero-times-inf", "log-of-zero", "other-domain-error", "inf-over-inf"})
 
@@ -56,6 +62,8 @@ def cause_of(scene: Scene, node: Node) -> tuple[str, tuple[str, ...]]:
     if node.phase == BACKWARD:
         cause, more = _backward_cause(scene, node, cause)
         related += more
+    elif own in SINGULAR and inner_derivative(node):
+        cause = OPS[written(node)].steep
     related += _background(scene, node)
     if cause in ("zero-over-zero", "div-by-zero") and "zero-variance" in related:
         related.append(cause)
@@ -64,9 +72,11 @@ def cause_of(scene: Scene, node: Node) -> tuple[str, tuple[str, ...]]:
         related.append(cause)
         cause = "underflow-then-divide"
     if cause in OUT_OF_DOMAIN and (_only_by_rounding(scene, node) or _barely_outside(scene, node)):
-        related.append(cause)
+        related += [cause, "log-of-zero"] if cause == "log-of-negative" else [cause]
         cause = "rounding-out-of-domain"
-    if cause == "inf-minus-inf" and _subtracts_maximum(scene, node):
+    if cause == "div-by-zero" and written(node) == "pow":
+        related.append("pow-domain")
+    if (cause == "inf-minus-inf" and _subtracts_maximum(scene, node)) or (cause in EMPTY_ROW and _all_masked(scene, node)):
         related.append(cause)
         cause = "all-masked-softmax"
     if (cause in AT_EDGE or set(related) & AT_EDGE) and lost_epsilon(scene, node) is not None:
@@ -78,9 +88,15 @@ def cause_of(scene: Scene, node: Node) -> tuple[str, tuple[str, ...]]:
 def _named(node: Node, danger: str) -> str:
     """The danger as the source's op names it: the square root inside of acos is negative outside of [-1, 1]."""
     record = OPS.get(written(node))
-    if danger not in OUT_OF_DOMAIN or record is None:
+    infinite = danger in SINGULAR and record is not None and record.steep == "inverse-trig-grad-at-edge"  # atanh(1), by a logarithm
+    if record is None or not (danger in OUT_OF_DOMAIN or (infinite and node.phase == FORWARD)):
         return danger
     return next((d.cause for d in record.dangers if d.cause in OUT_OF_DOMAIN), danger)
+
+
+def inner_derivative(node: Node) -> bool:
+    """Whether a forward operation computes the derivative of another one: the loss holds a gradient itself."""
+    return node.phase == FORWARD and written(node) in SLOPED and written(node) != node.op
 
 
 def danger_of(scene: Scene, node: Node) -> str:
@@ -259,7 +275,20 @@ def _only_by_rounding(scene: Scene, node: Node) -> bool:
     here, exact = scene.value(node.id), scene.wide[node.id]
     if here is None or exact is None or exact.shape != here.shape:
         return False
-    return bool((np.isnan(here) & np.isfinite(exact)).any())
+    if (np.isnan(here) & np.isfinite(exact)).any():
+        return True
+    x, y = scene.value(node.inputs[0]), scene.wide[node.inputs[0]]
+    if node.op not in EDGES or x is None or y is None or x.shape != y.shape:
+        return False
+    beyond = EDGES[node.op] - x  # float64 rounds too, but leaves far less of an overshoot that is rounding's
+    return bool(((beyond > 0) & (EDGES[node.op] - y <= beyond * 2.0**-10)).any())
+
+
+def _all_masked(scene: Scene, node: Node) -> bool:
+    """Whether a sum of exponentials, computed by several operations, met a row of nothing but a mask's infinities."""
+    if written(node) not in SUMMARIES or written(node) == node.op:
+        return False
+    return any(scene.bad(i) and scene.meant(i) for i in _ancestors(scene.graph, node.inputs[0], 8))
 
 
 def _barely_outside(scene: Scene, node: Node) -> bool:

@@ -12,9 +12,13 @@ from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node
 
 # ops of which a mask of -inf is expected to leave something: where all is masked, they are to blame
 SUMMARIES = frozenset({"logsumexp", "softmax", "log_softmax", "logcumsumexp"})
+# ops that give -inf only where a mask's -inf stands: beside it they are finite, and a row that is all masked gives NaN
+PASSING = frozenset({"log_softmax"})
 # functions that some libraries and compilers compute by several operations, and other names of theirs
 EXPANDED = SUMMARIES | {"acos", "asin", "atanh", "cosh", "sinh", "norm", "erfinv", "lgamma", "digamma"}
-OTHER_NAMES = {"arccos": "acos", "arcsin": "asin", "arctanh": "atanh", "reduce_logsumexp": "logsumexp"}
+OTHER_NAMES = {"arccos": "acos", "arcsin": "asin", "arctanh": "atanh", "reduce_logsumexp": "logsumexp", "power": "pow"}
+# what else may stand for a call: a power with a small exponent is a root or an inverse, and the slope of a root or a logarithm divides
+STANDS_FOR = {"pow": frozenset({"sqrt", "rsqrt", "reciprocal"}), "sqrt": frozenset({"div"}), "log": frozenset({"div"})}
 
 
 class Scene:
@@ -67,7 +71,7 @@ class Scene:
         if value is None or np.isnan(value).any():
             return False
         sources = [j for j in node.inputs if self.bad(j)]
-        return node.op == "const" or (bool(sources) and node.op not in SUMMARIES and all(self._meant[j] for j in sources))
+        return node.op == "const" or (bool(sources) and node.op not in SUMMARIES - PASSING and all(self._meant[j] for j in sources))
 
     def derived(self, node: Node) -> list[Node]:
         """The forward nodes whose derivative a backward node computes (none for a forward node)."""
@@ -86,17 +90,19 @@ class Scene:
 def written(node: Node) -> str:
     """The op as the source has it: x ** 0.5 is computed as a square root, but it is a power; a library's softmax by several ops."""
     called = _called(node.site.text) if node.site else ""
-    return str(node.attrs.get("written_as", called or node.op))
+    expanded = called in EXPANDED or node.op in STANDS_FOR.get(called, ())
+    return str(node.attrs.get("written_as", called if expanded else node.op))
 
 
 @lru_cache(maxsize=1024)
 def _called(text: str) -> str:
-    """The op of `EXPANDED` that an expression calls; empty if it is no such call."""
+    """The op whose function an expression calls, `**` included; empty if it is no call."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError):
         return ""
+    if isinstance(call, ast.BinOp) and isinstance(call.op, ast.Pow):
+        return "pow"
     function = call.func if isinstance(call, ast.Call) else None
     name = function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
-    op = OTHER_NAMES.get(name, name)
-    return op if op in EXPANDED else ""
+    return OTHER_NAMES.get(name, name)

@@ -21,7 +21,7 @@ Inputs = Mapping[str, Array]
 Hint = Mapping[str, tuple[float, float]]  # input name -> range in which an element may make trouble
 Signature = tuple[str, ...]
 
-PER_FINGERPRINT = 5
+PER_FINGERPRINT, FIRST = 5, 3  # the plainest inputs that fail in one way and the latest: two defects may show in the same outputs
 HUGE_MOSAICS = 3
 DESCENT, CHANCE = 2, 3  # stages of the search
 LEAST = 8  # candidates that are tried, however long a run takes, until one fails
@@ -152,8 +152,7 @@ class _Log:
         failed = signature(run)
         if failed:
             group = self.kept.setdefault(fingerprint(run), [])
-            if len(group) < PER_FINGERPRINT:
-                group.append(Failure(inputs, run, failed))
+            group[FIRST:] = [*group[FIRST:], Failure(inputs, run, failed)][FIRST - PER_FINGERPRINT :]
             return
         size = max((float(np.abs(g.astype(np.float64)).max(initial=0.0)) for g in run.gradients.values()), default=0.0)
         if self.steepest is None or size > self.steepest.size:

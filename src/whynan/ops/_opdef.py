@@ -67,8 +67,8 @@ class OpDef:
     """All facts about one operation. See the module's docstring for the functions' contracts.
 
     `monotone` gives per input +1 (never decreasing), -1 (never increasing) or 0. `moves` says that each element of the result
-    is an element of the first input (shape operations). `subnormals` says that it sees subnormal operands also where they are flushed.
-    `inverse` tells what a known result says of the inputs.
+    is an element of the first input (shape operations), copied as it is, a subnormal too. `subnormals` says that it sees subnormal
+    operands also where they are flushed. `inverse` tells what a known result says of the inputs.
     """
 
     name: str
@@ -116,7 +116,7 @@ def bound(call: Call, inputs: Iterable[Bounds]) -> Bounds:
         return top(call.format, len(call.shape))
     with np.errstate(all="ignore"):
         result = _rounded(op, call, op.transfer(call, *inputs))
-        result = flushed_ends(result, call.format) if call.format.flush else result
+        result = flushed_ends(result, call.format) if call.format.flush and not op.moves else result
         result = _loosened(result, op, call) if "ulps" in call.attrs else result
         return _strict(result, inputs) if op.strict and op.elementwise else result
 
@@ -196,13 +196,13 @@ def run_quietly(call: Call, arrays: Iterable[Array], wide: bool) -> Array:
     ready = [_prepared(a, wide) for a in arrays]
     if wide and call.op == "cast" and call.format.is_float and call.formats[0].is_float:
         return ready[0]
-    if not wide and not op.subnormals and any(f.flush for f in call.formats):
+    if not wide and not (op.subnormals or op.moves) and any(f.flush for f in call.formats):
         ready = [_flushed(a, f) for a, f in zip(ready, call.formats, strict=True)]
     if op.elementwise:
         ready = _aligned(ready, call)
     result = np.asarray(op.evaluate(call, *ready))
     result = result.astype(np.float64 if wide and call.format.is_float else call.format.numpy, copy=False)
-    return result if wide else _flushed(result, call.format)
+    return result if wide or op.moves else _flushed(result, call.format)
 
 
 def _flushed(a: Array, fmt: Format) -> Array:

@@ -111,6 +111,7 @@ def _logarithm(name: str, text: str, f: Callable[[Any], Any], edge: float, **fac
         ),
         elementwise=True,
         monotone=(1,),
+        steep="log-of-zero",
         inverse=CURVES[name],
     )
 
