@@ -16,7 +16,7 @@ from keras.src.distribution import distribution_lib
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
-from whynan.errors import TargetError
+from whynan.errors import NonFiniteError, TargetError
 from whynan.frontends.jax.program import load
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
@@ -98,7 +98,11 @@ class Step:
         """Judge a bad step. `fit` takes the model's state from here if this raises: the buffers that it knows of are given away."""
         names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
         self.model._jax_state = dict(zip(names, self._state, strict=True))
-        return self.judge.bad(moment, lambda: self._explained(moment, data))
+        try:
+            return self.judge.bad(moment, lambda: self._explained(moment, data))
+        except NonFiniteError:
+            _left_as_it_is(self.model.optimizer)
+            raise
 
     def _norm(self) -> float:
         return euclidean(np.asarray(a) for a in self._state[0])
@@ -244,6 +248,15 @@ def _watching(losses: list[Any], updates: list[Update]) -> Iterator[None]:
         for owner in (BaseOptimizer, LossScaleOptimizer):
             stack.enter_context(patch.object(owner, "stateless_apply", applied(owner.stateless_apply)))
         yield
+
+
+def _left_as_it_is(optimizer: Any) -> None:
+    """Let what ends `fit` by an error leave the weights alone: on JAX, Keras puts the moving averages of `use_ema` into them even then."""
+
+    def finalize_variable_values(trainable_variables: Any) -> None:
+        del vars(optimizer)["finalize_variable_values"]
+
+    vars(optimizer)["finalize_variable_values"] = finalize_variable_values
 
 
 def _report(losses: Sequence[Any], updates: Sequence[Update], optimizer: Any, optimizer_variables: Sequence[Any]) -> Any:
