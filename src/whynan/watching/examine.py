@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whynan.analysis.blame import Blame, blame, finding_of, number
+from whynan.analysis.evaluate import fill
 from whynan.analysis.finding import Finding
 from whynan.analysis.scene import Scene
 from whynan.ir.dtype import Array
@@ -40,6 +41,7 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     `given` are the step's data by argument name, `batch` is how many samples there are (0: unknown), `axes` say along which axis of each
     argument they lie: without it, along the first where that has as many entries.
     """
+    trace = replace(trace, values=tuple(fill(trace.graph, trace.values)))  # those inside of compiled programs
     why = blame(trace, hidden=True)
     if why is None:
         return None

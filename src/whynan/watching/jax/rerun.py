@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from whynan.analysis.evaluate import fill
 from whynan.errors import WhynanError
 from whynan.frontends.jax import steps
 from whynan.frontends.jax.eager import Units
@@ -115,8 +114,7 @@ def _found(bad: Bad, step: Traced, data: Mapping[str, Array], batch: int) -> _Fo
                 continue
             part = steps.cut(step.program, [v for v, _, _ in ends])
             made = steps.recorded_step(part, arrays, [(kind, name) for _, kind, name in ends], mode, _UNITS)
-            whole = replace(made.trace, values=tuple(fill(made.trace.graph, made.trace.values)))
-            seen = examined(whole, "eager" if mode == "eager" else "jit", data, batch)
+            seen = examined(made.trace, "eager" if mode == "eager" else "jit", data, batch)
             if seen is not None:
                 return _told(step, made, seen, mode, stage)
     return None

@@ -1,7 +1,7 @@
 """`model.fit` on JAX: the model's train function is replaced by one whose step is watched."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,7 +19,6 @@ from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from whynan.errors import NonFiniteError, TargetError
 from whynan.frontends.jax.program import load
 from whynan.ir.dtype import Array
-from whynan.ir.frontend import Trace
 from whynan.watching.judge import Judge, euclidean
 from whynan.watching.keras.data import by_name, collected
 from whynan.watching.keras.fit import Logs, replaced
@@ -29,7 +28,7 @@ from whynan.watching.keras.tap import Apply, Update
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY
 from whynan.watching.record import Incident, Moment
-from whynan.watching.replay import Again, Recorded, batch_of, explained
+from whynan.watching.replay import Again, Recorded, batch_of, explained, renamed
 
 State = tuple[Any, Any, Any, Any]  # trainable, non-trainable, optimizer's and metrics' variables, as Keras hands them to a step
 
@@ -185,7 +184,7 @@ class Step:
         layers = Layers(_next_source, [self.model])
         with layers.open():
             trace = load(loss, "step").capture(inputs, tuple(n for n in inputs if n[0] == "v"), how)
-        return Recorded(_renamed(trace, real), layers.of)
+        return Recorded(renamed(trace, real), layers.of)
 
     def _loss(self, state: State, data: Any) -> Any:
         def stopping(original: Apply) -> Apply:
@@ -305,14 +304,6 @@ def _is_array(value: Any) -> bool:
 def _arrays(data: Any) -> dict[str, Array]:
     found = collected(by_name(data), (jax.Array, np.ndarray))
     return {n: a for n, a in found.items() if a.dtype.kind in "fiub" or jnp.issubdtype(a.dtype, jnp.floating)}
-
-
-def _renamed(trace: Trace, real: Mapping[str, str]) -> Trace:
-    graph = trace.graph
-    inputs = {real.get(name, name): node for name, node in graph.inputs.items()}
-    outputs = tuple(replace(o, name=real.get(o.name, o.name)) for o in graph.outputs)
-    nodes = tuple(replace(n, attrs={**n.attrs, "name": real.get(n.attrs["name"], "")}) if n.op == "input" else n for n in graph.nodes)
-    return replace(trace, graph=replace(graph, nodes=nodes, inputs=inputs, outputs=outputs))
 
 
 def _next_source() -> int:
