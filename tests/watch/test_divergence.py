@@ -95,6 +95,13 @@ def test_an_exploding_gradient_with_a_level_loss():
     assert "gradient norm" in diverged(flight, Moment(50, 2.05, (math.inf,), 5.0))
 
 
+def test_growth_goes_on_where_squares_no_longer_tell_the_parameters_apart():
+    """A momentum of 1e22 hides how the parameters move, and the loss goes on growing a thousandfold in each step."""
+    losses, norms = [4.7, 310.0, 1e5, 1.9e8, 1.7e11, 2.6e14, 4.4e17, 5.1e20, 5.2e23], [26.0, 1.5e3, 5e4, 1e7, 1e9, 1e12]
+    flight = series(losses + [3.3e26, 1.5e29, 1.3e32, 2.9e35], norms + [2.9e19] * 7)
+    assert "grew" in diverged(flight, Moment(13, math.inf, (math.nan,), 3.1e19))
+
+
 def test_parameters_that_grow_unseen_by_the_loss():
     flight = recorded(Moment(i, 1.0, (1e-3,), 10.0 * 8.0**i) for i in range(12))
     assert "norm of the parameters" in diverged(flight, Moment(12, math.nan, (math.nan,), 1e12))

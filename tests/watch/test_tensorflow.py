@@ -206,6 +206,39 @@ def test_two_optimizers_are_judged_each_by_its_own_gradients():
     assert same(before, [v.numpy() for v in bad.variables])
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+def test_a_step_that_updates_its_variables_by_hand(compiled):
+    w, count = tf.Variable([[1.0], [1.0]], name="w"), tf.Variable(0)
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_mean(tf.math.log(x @ w))
+        w.assign_sub(0.1 * tape.gradient(value, w))
+        count.assign_add(1)
+        return value
+
+    watched = whynan.watch(tf.function(step) if compiled else step, policy="skip", folder=None)
+    watched(batch()[0])
+    before = w.numpy()
+    watched(batch(0.0)[0])
+    (incident,) = watched.incidents
+    assert (incident.cause, incident.finding.site.text, incident.sample) == ("log-of-zero", "tf.math.log(x @ w)", BAD)
+    assert np.array_equal(w.numpy(), before) and count == 1
+    assert not np.array_equal(before, np.ones((2, 1)))
+
+
+def rooted(p, y):
+    """Run operation by operation, TensorFlow gives a masked root no gradient; compiled, it multiplies 0 with NaN."""
+    return tf.reduce_mean(tf.where(p > 0, tf.sqrt(p), 0.0))
+
+
+def test_a_failure_of_the_compiled_program_alone_is_looked_for_there():
+    incident = failed(Run(rooted, jit_compile=True), *batch(-1.0))
+    assert (incident.cause, incident.finding.site.text, incident.how) == ("masked-branch-gradient", "tf.sqrt(p)", "xla")
+    assert incident.suspects.samples == incident.suspects.alone == (BAD,) and incident.parameter == "net/adds/kernel"
+    assert "run again in mode eager from the same state, the step is finite" in incident.notes
+
+
 def test_what_is_no_step_is_refused():
     with pytest.raises(WhynanError, match="int cannot be watched"):
         whynan.watch(3)

@@ -181,11 +181,8 @@ def _masked(scene: Scene, node: Node, group: Sequence[Node], hidden: bool) -> bo
 
 
 def _zero_cotangent(scene: Scene, node: Node) -> bool:
-    """Whether the failing element met a zero gradient: 0/0 or 0*inf, here or, for an infinite factor, where it is multiplied in."""
-    out = scene.value(node.id)
-    if out is None:
-        return False
-    return _made_of_zero(scene, node) if np.isnan(out).any() else _meets_zero(scene, node)
+    """Whether the failing element met a zero gradient: 0/0 or 0*inf, here or, for a factor by itself, where it is multiplied in."""
+    return scene.value(node.id) is not None and (_made_of_zero(scene, node) or _meets_zero(scene, node))
 
 
 def _made_of_zero(scene: Scene, node: Node) -> bool:
@@ -206,7 +203,7 @@ def _made_of_zero(scene: Scene, node: Node) -> bool:
 
 
 def _meets_zero(scene: Scene, node: Node, most: int = 6) -> bool:
-    """Whether an infinite factor of a derivative is multiplied with a gradient of 0 a few steps on (JAX computes factors apart)."""
+    """Whether a factor of a derivative that is not finite is multiplied with a gradient of 0 a few steps on (JAX has factors apart)."""
     users = scene.graph.users()
     frontier = [node.id]
     for _ in range(most):

@@ -92,7 +92,7 @@ def _from(moments: tuple[Moment, ...], failed: Moment, start: int) -> Divergence
         return _of_parameters(known, growth(known, _parameters), moments[:start])
     first = min(g.first for g in growths if g is not None)
     sudden = _jumped(known, first + 1, len(known) - 1)
-    if sudden is not None:  # what came after may have become one
+    if sudden is not None and _from(moments[: start + sudden - 1], known[sudden - 1], start) is None:  # what came after may have become one
         later = _from(moments, failed, start + sudden)
         return later if later is not None and len(later.steps) > 3 else None
     if not _convincing(known, growths[0], growths[1], start + first):

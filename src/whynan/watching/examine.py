@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whynan.analysis.blame import Blame, blame, finding_of, number
+from whynan.analysis.evaluate import fill
 from whynan.analysis.finding import Finding
 from whynan.analysis.scene import Scene
 from whynan.ir.dtype import Array
@@ -18,6 +19,8 @@ MOST_ELEMENTS = 6
 MOST_SAMPLES = 1000
 
 _OVERFLOWS = frozenset("exp square product sum cast".split())
+_READS = frozenset("gather index take_flat".split())
+_FILL = "an index lies outside of the array, and JAX fills in NaN for what it would read there (mode='fill')."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +41,7 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     `given` are the step's data by argument name, `batch` is how many samples there are (0: unknown), `axes` say along which axis of each
     argument they lie: without it, along the first where that has as many entries.
     """
+    trace = replace(trace, values=tuple(fill(trace.graph, trace.values)))  # those inside of compiled programs
     why = blame(trace, hidden=True)
     if why is None:
         return None
@@ -49,6 +53,9 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     if why.cause == "nonfinite-input":
         why, elements, samples = _entering(scene, why, given), bad or _parameter(scene, why), broken or culprits.samples
         return Examined(trace, why, finding_of(why, mode), BAD_DATA, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
+    if _outside(trace, why):
+        finding = replace(finding_of(why, mode), message=_FILL, op="gather")
+        return Examined(trace, why, finding, BAD_DATA, culprits.samples[:MOST_SAMPLES], culprits.elements()[:MOST_ELEMENTS])
     kind = CUSTOM_BACKWARD if _handwritten(trace, why) else kind_of(why, bool(bad))
     if kind != BAD_DATA and bad and _from_data(scene, why, given):
         return Examined(trace, why, finding_of(why, mode), BAD_DATA, broken[:MOST_SAMPLES], bad[:MOST_ELEMENTS])
@@ -102,6 +109,12 @@ def _from_data(scene: Scene, why: Blame, given: Mapping[str, Array]) -> bool:
         seen.update(found)
         stack += found
     return False
+
+
+def _outside(trace: Trace, why: Blame) -> bool:
+    """Whether an array was read at an index outside of it, for which JAX puts in a constant: no function is outside its domain there."""
+    node = trace.graph.nodes[why.node]
+    return node.op == "const" and any(n.op in _READS for n in trace.graph.nodes if n.site == node.site)
 
 
 def _nonfinite(given: Mapping[str, Array]) -> Iterator[Element]:

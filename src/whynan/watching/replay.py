@@ -142,3 +142,12 @@ def taken(given: Mapping[str, Array], rows: Sequence[int], batch: int) -> dict[s
 def batch_of(given: Mapping[str, Array]) -> int:
     """How many samples the data hold: the length of the first array's first axis."""
     return next((len(a) for a in given.values() if a.ndim), 0)
+
+
+def renamed(trace: Trace, real: Mapping[str, str]) -> Trace:
+    """The trace with other names for inputs and outputs."""
+    graph = trace.graph
+    inputs = {real.get(name, name): node for name, node in graph.inputs.items()}
+    outputs = tuple(replace(o, name=real.get(o.name, o.name)) for o in graph.outputs)
+    nodes = tuple(replace(n, attrs={**n.attrs, "name": real.get(n.attrs["name"], "")}) if n.op == "input" else n for n in graph.nodes)
+    return replace(trace, graph=replace(graph, nodes=nodes, inputs=inputs, outputs=outputs))

@@ -37,13 +37,13 @@ class TensorflowProgram:
 
     framework = "tensorflow"
 
-    def __init__(self, target: Target, name: str, seed: int = 0) -> None:
+    def __init__(self, target: Target, name: str, seed: int = 0, owned: Owned | None = None) -> None:
         self.name = name
         self.framework_version = str(tf.__version__)
         self._seed = seed
         self._target = target
         self._positional = _positional(target)
-        self._owned: Owned = owned_by(target)
+        self._owned: Owned = owned if owned is not None else owned_by(target)
         self._draws: bool | None = None  # whether an eager run draws random numbers; None until one has been watched
         self._compiled: dict[object, Compiled] = {}
         self._graphs: list[Any] = []
@@ -177,14 +177,15 @@ class TensorflowProgram:
         return self._compiled[key]
 
 
-def load(target: Target, name: str, seed: int = 0) -> TensorflowProgram:
+def load(target: Target, name: str, seed: int = 0, owned: Owned | None = None) -> TensorflowProgram:
     """A program from a function, a method, a closure, a `tf.function`, a layer or a Keras loss.
 
-    Its random numbers are drawn under `seed`. Raises TargetError if it cannot be called.
+    Its random numbers are drawn under `seed`. `owned` are its variables, where they are known better than its code tells.
+    Raises TargetError if it cannot be called.
     """
     if not callable(target):
         raise TargetError(f"{name} is a {type(target).__name__}, which cannot be called.", "Name a function or a Keras loss.")
-    return TensorflowProgram(target, name, seed)
+    return TensorflowProgram(target, name, seed, owned)
 
 
 # ---------------------------------------------------------------- running

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from whynan.analysis.evaluate import fill
 from whynan.errors import WhynanError
 from whynan.frontends.jax import steps
 from whynan.frontends.jax.eager import Units
@@ -20,7 +19,7 @@ from whynan.watching.examine import Examined, examined, kind_of
 from whynan.watching.jax import health, parts
 from whynan.watching.jax.recipe import bundled
 from whynan.watching.jax.wiring import Key, Traced, Wiring, arrays_of, is_array, is_floating, named_arrays, traced
-from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
+from whynan.watching.record import CUSTOM_BACKWARD, UNEXPLAINED, Incident, Suspects
 from whynan.watching.smallest import smallest
 
 _UNITS: Units = {}  # what was compiled to run a step operation by operation: the next incident's step has mostly the same operations
@@ -115,10 +114,9 @@ def _found(bad: Bad, step: Traced, data: Mapping[str, Array], batch: int) -> _Fo
                 continue
             part = steps.cut(step.program, [v for v, _, _ in ends])
             made = steps.recorded_step(part, arrays, [(kind, name) for _, kind, name in ends], mode, _UNITS)
-            whole = replace(made.trace, values=tuple(fill(made.trace.graph, made.trace.values)))
-            seen = examined(whole, "eager" if mode == "eager" else "jit", data, batch)
+            seen = examined(made.trace, "eager" if mode == "eager" else "jit", data, batch)
             if seen is not None:
-                return _told(step, made, _filled_in(seen, made), mode, stage)
+                return _told(step, made, seen, mode, stage)
     return None
 
 
@@ -188,19 +186,6 @@ def _told(step: Traced, made: steps.RecordedStep, seen: Examined, mode: str, sta
     kind = CUSTOM_BACKWARD if node.source in made.ruled else plain
     notes = () if mode == "eager" else ("run again operation by operation, the step is finite: this is the compiled program's doing.",)
     return _Found(seen, "eager" if mode == "eager" else "compiled", failed, layer, tuple(dict.fromkeys(wrong)), kind, notes)
-
-
-_FILL = "an index lies outside of the array, and JAX fills in NaN for what it would read there (mode='fill')."
-_READS = ("gather", "index", "take_flat")
-
-
-def _filled_in(seen: Examined, made: steps.RecordedStep) -> Examined:
-    """JAX's reading at an index outside of the array is no function outside its domain: it is put into words here."""
-    node = made.trace.graph.nodes[seen.why.node]
-    beside = (n for n in made.trace.graph.nodes if n.site == node.site and made.scopes.get(n.source) == made.scopes.get(node.source))
-    if node.op != "const" or not any(n.op in _READS for n in beside):
-        return seen
-    return replace(seen, finding=replace(seen.finding, message=_FILL, op="gather"), kind=BAD_DATA)
 
 
 def _layer(scopes: str, names: Sequence[str]) -> str:

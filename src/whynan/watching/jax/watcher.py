@@ -103,7 +103,7 @@ class JaxWatch(Watched):
             return self._healthy(args, kwargs, out, loss, total)
         old = wiring.state(args, kwargs)
         if (math.isfinite(loss) or wiring.loss is None) and health.all_sound(leaves, self._counted(old)):
-            return self._healthy(args, kwargs, out, loss, math.nan)
+            return self._healthy(args, kwargs, out, loss, health.wide_squares(leaves))
         return self._bad(args, kwargs, out, loss, old)
 
     def _start(self, args: Any, kwargs: Any) -> None:
@@ -215,7 +215,7 @@ class JaxWatch(Watched):
 
     def _noted(self, loss: float, squares: float, ratio: float) -> None:
         self.overseer.healthy(Moment(self.overseer.step, loss, (), self._norm, ratio))
-        self._norm = math.sqrt(squares) if math.isfinite(squares) else math.nan
+        self._norm = math.sqrt(squares) if squares >= 0 else math.nan
 
     def _snap(self, state: Sequence[Any]) -> None:
         """Keep a healthy state, every so many steps, where there may be a way back to it."""

@@ -1,7 +1,7 @@
 """`model.fit` on JAX: the model's train function is replaced by one whose step is watched."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -16,10 +16,9 @@ from keras.src.distribution import distribution_lib
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
-from whynan.errors import TargetError
+from whynan.errors import NonFiniteError, TargetError
 from whynan.frontends.jax.program import load
 from whynan.ir.dtype import Array
-from whynan.ir.frontend import Trace
 from whynan.watching.judge import Judge, euclidean
 from whynan.watching.keras.data import by_name, collected
 from whynan.watching.keras.fit import Logs, replaced
@@ -29,7 +28,7 @@ from whynan.watching.keras.tap import Apply, Update
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY
 from whynan.watching.record import Incident, Moment
-from whynan.watching.replay import Again, Recorded, batch_of, explained
+from whynan.watching.replay import Again, Recorded, batch_of, explained, renamed
 
 State = tuple[Any, Any, Any, Any]  # trainable, non-trainable, optimizer's and metrics' variables, as Keras hands them to a step
 
@@ -98,7 +97,11 @@ class Step:
         """Judge a bad step. `fit` takes the model's state from here if this raises: the buffers that it knows of are given away."""
         names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
         self.model._jax_state = dict(zip(names, self._state, strict=True))
-        return self.judge.bad(moment, lambda: self._explained(moment, data))
+        try:
+            return self.judge.bad(moment, lambda: self._explained(moment, data))
+        except NonFiniteError:
+            _left_as_it_is(self.model.optimizer)
+            raise
 
     def _norm(self) -> float:
         return euclidean(np.asarray(a) for a in self._state[0])
@@ -181,7 +184,7 @@ class Step:
         layers = Layers(_next_source, [self.model])
         with layers.open():
             trace = load(loss, "step").capture(inputs, tuple(n for n in inputs if n[0] == "v"), how)
-        return Recorded(_renamed(trace, real), layers.of)
+        return Recorded(renamed(trace, real), layers.of)
 
     def _loss(self, state: State, data: Any) -> Any:
         def stopping(original: Apply) -> Apply:
@@ -246,6 +249,15 @@ def _watching(losses: list[Any], updates: list[Update]) -> Iterator[None]:
         yield
 
 
+def _left_as_it_is(optimizer: Any) -> None:
+    """Let what ends `fit` by an error leave the weights alone: on JAX, Keras puts the moving averages of `use_ema` into them even then."""
+
+    def finalize_variable_values(trainable_variables: Any) -> None:
+        del vars(optimizer)["finalize_variable_values"]
+
+    vars(optimizer)["finalize_variable_values"] = finalize_variable_values
+
+
 def _report(losses: Sequence[Any], updates: Sequence[Update], optimizer: Any, optimizer_variables: Sequence[Any]) -> Any:
     """Five numbers: FINE, BAD or LEFT_OUT, the loss, the gradients' squared norm, the learning rate, the loss scale."""
     gradients = [g for u in updates for g in u.gradients if g is not None]
@@ -292,14 +304,6 @@ def _is_array(value: Any) -> bool:
 def _arrays(data: Any) -> dict[str, Array]:
     found = collected(by_name(data), (jax.Array, np.ndarray))
     return {n: a for n, a in found.items() if a.dtype.kind in "fiub" or jnp.issubdtype(a.dtype, jnp.floating)}
-
-
-def _renamed(trace: Trace, real: Mapping[str, str]) -> Trace:
-    graph = trace.graph
-    inputs = {real.get(name, name): node for name, node in graph.inputs.items()}
-    outputs = tuple(replace(o, name=real.get(o.name, o.name)) for o in graph.outputs)
-    nodes = tuple(replace(n, attrs={**n.attrs, "name": real.get(n.attrs["name"], "")}) if n.op == "input" else n for n in graph.nodes)
-    return replace(trace, graph=replace(graph, nodes=nodes, inputs=inputs, outputs=outputs))
 
 
 def _next_source() -> int:

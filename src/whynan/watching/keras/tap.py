@@ -15,7 +15,10 @@ Patch = tuple[Any, str, Callable[[Apply], Apply]]  # an object, the name of its 
 
 @dataclass(slots=True, eq=False)
 class Update:
-    """One call of an optimizer: the losses that were differentiated for it and the gradients that it is given, with their variables."""
+    """One call of an optimizer: the losses that were differentiated for it and the gradients that it is given, with their variables.
+
+    `optimizer` is None where a step updates its variables itself.
+    """
 
     optimizer: Any
     losses: Sequence[Any]
@@ -35,6 +38,7 @@ class Tap:
     update: Callable[[Update, Callable[[], Any]], None]
     losses: list[Any] = field(default_factory=list)  # differentiated since the last update
     unscaled: list[Any] = field(default_factory=list)  # the same before a scale came on them
+    differentiated: list[Update] = field(default_factory=list)  # what differentiated gave, for steps that call no optimizer
     _inside: bool = False
 
     @contextmanager

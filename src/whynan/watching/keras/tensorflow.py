@@ -23,6 +23,7 @@ def begin(model: Any, overseer: Overseer) -> Callable[[], None]:
         lambda: _state(model),
         overseer,
         _compile(model, model.train_function),
+        jit=bool(model.jit_compile),
         names=_names,
         bundled=lambda args, kwargs: bundled(model, args[0], lambda v: isinstance(v, tf.Tensor)),
     )

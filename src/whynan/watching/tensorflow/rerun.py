@@ -1,18 +1,20 @@
-"""A bad step run again eagerly, with its own code, from the state before it, under a recorder."""
+"""A bad step run again with its own code, from the state before it, under a recorder: eagerly, or its gradients as they were compiled."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import tensorflow as tf
 
 from whynan.errors import TargetError, WhynanError
 from whynan.frontends.tensorflow.eager import Eager
 from whynan.frontends.tensorflow.owned import Owned
+from whynan.frontends.tensorflow.program import load
 from whynan.frontends.tensorflow.recorder import Recorder
 from whynan.frontends.tensorflow.session import said, session
-from whynan.frontends.tensorflow.step import call
+from whynan.frontends.tensorflow.step import call, converted
 from whynan.frontends.tensorflow.tensors import FORMATS, dense, to_array
 from whynan.frontends.trace import finished, loss_node
 from whynan.ir.dtype import Array
@@ -20,16 +22,23 @@ from whynan.ir.graph import Output
 from whynan.watching.keras.data import collected
 from whynan.watching.keras.layers import Layers
 from whynan.watching.keras.tap import Tap, Update
-from whynan.watching.replay import Recorded
-from whynan.watching.tensorflow.tap import differentiating, losses_of
+from whynan.watching.replay import Recorded, renamed
+from whynan.watching.tensorflow.tap import by_hand, differentiating, losses_of
 
 SEED = 0
+
+
+class _Differentiated(BaseException):
+    """The step has come to the point where it differentiates this. No Exception, which AutoGraph would put into another."""
+
+    def __init__(self, loss: Any) -> None:
+        self.loss = loss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rerun:
     """A step with the arguments of the failed call. `owned` has the variables by name and all that the step may change,
-    `names` tells a step's tensors by argument name."""
+    `names` tells a step's tensors by argument name, `convert` says whether AutoGraph rewrites the step."""
 
     step: Callable[..., Any]
     args: tuple[Any, ...]
@@ -38,10 +47,13 @@ class Rerun:
     batch: int
     names: Callable[..., dict[str, Any]]
     models: Sequence[Any]
+    convert: bool = False
 
     def record(self, how: str, rows: Sequence[int] | None) -> Recorded:
         """Run the step up to its update, on some of the samples if rows are given. Raises TargetError with the framework's own line."""
         args, kwargs = self._arguments(rows)
+        if how != "eager":
+            return self._compiled(how, args, kwargs)
         recorder = Recorder()
         layers = Layers(lambda: recorder.calls, self.models)
         with session(SEED, python=True, seeded=False), self.owned.lent({}):
@@ -57,6 +69,29 @@ class Rerun:
             outputs = list(self._outputs(recorder, updates))
         return Recorded(finished(recorder.recording, nodes, outputs), layers.of)
 
+    def _compiled(self, how: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recorded:
+        """The loss that the step differentiates first, with its gradients, recorded as a compiled loss is."""
+        leaves = tf.nest.flatten((args, dict(kwargs)))
+        names = {id(t): name for name, t in self.names(self.step, args, kwargs).items() if t.dtype in FORMATS}
+        real = {f"a{i}": names[id(t)] for i, t in enumerate(leaves) if id(t) in names}  # names as Python's arguments have them
+        step = converted(self.step) if self.convert else self.step
+
+        def loss(**arrays: Any) -> Any:
+            own, named = tf.nest.pack_sequence_as((args, dict(kwargs)), [arrays.get(f"a{i}", t) for i, t in enumerate(leaves)])
+            try:
+                with patch.object(tf.GradientTape, "gradient", _stop):
+                    step(*own, **named)
+            except _Differentiated as found:
+                return found.loss
+            raise TargetError("the step has differentiated nothing.")
+
+        data = {f"a{i}": t for i, t in enumerate(leaves) if f"a{i}" in real}
+        wrt = {name: v for name, v in self.owned.parameters.items() if v.dtype.is_floating}
+        inputs = arrays(data) | {name: v.numpy() for name, v in wrt.items()}
+        program = load(tf.autograph.experimental.do_not_convert(loss), "step", SEED, self.owned)
+        trace = program.capture(inputs, tuple(wrt), how)
+        return Recorded(renamed(trace, real), lambda node: "")
+
     def _arguments(self, rows: Sequence[int] | None) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         if rows is None:
             return self.args, self.kwargs
@@ -65,7 +100,7 @@ class Rerun:
     def _outputs(self, recorder: Recorder, updates: Sequence[Update]) -> Iterator[Output]:
         losses = [recorder.node(t) for u in updates for t in losses_of(u)]
         if not losses:
-            raise TargetError("no call of an optimizer was seen in the step.")
+            raise TargetError("the step has differentiated nothing by a tape.")
         names = {id(v): name for name, v in self.owned.parameters.items()}
         yield Output("loss", "loss", loss_node(recorder.recording, losses))
         for u in updates:
@@ -85,7 +120,11 @@ def _updates(step: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     tap = Tap(noted)
     with tap.open(differentiating(tap, _taped)):
         call(step, args, dict(kwargs))
-    return found
+    return found or by_hand(tap)
+
+
+def _stop(tape: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
+    raise _Differentiated(target)
 
 
 def _taped(original: Callable[..., Any], tape: Any, *args: Any, **kwargs: Any) -> Any:

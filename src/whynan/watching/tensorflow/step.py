@@ -23,7 +23,7 @@ from whynan.watching.recipe import of_function
 from whynan.watching.record import Incident, Moment, Recipe
 from whynan.watching.replay import Again, batch_of, explained
 from whynan.watching.tensorflow.rerun import Rerun, arrays, named, part_of
-from whynan.watching.tensorflow.tap import BAD, FINE, LEFT_OUT, Guard, differentiating
+from whynan.watching.tensorflow.tap import BAD, FINE, LEFT_OUT, Guard, by_hand, differentiating
 
 
 @dataclass(slots=True, eq=False)
@@ -49,12 +49,14 @@ class WatchedStep(Watched):
     state: Callable[[], State]
     overseer: Overseer
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None  # None: the step runs eagerly
+    jit: bool = False  # whether XLA compiles it
     convert: bool = False  # whether AutoGraph rewrites the step
     names: Callable[..., dict[str, Any]] = named
     bundled: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[Recipe, dict[str, Any]]] | None = None  # what a bundle keeps of a step
     given: Callable[..., Any] | None = None  # what the user has, which is called again after `close`
     _run: Callable[..., Any] | None = None
     _closed: bool = False
+    _held_back: bool = False  # an optimizer of Keras' makes the step's updates: then a bad one is not made at all
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.overseer, self._take, _put, self._norm)
@@ -98,24 +100,29 @@ class WatchedStep(Watched):
         return functools.update_wrapper(guarded, self.function)
 
     def _guarded(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """The step with its result and the guard's report; what a bad step has changed besides its parameters is put back."""
-        others = self.state().others
-        before = [v.read_value() for v in others]
-        guard = Guard()
+        """The step with its result and the guard's report; what a bad step has changed otherwise than by an optimizer is put back."""
+        state, guard = self.state(), Guard()
+        parameters = [] if self._held_back else [*state.parameters.values()]
+        before = [(v, v.read_value()) for v in (*parameters, *state.others)]
         tap = Tap(guard.update)
         with tap.open(differentiating(tap)):
             result = (converted(self.function) if self.convert and not tf.executing_eagerly() else self.function)(*args, **kwargs)
+        if guard.seen:
+            self._held_back = True
+            del before[: len(parameters)]
+        for found in [] if guard.seen else by_hand(tap):
+            guard.update(found, lambda: None)
         report = guard.report()
 
         def put_back() -> Any:
-            for variable, value in zip(others, before, strict=True):
+            for variable, value in before:
                 variable.assign(value)
             return tf.constant(True)
 
         if tf.executing_eagerly():
             if report[0] == BAD:
                 put_back()
-        elif others:
+        elif before:
             tf.cond(tf.equal(report[0], BAD), put_back, lambda: tf.constant(False))
         return result, report
 
@@ -125,9 +132,10 @@ class WatchedStep(Watched):
         given = arrays(self.names(self.function, args, kwargs))
         batch = batch_of(given)
         state = self.state()
-        rerun = Rerun(self.function, args, kwargs, state.owned(), batch, self.names, state.models)
+        rerun = Rerun(self.function, args, kwargs, state.owned(), batch, self.names, state.models, self.convert)
         kept = self.bundled or self._called
-        again = Again("tensorflow", str(tf.__version__), ("eager",), given, batch, rerun.record, bundled=lambda: kept(args, kwargs))
+        modes = ("eager",) if self.compile is None else ("eager", "xla" if self.jit else "function")
+        again = Again("tensorflow", str(tf.__version__), modes, given, batch, rerun.record, bundled=lambda: kept(args, kwargs))
         failed = "gradient" if math.isfinite(moment.loss) else "loss"
         if failed == "gradient" and not math.isnan(moment.scale):
             failed = "scale"
@@ -188,7 +196,8 @@ def watch_step(step: Any, models: Sequence[Any], optimizers: Sequence[Any], over
     settings = {} if plain is step else {"jit_compile": step._jit_compile, "reduce_retracing": step._reduce_retracing}
     compile_ = None if plain is step else functools.partial(tf.function, autograph=False, input_signature=step.input_signature, **settings)
     convert = bool(getattr(step, "_autograph", False))
-    watched = WatchedStep(plain, lambda: state_of(plain, models, optimizers), overseer, compile_, convert, given=step)
+    jit, state = bool(settings.get("jit_compile")), functools.partial(state_of, plain, models, optimizers)
+    watched = WatchedStep(plain, state, overseer, compile_, jit, convert, given=step)
     functools.update_wrapper(watched, plain, updated=())
     return watched
 

@@ -4,7 +4,7 @@ The update of a step whose loss or gradients are not finite does not happen: in 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tensorflow as tf
@@ -19,13 +19,22 @@ def differentiating(tap: Tap, taped: Callable[..., Any] | None = None) -> list[P
     """The tape's function that differentiates. `taped` calls it, if that is to have a frame of its own on the stack."""
 
     def made(original: Apply) -> Apply:
-        def gradient(tape: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
+        def gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
             tap.losses.append(target)
-            return original(tape, target, *args, **kwargs) if taped is None else taped(original, tape, target, *args, **kwargs)
+            given = (tape, target, sources, *args)
+            found = original(*given, **kwargs) if taped is None else taped(original, *given, **kwargs)
+            tap.differentiated.append(Update(None, [target], tf.nest.flatten(found), tf.nest.flatten(sources)))
+            return found
 
         return gradient
 
     return [(tf.GradientTape, "gradient", made)]
+
+
+def by_hand(tap: Tap) -> list[Update]:
+    """The gradients by variables in a step that has called no optimizer of Keras': it updates the variables itself."""
+    here = (replace(u, gradients=[g for g in u.gradients if g is not None and _is_here(g)]) for u in tap.differentiated)
+    return [u for u in here if u.gradients and all(hasattr(v, "assign") for v in u.variables)]
 
 
 def losses_of(found: Update) -> list[Any]:
@@ -59,7 +68,7 @@ class Guard:
                 make()
         else:
             tf.cond(wanted, lambda: (make(), tf.constant(True))[1], lambda: tf.constant(False))
-        rate = tf.cast(found.optimizer.learning_rate, tf.float32)
+        rate = tf.cast(getattr(found.optimizer, "learning_rate", float("nan")), tf.float32)
         state = tf.where(sound, FINE, tf.where(wanted, LEFT_OUT, BAD))
         self.seen.append((state, loss, squared, rate, scale))
 
