@@ -9,14 +9,14 @@ import keras
 
 from whynan.errors import WhynanError
 from whynan.watching.doors import options_of
+from whynan.watching.handle import Watched
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RAISE
-from whynan.watching.record import Incident, Moment
 
 BACKENDS = ("tensorflow", "torch", "jax")
 
 
-class Watch(keras.callbacks.Callback):
+class Watch(Watched, keras.callbacks.Callback):
     """`model.fit(..., callbacks=[whynan.keras.Watch()])`: a step whose loss or gradients are not finite does not update, and is explained.
 
     The arguments are those of `whynan.watch`; "stop" ends `fit` in good order after the step. Raises NonFiniteError out of `fit` where the
@@ -25,28 +25,8 @@ class Watch(keras.callbacks.Callback):
 
     def __init__(self, *, policy: str = RAISE, folder: str | Path | None = "whynan-incidents", **options: Any) -> None:
         super().__init__()
-        self._overseer = Overseer(options_of({"policy": policy, "folder": folder, **options}))
+        self.overseer = Overseer(options_of({"policy": policy, "folder": folder, **options}))
         self._end: Callable[[], None] | None = None
-
-    @property
-    def incidents(self) -> tuple[Incident, ...]:
-        """The bad steps so far that were explained."""
-        return tuple(self._overseer.incidents)
-
-    @property
-    def step(self) -> int:
-        """How many steps were watched."""
-        return self._overseer.step
-
-    @property
-    def bad_steps(self) -> int:
-        """How many of them were bad."""
-        return self._overseer.bad_steps
-
-    @property
-    def flight(self) -> tuple[Moment, ...]:
-        """The last steps, oldest first: loss, gradient norm, learning rate."""
-        return self._overseer.flight.moments
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Take the place of the model's train function. Raises WhynanError if Keras runs on a backend that cannot be watched."""
@@ -54,7 +34,7 @@ class Watch(keras.callbacks.Callback):
         if backend not in BACKENDS:
             raise WhynanError(f"whynan.keras.Watch does not know Keras' backend {backend!r}.", f"It knows {', '.join(BACKENDS)}.")
         self.close()
-        self._end = import_module(f"whynan.watching.keras.{backend}").begin(self.model, self._overseer)
+        self._end = import_module(f"whynan.watching.keras.{backend}").begin(self.model, self.overseer)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Give the model its train function back."""

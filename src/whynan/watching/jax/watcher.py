@@ -13,6 +13,7 @@ import numpy as np
 
 from whynan.errors import WhynanError
 from whynan.frontends.jax.inside import as_given, donates, is_jitted, undonated
+from whynan.watching.handle import Watched
 from whynan.watching.jax import health
 from whynan.watching.jax.guarded import Pending, guarded
 from whynan.watching.jax.objects import Functional, objects
@@ -26,7 +27,7 @@ from whynan.watching.record import Incident, Moment
 RATIO_EVERY = 25  # steps; the update's norm reads the old state and the new
 
 
-class JaxWatch:
+class JaxWatch(Watched):
     """A watched training step: called as the step is, with its arguments and its result. Made by `whynan.watch`.
 
     `loss` names the loss among the results where that is not plain: a position, or a key or path in the result. On the CPU each result
@@ -60,26 +61,6 @@ class JaxWatch:
 
     # ------------------------------------------------------------ the user's side
 
-    @property
-    def incidents(self) -> list[Incident]:
-        """The incidents so far, oldest first."""
-        return self.overseer.incidents
-
-    @property
-    def step(self) -> int:
-        """How many steps were taken or dropped so far."""
-        return self.overseer.step
-
-    @property
-    def bad_steps(self) -> int:
-        """How many of them were not applied."""
-        return self.overseer.bad_steps
-
-    @property
-    def flight(self) -> tuple[Moment, ...]:
-        """The last steps, oldest first."""
-        return self.overseer.flight.moments
-
     def flush(self) -> None:
         """Wait for the verdicts that have not been read. Raises NonFiniteError if one is bad and that is the policy."""
         while self._pending:
@@ -92,13 +73,10 @@ class JaxWatch:
         self._last = ()
         self._traced = (None, None)
 
-    def __enter__(self) -> "JaxWatch":
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
-            self._pending.clear()
-        self.close()
+            self._pending.clear()  # that error is the one to see
+        super().__exit__(kind, error, trace)
 
     # ------------------------------------------------------------ a step
 

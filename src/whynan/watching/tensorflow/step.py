@@ -5,7 +5,6 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any
 
 import keras
@@ -15,6 +14,7 @@ from whynan.errors import WhynanError
 from whynan.frontends.names import names_of
 from whynan.frontends.tensorflow.owned import Owned, owned_by
 from whynan.frontends.tensorflow.step import converted
+from whynan.watching.handle import Watched
 from whynan.watching.judge import Judge, euclidean
 from whynan.watching.keras.tap import Tap
 from whynan.watching.overseer import Overseer
@@ -42,7 +42,7 @@ class State:
 
 
 @dataclass(eq=False, repr=False)  # with a dictionary of its own, for the attributes of the function that it stands for
-class WatchedStep:
+class WatchedStep(Watched):
     """A step that can be called as before."""
 
     function: Callable[..., Any]
@@ -78,35 +78,9 @@ class WatchedStep:
             return self._again(rest, args, kwargs)
         return result
 
-    @property
-    def incidents(self) -> list[Incident]:
-        """The bad steps so far that were explained, oldest first."""
-        return self.overseer.incidents
-
-    @property
-    def step(self) -> int:
-        """How many steps were taken or dropped so far."""
-        return self.overseer.step
-
-    @property
-    def bad_steps(self) -> int:
-        """How many of them were not applied."""
-        return self.overseer.bad_steps
-
-    @property
-    def flight(self) -> tuple[Moment, ...]:
-        """The last steps, oldest first."""
-        return self.overseer.flight.moments
-
     def close(self) -> None:
         """Stop watching: from now on the step is called as it was given."""
         self._closed = True
-
-    def __enter__(self) -> "WatchedStep":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     @property
     def stopped(self) -> bool:
