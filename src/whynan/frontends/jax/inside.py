@@ -14,6 +14,7 @@ import jax
 core: Any = import_module("jax._src.core")
 source_info: Any = import_module("jax._src.source_info_util")
 
+apart: Any = jax.lax.optimization_barrier  # what reads its result is compiled apart from what makes it; JAX has no type for it
 HOME = str(jax.__path__[0])  # the folder of JAX's own files
 
 
@@ -49,13 +50,16 @@ def donates(step: Any) -> bool:
     return info is not None and bool(info.donate_argnums or info.donate_argnames)
 
 
-def undonated(step: Any) -> Any:
-    """A jitted function that keeps its arguments: inside another one its donation is without effect."""
+def undonated(step: Any, body: Any = None) -> Any:
+    """A jitted function of the same arguments that keeps them: `body`, which calls `step`, or just that call.
+
+    Inside of another one the donation of a jitted function is without effect.
+    """
     info = step._jit_info
 
     @functools.wraps(step.__wrapped__)
     def kept(*args: Any, **kwargs: Any) -> Any:
-        return step(*args, **kwargs)
+        return (body or step)(*args, **kwargs)
 
     return jax.jit(kept, static_argnums=info.static_argnums, static_argnames=info.static_argnames)
 

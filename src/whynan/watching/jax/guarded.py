@@ -1,6 +1,9 @@
-"""A step with the look and the choice inside of its compiled program: for devices that nobody should wait for, and for donated arguments.
+"""A step with the look inside of its compiled program.
 
-The old state takes the place of the new one in the program itself, so that it is safe even where its memory has been given away. The
+On the CPU that is all: the host reads the numbers and chooses (`looked`). On devices that nobody should wait for, and whose memory has no
+room for two states, the choice is in the program, too (`guarded`).
+
+The old state then takes the place of the new one in the program itself, so that it is safe even where its memory has been given away. The
 verdict stays on the device. Steps that follow a bad one are held back as well (`latch`), until the host has read the verdict: it reads a
 few steps late, and the state is still the one before the bad step.
 """
@@ -12,7 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from whynan.frontends.jax.inside import jitted_like
+from whynan.frontends.jax.inside import apart, jitted_like, undonated
+from whynan.watching.jax.sums import summed_squares
 from whynan.watching.jax.wiring import Wiring, is_array, is_floating
 
 
@@ -20,7 +24,7 @@ from whynan.watching.jax.wiring import Wiring, is_array, is_floating
 class Pending:
     """A step whose verdict has not been read: its number, its arguments without the state, and on the device what is to be read.
 
-    The `numbers` are 1 for a bad step, else 0, the loss, and the sum of the squares of the state.
+    The `numbers` are 1 for a bad step, else 0, the loss, the sum of the squares of the state, and the gradients' norm.
     """
 
     step: int
@@ -31,6 +35,22 @@ class Pending:
     def ready(self) -> bool:
         """Whether reading the numbers would not wait."""
         return bool(self.numbers.is_ready())
+
+
+def looked(step: Callable[..., Any], wiring: Wiring) -> Callable[..., Any]:
+    """The jitted step as a function of its own arguments: its result, and the numbers. Donates nothing.
+
+    The first number is 1 where an optimizer in the step has left this update out, else 0.
+    """
+
+    def body(*args: Any, **kwargs: Any) -> Any:
+        # what reads the results must not melt into what makes them: XLA would round that otherwise
+        out = apart(step(*args, **kwargs))
+        new, old = wiring.changed(out), wiring.state(args, kwargs)
+        return out, _numbers(wiring, _dropped(wiring, new, old), out, new)
+
+    made: Callable[..., Any] = undonated(step, body)
+    return made
 
 
 def guarded(step: Callable[..., Any], wiring: Wiring, sticky: bool) -> Callable[..., Any]:
@@ -44,7 +64,7 @@ def guarded(step: Callable[..., Any], wiring: Wiring, sticky: bool) -> Callable[
         new, old = wiring.changed(out), wiring.state(args, kwargs)
         bad = jnp.logical_not(_sound(wiring, out, new, old))
         held = jnp.logical_or(bad, latch) if sticky else bad
-        numbers = jnp.stack([held.astype(jnp.float32), _loss(wiring, out), _squares(wiring, new)])
+        numbers = _numbers(wiring, held, out, new)
         return wiring.replaced(out, jax.tree.map(lambda n, o: _chosen(held, n, o), new, old)), held, numbers
 
     made: Callable[..., Any] = jitted_like(step, body)
@@ -63,15 +83,22 @@ def _sound(wiring: Wiring, out: Any, new: Sequence[Any], old: Sequence[Any]) -> 
     fine = [(jnp.isfinite(after[i]) | ~jnp.isfinite(before[i])).all() for i in wiring.counted if is_floating(after[i])]
     loss = wiring.loss_of(out)
     fine += [jnp.isfinite(loss).all()] if loss is not None else []
-    grown = [jnp.max(after[i]) > jnp.max(before[i]) for i in wiring.dropped]
-    return jnp.stack(fine + [~g for g in grown]).all() if fine or grown else jnp.asarray(True)
+    return jnp.stack([*fine, ~_dropped(wiring, new, old)]).all()
 
 
-def _loss(wiring: Wiring, out: Any) -> Any:
-    loss = wiring.loss_of(out)
-    return jnp.float32(jnp.nan) if loss is None else jnp.reshape(loss, ()).astype(jnp.float32)
+def _dropped(wiring: Wiring, new: Sequence[Any], old: Sequence[Any]) -> Any:
+    """Whether an optimizer in the step has counted an update that it left out."""
+    if not wiring.dropped:
+        return jnp.asarray(False)
+    after, before = jax.tree.leaves(new), jax.tree.leaves(old)
+    return jnp.stack([jnp.max(after[i]) > jnp.max(before[i]) for i in wiring.dropped]).any()
 
 
-def _squares(wiring: Wiring, new: Sequence[Any]) -> Any:
+def _numbers(wiring: Wiring, bad: Any, out: Any, new: Sequence[Any]) -> Any:
     leaves = jax.tree.leaves(new)
-    return sum((jnp.sum(jnp.square(leaves[i].astype(jnp.float32))) for i in wiring.counted), jnp.float32(0))
+    squares = summed_squares([leaves[i] for i in wiring.counted])
+    return jnp.stack([bad.astype(jnp.float32), _number(wiring.loss_of(out)), squares, _number(wiring.norm_of(out))])
+
+
+def _number(value: Any) -> Any:
+    return jnp.float32(jnp.nan) if value is None else jnp.reshape(value, ()).astype(jnp.float32)

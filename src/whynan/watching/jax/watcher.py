@@ -15,24 +15,23 @@ from whynan.errors import WhynanError
 from whynan.frontends.jax.inside import as_given, donates, is_jitted, undonated
 from whynan.watching.handle import Watched
 from whynan.watching.jax import health
-from whynan.watching.jax.guarded import Pending, guarded
+from whynan.watching.jax.guarded import Pending, guarded, looked
 from whynan.watching.jax.objects import Functional, objects
 from whynan.watching.jax.rerun import Bad, explained, reduced
 from whynan.watching.jax.snapshots import Snapshot
 from whynan.watching.jax.wiring import Traced, Wiring, arrays_of, traced, wired
+from whynan.watching.judge import now_and_then
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RAISE, RETRY, ROLLBACK, SKIP, STOP, Options
 from whynan.watching.record import Incident, Moment
-
-RATIO_EVERY = 25  # steps; the update's norm reads the old state and the new
 
 
 class JaxWatch(Watched):
     """A watched training step: called as the step is, with its arguments and its result. Made by `whynan.watch`.
 
-    `loss` names the loss among the results where that is not plain: a position, or a key or path in the result. On the CPU each result
-    is looked at as soon as it is there. On other devices the look is part of the compiled step (`guarded`) and is read up to `late`
-    steps later; with another policy than "raise" at once.
+    `loss` names the loss among the results where that is not plain: a position, or a key or path in the result. The look is part of a
+    compiled step. On the CPU it is read at once (`looked`), on other devices (`guarded`) up to `late` steps later; with another policy
+    than "raise" at once. A step that is not compiled, or changes objects, is looked at by the host.
     """
 
     def __init__(
@@ -52,6 +51,7 @@ class JaxWatch(Watched):
         self._last: Sequence[Any] = ()
         self._on_device = on_device
         self._late = late if options.policy == RAISE else 0
+        self._looked: Callable[..., Any] | None = None
         self._guarded: Callable[..., Any] | None = None
         self._latch: Any = False
         self._norm = math.nan  # of the state before the step under way
@@ -92,7 +92,17 @@ class JaxWatch(Watched):
 
     def _look(self, args: Any, kwargs: Any) -> Any:
         """Take one step and look at what came out of it, at once."""
-        out = self._called(*args, **kwargs)
+        if self._looked is None:
+            return self._judged(args, kwargs, self._called(*args, **kwargs))
+        out, numbers = self._looked(*args, **kwargs)
+        numbers.block_until_ready()  # NumPy would wait, too, but takes longer over it
+        dropped, loss, total, norm = np.asarray(numbers).tolist()
+        if not dropped and math.isfinite(total) and (math.isfinite(loss) or self._wired.loss is None):
+            return self._healthy(args, kwargs, out, loss, total, norm)
+        return self._judged(args, kwargs, out)
+
+    def _judged(self, args: Any, kwargs: Any, out: Any) -> Any:
+        """What is returned for a step with this result, after a look by the host."""
         wiring = self._wiring or self._wire(args, kwargs, out)
         loss = health.number(wiring.loss_of(out))
         leaves = self._counted(wiring.changed(out))
@@ -100,10 +110,10 @@ class JaxWatch(Watched):
             return self._bad(args, kwargs, out, loss, wiring.changed(out))
         total = health.squares(leaves) if self._near else health.squares_on_device(leaves)
         if math.isfinite(total) and (math.isfinite(loss) or wiring.loss is None):
-            return self._healthy(args, kwargs, out, loss, total)
+            return self._healthy(args, kwargs, out, loss, total, health.number(wiring.norm_of(out)))
         old = wiring.state(args, kwargs)
         if (math.isfinite(loss) or wiring.loss is None) and health.all_sound(leaves, self._counted(old)):
-            return self._healthy(args, kwargs, out, loss, health.wide_squares(leaves))
+            return self._healthy(args, kwargs, out, loss, health.wide_squares(leaves), health.number(wiring.norm_of(out)))
         return self._bad(args, kwargs, out, loss, old)
 
     def _start(self, args: Any, kwargs: Any) -> None:
@@ -122,9 +132,20 @@ class JaxWatch(Watched):
         self._run = undonated(self._given) if donates(self._given) else self._given
         if self._on_device is None:
             self._on_device = is_jitted(self._given) and not self._near
+        if self._near and not self._on_device and is_jitted(self._given):
+            self._looked = self._with_look(args, kwargs)
         if self._on_device:
             self._latch = jnp.asarray(False)
             self._guarded = guarded(self._given, self._wire(args, kwargs, None), sticky=self._late > 0)
+
+    def _with_look(self, args: Any, kwargs: Any) -> Callable[..., Any] | None:
+        """The step with a look inside; None if it cannot be traced. Raises WhynanError if `loss` names no result."""
+        try:
+            return looked(self._given, self._wire(args, kwargs, None))
+        except WhynanError:
+            raise
+        except Exception:  # what the step itself raises comes when it is called
+            return None
 
     def _in_place(self, step: Functional, args: Any, kwargs: Any) -> Any:
         """A step that changes NNX objects in place: where it is bad, these get their old arrays back."""
@@ -146,6 +167,8 @@ class JaxWatch(Watched):
 
     def _called(self, *args: Any, **kwargs: Any) -> Any:
         """The step itself, neither guarded nor looked at; its arguments stay."""
+        if self._looked is not None:
+            return self._looked(*args, **kwargs)[0]  # compiled already
         assert self._run is not None, "the first step has been taken"
         return self._run(*args, **kwargs)
 
@@ -192,9 +215,9 @@ class JaxWatch(Watched):
 
     def _read(self, pending: Pending, state: Sequence[Any], out: Any) -> Any:
         """Read a verdict. `state` is what the last step returned: after a bad step nothing was changed, so it is the state before it."""
-        bad, loss, squares = np.asarray(pending.numbers).tolist()
+        bad, loss, squares, norm = np.asarray(pending.numbers).tolist()
         if not bad:
-            self._noted(loss, squares, math.nan)
+            self._noted(loss, squares, math.nan, norm)
             self._snap(state)
             return out
         self._pending.clear()
@@ -203,18 +226,19 @@ class JaxWatch(Watched):
 
     # ------------------------------------------------------------ healthy and bad
 
-    def _healthy(self, args: Any, kwargs: Any, out: Any, loss: float, total: float) -> Any:
+    def _healthy(self, args: Any, kwargs: Any, out: Any, loss: float, total: float, norm: float) -> Any:
         wiring, ratio = self._wired, math.nan
-        if self.overseer.step % RATIO_EVERY == 0 and total > 0 and math.isfinite(total):
+        if now_and_then(self.overseer.step) and 0 < total < math.inf:
             moved = health.distance(self._counted(wiring.changed(out)), self._counted(wiring.state(args, kwargs)))
             ratio = moved / math.sqrt(total)
-        self._noted(loss, total, ratio)
+        self._noted(loss, total, ratio, norm)
         if self._snapshot is not None:
             self._snap(wiring.changed(out))
         return out
 
-    def _noted(self, loss: float, squares: float, ratio: float) -> None:
-        self.overseer.healthy(Moment(self.overseer.step, loss, (), self._norm, ratio))
+    def _noted(self, loss: float, squares: float, ratio: float, norm: float) -> None:
+        known = (norm,) if self._wired.norm is not None else ()
+        self.overseer.healthy(Moment(self.overseer.step, loss, known, self._norm, ratio))
         self._norm = math.sqrt(squares) if squares >= 0 else math.nan
 
     def _snap(self, state: Sequence[Any]) -> None:

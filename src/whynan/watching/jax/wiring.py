@@ -1,6 +1,7 @@
 """Which of a step's results is the loss, which arguments come back changed, and which of those a failure counts in."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 
 from whynan.errors import WhynanError
 from whynan.frontends.jax import steps
+
+_NORM = re.compile(r"(^|_)(g|grads?|gradients?)_?(global_?)?norm$|^global_norm$", re.IGNORECASE)
 
 OBJECTS = "_objects"  # the name of an argument that is a dictionary of the states of several arguments of the user's
 
@@ -31,6 +34,7 @@ class Wiring:
     loss: tuple[Any, ...] | None
     single: bool  # the result is one thing, not a tuple
     dropped: tuple[int, ...] = ()
+    norm: tuple[Any, ...] | None = None  # the path of the gradients' norm, where the step returns it by a name that says so
 
     def state(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The arguments that the step replaces."""
@@ -42,11 +46,11 @@ class Wiring:
 
     def loss_of(self, out: Any) -> Any:
         """The loss in a result; None if there is none."""
-        if self.loss is None:
-            return None
-        for entry in self.loss:
-            out = _entered(out, entry)
-        return out
+        return _at(self.loss, out)
+
+    def norm_of(self, out: Any) -> Any:
+        """The gradients' norm in a result; None if it has none."""
+        return _at(self.norm, out)
 
     def replaced(self, out: Any, state: Sequence[Any]) -> Any:
         """The result with `state` in the place of what the step returned for it."""
@@ -59,6 +63,15 @@ class Wiring:
         """The arguments with `state` in the place of those that the step replaces."""
         new = {key: s for (key, _), s in zip(self.carried, state, strict=True)}
         return tuple(new.get(i, a) for i, a in enumerate(args)), {k: new.get(k, a) for k, a in kwargs.items()}
+
+
+def _at(path: Sequence[Any] | None, out: Any) -> Any:
+    """What stands at a path in a result; None without a path."""
+    if path is None:
+        return None
+    for entry in path:
+        out = _entered(out, entry)
+    return out
 
 
 def _entered(value: Any, entry: Any) -> Any:
@@ -178,7 +191,19 @@ def wired(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any, step: Traced
     found = _loss_path(out, results, set(order), single, step, loss)
     pairs = tuple((order[i], None if single else i) for i in sorted(order))
     counted = tuple(_counted(results, order, given, step, found, single))
-    return Wiring(pairs, counted, found, single, tuple(_counters([results[i] for i in sorted(order)])))
+    counters = tuple(_counters([results[i] for i in sorted(order)]))
+    return Wiring(pairs, counted, found, single, counters, _norm_path(out))
+
+
+def _norm_path(out: Any) -> tuple[Any, ...] | None:
+    """The path of a single floating number called the norm of the gradients, as metrics and `whynan.optax.guard` call it."""
+    leaves = jax.tree_util.tree_flatten_with_path(out)[0]
+    named = (path for path, leaf in leaves if path and is_floating(leaf) and leaf.size == 1 and _NORM.search(_last(path)))
+    return next((tuple(path) for path in named), None)
+
+
+def _last(path: Sequence[Any]) -> str:
+    return str(jax.tree_util.keystr((path[-1],), simple=True))
 
 
 def _counters(state: Sequence[Any]) -> Iterator[int]:
