@@ -25,6 +25,7 @@ from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RAISE, RETRY, ROLLBACK, SKIP, STOP, Options
 from whynan.watching.record import Incident, Moment
 
+
 class JaxWatch(Watched):
     """A watched training step: called as the step is, with its arguments and its result. Made by `whynan.watch`.
 
