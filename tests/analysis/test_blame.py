@@ -189,3 +189,14 @@ def test_an_infinity_that_the_loss_hides_is_the_cause_where_its_derivative_multi
     given = [np.zeros(2, np.float32) if n.op == "input" else None for n in graph.nodes]
     why = blame(Trace(graph, tuple(given)))
     assert why is not None and (why.cause, why.phase) == ("log-of-zero", BACKWARD)
+
+
+def test_a_mask_that_selects_more_without_rounding_is_no_obstacle() -> None:
+    """1e-30 squared is 0 in float32, and no 0 in float64: the run without rounding is another one."""
+    s = Small()
+    x = s.input("x", 3)
+    square = s.op("square", x)
+    chosen = s.op("masked_select", x, s.op("gt", square, s.const(0.0)), shape=(2,), fmt=s.builder.format(x))
+    loss = s.op("div", s.reduce("sum", chosen, -1), s.const(0.0))
+    why = blame(run(s, loss, x=[1e-30, 1.0, 2.0]))
+    assert why is not None and why.node == loss and why.cause == "division-by-zero"

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from whynan.analysis.evaluate import evaluate, fill
+from whynan.errors import OpError
 from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
 from whynan.ir.graph import BACKWARD, FORWARD, Graph, Node
@@ -34,10 +35,13 @@ class Scene:
 
     @property
     def wide(self) -> list[Array | None]:
-        """All values without rounding to the program's formats."""
+        """All values without rounding to the program's formats; None for all where that run is another than the recorded one."""
         if self._wide is None:
             inputs = {name: self.values[i] for name, i in self.graph.inputs.items()}
-            self._wide = evaluate(self.graph, {k: v for k, v in inputs.items() if v is not None}, wide=True)
+            try:
+                self._wide = evaluate(self.graph, {k: v for k, v in inputs.items() if v is not None}, wide=True)
+            except OpError:  # a mask selects another number of elements
+                self._wide = [None] * len(self.graph.nodes)
         return self._wide
 
     def value(self, i: int) -> Array | None:
