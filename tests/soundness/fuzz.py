@@ -1,6 +1,6 @@
 """The soundness property on as many random graphs as there is time for.
 
-    python -m tests.soundness.fuzz --graphs 1000000 --seconds 600 --seed 1 --jobs 2
+    python -m tests.soundness.fuzz --values 1000000 --seed 1 --jobs 2
 
 Each graph has a number; with the seed it determines everything. Of three, one has what compilers add and one mostly conditions
 (`draw_case`). Violations are printed, made small; the exit code is then 1.
@@ -56,10 +56,11 @@ def batches(seed: int, graphs: int, jobs: int) -> Iterator[Batch]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until the graphs or the seconds are used up; 1 if there was a violation."""
+    """Run until there are enough values, or the graphs or the seconds are used up; 1 if there was a violation."""
     parser = argparse.ArgumentParser(prog="python -m tests.soundness.fuzz", description=__doc__.splitlines()[0])
+    parser.add_argument("--values", type=int, default=1_000_000, help="how many values are enough")
     parser.add_argument("--graphs", type=int, default=1_000_000, help="how many graphs at most")
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long at most")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="how long at most")
     parser.add_argument("--seed", type=int, default=None, help="another seed, other graphs (default: from the clock)")
     parser.add_argument("--jobs", type=int, default=2, help="how many processes")
     options = parser.parse_args(arguments)
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\n{one}", flush=True)
         seconds = time.monotonic() - start
         print(f"\rseed {seed}: {graphs} graphs, {values} values, {found} violations, {seconds:.0f} s ", end="", file=sys.stderr, flush=True)
-        if seconds > options.seconds:
+        if seconds > options.seconds or values >= options.values:
             break
     print(file=sys.stderr)
     print(f"seed {seed}: {graphs} graphs, {values} values checked, {found} violations")
