@@ -89,7 +89,20 @@ def regrouped(x, y):  # type: ignore[no-untyped-def]
     return torch.minimum(top[0] + (0.5 - top[1]), top[0] - (top[1] - 0.5)) - 0.5
 
 
+def weighted_variance(x, y):  # type: ignore[no-untyped-def]
+    w = torch.softmax(y, 0)
+    return ((w * x * x).sum() - (w * x).sum() ** 2) / 1000
+
+
+def weighted_variance_by_squares(x, y):  # type: ignore[no-untyped-def]
+    y = y.abs() + 1e-3
+    w = y / y.sum()
+    m = (x * w).sum()
+    return ((w * x**2).sum() - m * m) / 1000
+
+
 LOSSES = (
+    *(weighted_variance, weighted_variance_by_squares),
     *(gate, largest_first, running_sum, running_sum_from_anywhere, thresholds, turned_round, running_product),
     *(shrunk, shrunk_by_a_quotient, correlation, clamped_similarity, mean_and_root, standardised, by_root_of_mean, regrouped),
 )

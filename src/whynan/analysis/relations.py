@@ -15,6 +15,7 @@ from whynan.analysis.chains import in_order
 from whynan.analysis.monotone import pairwise
 from whynan.analysis.slack import EXACT, Slack
 from whynan.analysis.view import Vertex, View, fresh
+from whynan.analysis.weighted import square_of_weighted, weighted_squared
 from whynan.analysis.windows import mean_squared, square_of_mean
 from whynan.domain.interval import Bounds
 from whynan.ir.dtype import BFLOAT16, FLOAT32, Format
@@ -324,12 +325,13 @@ def _cauchy_schwarz(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack |
 
 
 def _windowed(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
-    """E[x]^2 <= E[x^2] for weighted means: convolutions, pools, means."""
-    if a.kind == "abs":
-        return None
-    view, (kind, v) = facts.view, a
-    fmt = view.node(v).format
-    found = square_of_mean(view, facts.bounds, v, b) if kind == "id" else mean_squared(view, facts.bounds, v, b, fmt)
+    """E[x]^2 <= E[x^2] for weighted means: convolutions, pools, means, and sums with weights that are shares."""
+    view, bounds, (kind, v) = facts.view, facts.bounds, a
+    if kind == "id":
+        found = square_of_mean(view, bounds, v, b) or square_of_weighted(view, bounds, v, b)
+    else:
+        fmt = view.node(v).format
+        found = (mean_squared(view, bounds, v, b, fmt) or weighted_squared(view, bounds, v, b, fmt)) if kind == "square" else None
     return None if found is None or found.factor > 2 else Slack(max(found.factor - 1, 0.0), found.lost)
 
 
