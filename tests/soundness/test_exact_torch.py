@@ -59,7 +59,13 @@ def plus_part(x, y):  # type: ignore[no-untyped-def]
     return torch.nn.functional.softplus(x[0]) - torch.nn.functional.softplus(-x[0]) - x[0]
 
 
-LOSSES = (variance, divergence, jensen_shannon, log_sum_exp, by_hand, union, circle, rows, plus_part)
+def composed(x, y):  # type: ignore[no-untyped-def]
+    alpha = 1 - torch.exp(-x.abs())
+    through = torch.cumprod(torch.cat([torch.ones_like(x[:1]), 1 - alpha]), 0)
+    return 1 - (alpha * through[:-1]).sum()
+
+
+LOSSES = (composed, variance, divergence, jensen_shannon, log_sum_exp, by_hand, union, circle, rows, plus_part)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])

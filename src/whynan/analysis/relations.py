@@ -10,16 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from whynan.analysis.cauchy import sum_of_products
 from whynan.analysis.chains import in_order
 from whynan.analysis.monotone import pairwise
 from whynan.analysis.slack import EXACT, Slack
-from whynan.analysis.view import Vertex, View
+from whynan.analysis.view import Vertex, View, fresh
+from whynan.analysis.weighted import square_of_weighted, weighted_squared
 from whynan.analysis.windows import mean_squared, square_of_mean
 from whynan.domain.interval import Bounds
 from whynan.ir.dtype import BFLOAT16, FLOAT32, Format
 from whynan.ops._curves import FLUSHED_ULPS
 
 DEPTH = 8
+MOST_SHARED = 4096  # elements of a mean of which one is compared with it
 
 
 class Term(NamedTuple):
@@ -139,7 +142,17 @@ def _larger_right(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | N
         for factor, rest in ((x, y), (y, x)):
             if facts.low(factor) >= 1 and facts.low(rest) >= 0:
                 return _of_smaller(facts._prove(a, rest, depth - 1))
+            if a.kind == "square" and view.op(factor) == "const" and facts.low(factor) > 0 and facts.low(rest) >= 0:
+                return _of_part(facts._prove(a, rest, depth - 1), facts.low(factor), node.format)
     return None
+
+
+def _of_part(slack: Slack | None, share: float, fmt: Format) -> Slack | None:
+    """The slack of a <= b as one of a <= s b, as computed, for a share s of b >= 0: by a factor 1 / s more."""
+    if slack is None or share < 1 / MOST_SHARED:
+        return None
+    lost = (slack.absolute + 4 * fmt.tiny) / share  # s b may underflow
+    return Slack(((1 + slack.relative) / share - 1) * (1 + 1e-9) + 4 * fmt.eps / share, lost)
 
 
 def _of_smaller(slack: Slack | None) -> Slack | None:
@@ -203,6 +216,12 @@ def _reduction(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None
         return None
     if (node.op == "amax" and a.kind != "square") or (node.op == "sum" and facts.low(inner) >= 0):
         return facts._prove(a, inner, depth - 1)
+    if node.op == "mean" and a.kind == "square" and facts.low(inner) >= 0:
+        n = view.terms(b)
+        below = facts._prove(a, inner, depth - 1)
+        rounding = (n + 2) * node.format.eps
+        share = (1 - rounding) / n if n else 0.0
+        return _of_part(below, share, node.format) if rounding < 0.1 else None
     if node.op == "logsumexp" and a.kind == "id":
         # computed as log(sum(exp(x - max))) + max with a sum of at least 1: rounding keeps it at or above max
         return facts._prove(a, inner, depth - 1)
@@ -222,7 +241,7 @@ def _smallest(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
     if kind != "id" or view.op(v) != "amin":
         return None
     if view.op(b) == "amax":
-        base = _fresh(v, b)
+        base = fresh(v, b)
         left, right = view.reduced(v, base), view.reduced(b, base)
         if left is not None and right is not None and left[1] == right[1]:
             found = facts._prove(Term("id", left[0]), right[0], depth - 1)
@@ -234,7 +253,7 @@ def _smallest(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
 
 def _element(view: View, a: Vertex, b: Vertex) -> Vertex | None:
     """What b reduces, at the place along the reduced axes at which a stands; None if a does not run along them."""
-    found = view.reduced(b, base=_fresh(a, b))
+    found = view.reduced(b, base=fresh(a, b))
     if found is None:
         return None
     (node, axes), names = found
@@ -247,14 +266,9 @@ def _element(view: View, a: Vertex, b: Vertex) -> Vertex | None:
     return node, tuple(place.get(x, x) for x in axes)
 
 
-def _fresh(*vertices: Vertex) -> int:
-    """A name for running indices that none of the vertices uses."""
-    return min([-1, *(x for v in vertices for x in v[1])]) - 1
-
-
 def _sums(facts: Relations, a: Vertex, b: Vertex, depth: int) -> Slack | None:
     """sum(x) <= sum(y) over the same axes where x <= y: exact up to the order in which the terms are added."""
-    base = _fresh(a, b)
+    base = fresh(a, b)
     left, right = facts.view.reduced(a, base), facts.view.reduced(b, base)
     if left is None or right is None or left[1] != right[1] or facts.low(left[0]) < 0 or facts.high(a) == np.inf:
         return None  # where only one of two sums overflows, the terms say nothing
@@ -296,7 +310,8 @@ def _below_root(facts: Relations, a: Vertex, s: Vertex, fmt: Format, depth: int)
     slack = _norm_slack(max(formats, key=lambda f: f.eps), max(formats, key=lambda f: f.tiny))
     if below is None or below == EXACT:
         return None if below is None else slack
-    return Slack(below.relative, float(np.sqrt(below.absolute)) * (1 + 1e-12)) + slack  # sqrt(s + t) is up to sqrt(s) + sqrt(t)
+    relative = float(np.sqrt(1 + below.relative)) * (1 + 1e-12) - 1
+    return Slack(relative, float(np.sqrt(below.absolute)) * (1 + 1e-12)) + slack  # sqrt(s + t) is up to sqrt(s) + sqrt(t)
 
 
 def _in_order(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
@@ -305,105 +320,19 @@ def _in_order(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
 
 
 def _cauchy_schwarz(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
-    """|sum(x y)| <= sqrt(sum(x^2) sum(y^2)), and the same of means: up to the rounding of the three sums and to squares that underflow."""
-    view, (kind, v) = facts.view, a
-    if kind == "square" or view.op(v) not in ("sum", "mean"):
-        return None
-    base = _fresh(v, b)
-    found = view.reduced(v, base)
-    if found is None or view.op(found[0]) not in ("mul", "square"):
-        return None
-    factors = view.inputs(found[0]) * (1 if view.op(found[0]) == "mul" else 2)
-    way = _way_to_sizes(facts, b)
-    squares = [_squared(view, size, view.op(v), base, found[1], view.spans(v)) for size in way[-2:]]
-    if sorted(factor for square in squares if square for factor in square[:1]) != sorted(factors):
-        return None
-    if facts.size(v) == np.inf:
-        return None  # where the sum overflows and the root does not, the exact values say nothing
-    terms = view.terms(v)
-    formats = [view.node(x).format for x in (v, b, found[0], *way, *(square[1] for square in squares if square))]
-    eps, tiny = max(f.eps for f in formats), max(f.tiny for f in formats)
-    largest = max(facts.size(x) for x in factors)
-    lost = 4 * (terms * largest + 1) * float(np.sqrt(tiny))
-    return Slack((4 * terms + 32) * eps, lost) if np.isfinite(largest) and terms * eps < 0.01 else None
+    """|sum(x y)| <= sqrt(sum(x^2) sum(y^2)), and the same of means."""
+    return None if a.kind == "square" else sum_of_products(facts, a.vertex, b)
 
 
 def _windowed(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None:
-    """E[x]^2 <= E[x^2] for weighted means: convolutions, pools, means."""
-    if a.kind == "abs":
-        return None
-    view, (kind, v) = facts.view, a
-    fmt = view.node(v).format
-    found = square_of_mean(view, facts.bounds, v, b) if kind == "id" else mean_squared(view, facts.bounds, v, b, fmt)
-    return None if found is None or found.factor > 2 else Slack(max(found.factor - 1, 0.0), found.lost)
-
-
-def _way_to_sizes(facts: Relations, b: Vertex) -> list[Vertex]:
-    """From b to two sums of squares: b is the root of their product, or the product of their roots (of norms), or more than that.
-
-    The vertices on the way, the two sums (norms) last; nothing if b is none of these.
-    """
-    view = facts.view
-    way = _parts_below(facts, b)
-    if view.op(way[-1]) == "mul":
-        roots = [_under_root(facts, _parts_below(facts, x)) for x in view.inputs(way[-1])]
+    """E[x]^2 <= E[x^2] for weighted means: convolutions, pools, means, and sums with weights that are shares."""
+    view, bounds, (kind, v) = facts.view, facts.bounds, a
+    if kind == "id":
+        found = square_of_mean(view, bounds, v, b) or square_of_weighted(view, bounds, v, b)
     else:
-        way = [] if view.op(way[-1]) == "norm" else _under_root(facts, way)
-        factors = view.inputs(way[-1]) if way and view.op(way[-1]) == "mul" else ()
-        roots = [_parts_below(facts, x) for x in factors]
-        roots = [] if any(view.op(root[-1]) == "norm" for root in roots) else roots
-    if len(roots) != 2 or not all(roots):
-        return []
-    return [*way, *(x for root in roots for x in root[:-1]), *(root[-1] for root in roots)]
-
-
-def _under_root(facts: Relations, way: list[Vertex]) -> list[Vertex]:
-    """On from a root to what it is the root of; a norm is a root itself."""
-    if facts.view.op(way[-1]) == "norm":
-        return way
-    inner = _radicand(facts.view, way[-1])
-    return [] if inner is None else [*way, *_parts_below(facts, inner)]
-
-
-def _parts_below(facts: Relations, v: Vertex) -> list[Vertex]:
-    """A value, and values that it is at least, each in the one before: what a number that is not negative was added to, or a clamp saw."""
-    view, out = facts.view, [v]
-    while True:
-        op, inputs = view.op(v), view.inputs(v) if view.elementwise(v) else ()
-        if op == "add":
-            able = [x for x, y in (inputs, inputs[::-1]) if facts.low(y) >= 0 and view.op(x) != "const"]
-        elif op == "maximum":
-            able = [x for x in inputs if view.op(x) != "const"]
-        else:
-            able = list(inputs) if op == "clamp" and view.node(v).attrs.get("high") is None else []
-        if not able:
-            return out
-        v = able[0]
-        out.append(v)
-
-
-def _radicand(view: View, v: Vertex) -> Vertex | None:
-    """What v is the square root of; not a norm, which is a root itself."""
-    inner = view.inputs(v)[0] if view.op(v) == "sqrt" else None
-    return None if inner is None or view.op(inner) == "norm" else inner
-
-
-def _squared(
-    view: View, size: Vertex, reduction: str, base: int, names: tuple[int, ...], spans: tuple[int, ...]
-) -> tuple[Vertex, Vertex] | None:
-    """The value whose squares are summed (or whose norm is taken) along the named axes of those lengths, and its square (the norm)."""
-    found = view.reduced(size, base)
-    if found is None or found[1] != names or view.spans(size) != spans:
-        return None
-    if view.op(size) == "norm":
-        return (found[0], size) if view.node(size).attrs["ord"] == 2 and reduction == "sum" else None
-    if view.op(size) != reduction:
-        return None
-    inner = found[0]
-    if view.op(inner) == "square":
-        return view.inputs(inner)[0], inner
-    x = view.inputs(inner)
-    return (x[0], inner) if view.op(inner) == "mul" and x[0] == x[1] else None
+        fmt = view.node(v).format
+        found = (mean_squared(view, bounds, v, b, fmt) or weighted_squared(view, bounds, v, b, fmt)) if kind == "square" else None
+    return None if found is None or found.factor > 2 else Slack(max(found.factor - 1, 0.0), found.lost)
 
 
 def _first(attempts: Iterable[Slack | None]) -> Slack | None:

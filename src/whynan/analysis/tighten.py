@@ -120,6 +120,8 @@ def _pair(state: State, node: Node, result: Bounds) -> Bounds:
         return result
     if a == b:
         return _same_operand(node, result, left)
+    if node.op in ("add", "sub"):
+        result = _regrouped(state, node, result, a, b)
     if node.op == "sub":
         return _difference(state, node, result, state.facts.at_most(a, b), state.facts.at_most(b, a))
     if node.op == "mul" and "ulps" not in node.attrs:
@@ -131,6 +133,23 @@ def _pair(state: State, node: Node, result: Bounds) -> Bounds:
         result = meet(result, factor, node.format)
     if node.op == "div" and bool((right.lo >= 0).all()):
         return _quotient(state, node, result, a, b, right)
+    return result
+
+
+def _regrouped(state: State, node: Node, result: Bounds, a: Vertex, b: Vertex) -> Bounds:
+    """(x - y) + c for y <= x, which a compiler may have made x + (c - y) or x - (y - c): at least c, but for the roundings of both."""
+    view, facts = state.view, state.facts
+    for x, t in ((a, b), (b, a)) if node.op == "add" else ((a, b),):
+        if view.op(t) != "sub" or "ulps" in node.attrs or "ulps" in view.node(t).attrs:
+            continue
+        c, y = view.inputs(t) if node.op == "add" else view.inputs(t)[::-1]
+        below = facts.at_most(y, x)
+        if below is None or facts.low(c) == -np.inf or not np.isfinite(facts.size(x) + facts.size(t)):
+            continue
+        eps = max(view.node(v).format.eps for v in (view.root(node.id), t))
+        room = below.relative * facts.size(x) + below.absolute + eps * (facts.size(t) * 2 + facts.size(x)) + 4 * node.format.tiny
+        least = facts.low(c) - room * (1 + 1e-6)
+        result = meet(result, make(nearest(node.format, least), np.inf, nan=True), node.format)
     return result
 
 

@@ -158,6 +158,11 @@ class View:
         return next((n for n, a in zip(shape, vertex[1], strict=True) if a == axis), 1)
 
 
+def fresh(*vertices: Vertex) -> int:
+    """A name for running indices that none of the vertices uses."""
+    return min([-1, *(x for v in vertices for x in v[1])]) - 1
+
+
 def _operand_axes(shape: tuple[int, ...], axes: Axes) -> Axes:
     """Axes of an operand that broadcasts (right-aligned) to a result with the given axes."""
     tail = axes[len(axes) - len(shape) :]

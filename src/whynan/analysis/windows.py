@@ -29,6 +29,10 @@ class Below(NamedTuple):
     factor: float
     lost: float
 
+    def rounded(self, fmt: Format) -> "Below":
+        """The same of a square that is rounded once more."""
+        return Below(self.factor * (1 + fmt.eps) * OUTWARD, self.lost * (1 + fmt.eps) * OUTWARD + 2 * fmt.tiny)
+
 
 @dataclass(frozen=True, slots=True)
 class _Weights:
@@ -40,20 +44,22 @@ class _Weights:
 
 def square_of_mean(view: View, bounds: list[Bounds | None], square: Vertex, mean: Vertex) -> Below | None:
     """How far the computed `square` (m * m) of a weighted mean m may exceed the `mean` of squares, with equal weights; None if unknown."""
+    m = squared_value(view, bounds, square)
+    return None if m is None else mean_squared(view, bounds, m, mean, view.node(square).format)
+
+
+def squared_value(view: View, bounds: list[Bounds | None], square: Vertex) -> Vertex | None:
+    """What a finite value is the square of, correctly rounded; None if it is none."""
     if view.op(square) not in ("square", "mul") or "ulps" in view.node(square).attrs or not view.node(square).format.is_float:
         return None
     m, *others = view.inputs(square)
-    if any(u != m for u in others) or not _finite(bounds, square[0]):
-        return None
-    return mean_squared(view, bounds, m, mean, view.node(square).format)
+    return m if all(u == m for u in others) and _finite(bounds, square[0]) else None
 
 
 def mean_squared(view: View, bounds: list[Bounds | None], m: Vertex, mean: Vertex, fmt: Format) -> Below | None:
     """How far the square of a weighted mean m, rounded in that format, may exceed the `mean` of squares, with equal weights."""
     found = _followed(view, bounds, mean[0], m[0], DEPTH) if m[1] == mean[1] else None
-    if found is None:
-        return None
-    return Below(found.factor * (1 + fmt.eps) * OUTWARD, found.lost * (1 + fmt.eps) * OUTWARD + 2 * fmt.tiny)
+    return None if found is None else found.rounded(fmt)
 
 
 def _followed(view: View, bounds: list[Bounds | None], q: int, m: int, depth: int) -> Below | None:

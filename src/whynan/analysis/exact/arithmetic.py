@@ -15,6 +15,7 @@ from whynan.analysis.view import Vertex
 from whynan.ir.dtype import Format
 from whynan.ir.graph import Node
 
+MOST_MULTIPLIED = 8  # elements of one product
 MOST_CARRIED = 64  # terms of an error that is multiplied out
 LIBRARY = 9  # units in the last place by which functions may err, with the final rounding
 
@@ -211,10 +212,22 @@ def of_sum(elements: Elements, vertex: Vertex, node: Node) -> Value | None:
 def of_prod(elements: Elements, vertex: Vertex, node: Node) -> Value | None:
     """The product of a few elements."""
     parts = elements.reduced(vertex, node)
-    value = None if parts is None or len(parts) > 4 else parts[0]
-    for p in parts[1:] if parts is not None else []:
+    return None if parts is None or len(parts) > MOST_MULTIPLIED else _multiplied(elements, parts, node)
+
+
+def of_cumprod(elements: Elements, vertex: Vertex, node: Node) -> Value | None:
+    """The product up to an index, of a few elements."""
+    place = vertex[1][node.attrs["dim"]] - FIRST
+    parts = elements.row(vertex, node) if 0 <= place < MOST_MULTIPLIED and set(node.attrs) == {"dim"} else None
+    return None if parts is None else _multiplied(elements, parts[: place + 1], node)
+
+
+def _multiplied(elements: Elements, parts: list[Value], node: Node) -> Value | None:
+    """The product of elements in any order."""
+    value: Value | None = parts[0]
+    for p in parts[1:]:
         value = None if value is None else multiply(elements, value, p, unit_of(node), lost(node.format))
-    if value is None or parts is None:
+    if value is None:
         return None
     # in another order, what underflows is multiplied by other factors
     most = prod(max(1.0, elements.atoms.magnitude(p.poly) + elements.error(p)) for p in parts)

@@ -92,6 +92,7 @@ RULES: Rules = {
     "mean": arithmetic.of_sum,
     "prod": arithmetic.of_prod,
     "cumsum": arithmetic.of_cumsum,
+    "cumprod": arithmetic.of_cumprod,
     "matmul": arithmetic.of_matmul,
     "slice": _slice,
     "concat": _concat,
