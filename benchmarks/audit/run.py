@@ -9,6 +9,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -33,13 +34,21 @@ GOAL = 0.9
 _KEPT = ("name", "aliases", "target", "verdict", "causes", "findings", "reason", "domains", "confirmed", "seconds")
 
 
-def audited(module: str, folder: Path, jobs: int, timeout: float, fresh: bool) -> dict[str, Any]:
-    """The table of a module as data, its rows without what no reader needs."""
+def audited(module: str, folder: Path, only: Sequence[str] = (), **options: Any) -> dict[str, Any]:
+    """The table of a module as data, or of those of its losses that are called like a word of `only`: rows without what no reader needs."""
     overrides = Path(str(files("whynan.audits") / "overrides" / f"{module}.toml")) if module == SEGMENTATION else None
-    done = table.to_data(command.run(name_of(module), folder / module, overrides, jobs=jobs, timeout=timeout, fresh=fresh))
+    done = table.to_data(command.run(name_of(module), folder / module, overrides, only=tuple(only), **options))
     losses = [{key: row[key] for key in _KEPT} for row in done["losses"]]
     known = {SEGMENTATION.partition(".")[0]: version(SEGMENTATION.partition(".")[0])} if module == SEGMENTATION else {}
     return {"module": module, "versions": {**known, **done["versions"]}, "commit": commit(), "counts": done["counts"], "losses": losses}
+
+
+def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A module's table with the rows of a later audit in place of the old ones, and both commits."""
+    rows = {row["name"]: row for row in (*old["losses"], *new["losses"])}
+    losses = sorted(rows.values(), key=lambda row: row["name"].lower())
+    commits = dict.fromkeys([*old["commit"].split(", "), new["commit"]])
+    return {**new, "commit": ", ".join(commits), "counts": table.counts([row["verdict"] for row in losses]), "losses": losses}
 
 
 def name_of(module: str) -> str:
@@ -94,7 +103,7 @@ What `whynan audit MODULE` says of the losses of well-known packages: {decided} 
 `python benchmarks/audit/run.py` repeats it: pages, witness programs and tables land in `whynan-audit/`, the summary here. Inputs that
 inference cannot know are stated in `src/whynan/audits/overrides/`. A verdict is about the domains in the last column, float32, and the
 default modes (PyTorch eager, TensorFlow eager and function, JAX jit); a failure repeated by its program in a fresh process is "confirmed".
-The modules were audited at the commits in the table: a row with several joins answers that a later audit kept from an earlier one.
+The modules were audited at the commits in the table: with several, the later ones checked again what was open (`--only WORD`).
 `python -m tests.soundness.adversarial --audit whynan-audit/MODULE` attacks each proof, in each of its modes, with 10,000 evaluations.
 
 """
@@ -110,6 +119,7 @@ def main() -> int:
     """Audit the modules given, or all, and write the summary; 1 if less than nine in ten losses are decided, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="all if none is given")
+    parser.add_argument("--only", action="append", default=[], metavar="WORD", help="only these losses; the others keep their rows")
     parser.add_argument("--output", type=Path, default=Path("whynan-audit"))
     parser.add_argument("--jobs", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=120.0)
@@ -119,7 +129,9 @@ def main() -> int:
     results = {r["module"]: r for r in json.loads(file.read_text("utf-8"))} if file.is_file() else {}
     for module in options.modules or MODULES:
         try:
-            results[module] = audited(module, options.output, options.jobs, options.timeout, options.fresh)
+            how = {"jobs": options.jobs, "timeout": options.timeout, "fresh": options.fresh}
+            found = audited(module, options.output, options.only, **how)
+            results[module] = joined(results[module], found) if options.only and module in results else found
         except WhynanError as error:
             print(error, file=sys.stderr)
     ordered = [results[m] for m in MODULES if m in results]

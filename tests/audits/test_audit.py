@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from benchmarks.audit.run import joined
 from tests.soundness.adversarial.attack import judge
 from tests.soundness.adversarial.targets import proven
 
@@ -124,6 +125,14 @@ def test_the_proofs_of_an_audit_can_be_attacked(done, folder: Path) -> None:
     assert {n: str(d) for n, d in target.domains.items()} == {"p": "prob(4)", "t": "prob(4)"}
     result = judge(target.name, target.loss, target.domains, "float32", 300, framework=target.framework, mode=target.mode)
     assert result.verdict == "safe" and result.attacked.runs >= 300 and not result.attacked.failures
+
+
+def test_rows_of_a_later_audit_take_the_place_of_the_old_ones() -> None:
+    old = {"commit": "aaa, bbb", "versions": {}, "losses": [{"name": n, "verdict": "undecided"} for n in ("a", "B", "c")]}
+    new = {"commit": "ccc", "versions": {}, "losses": [{"name": "B", "verdict": "safe"}]}
+    both = joined(old, new)
+    assert [(row["name"], row["verdict"]) for row in both["losses"]] == [("a", "undecided"), ("B", "safe"), ("c", "undecided")]
+    assert both["commit"] == "aaa, bbb, ccc" and both["counts"]["safe"] == 1 and both["counts"]["decided"] == 0.3333
 
 
 @pytest.mark.slow

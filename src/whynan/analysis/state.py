@@ -29,6 +29,7 @@ class State:
     charged: int = 0
     sharpened: dict[tuple[int, str], Bounds | None] = field(default_factory=dict)  # what exact arithmetic says, by node and way
     ahead: dict[int, Bounds] = field(default_factory=dict)  # plain bounds of nodes whose turn is still to come
+    apart: dict[int, float] = field(default_factory=dict)  # how far from zero what is not zero lies, by node (`apart`)
     wasted: int = 0  # boxes that decided nothing
     hints: list[Ranges] = field(default_factory=list)
     left: dict[int, str] = field(default_factory=dict)  # what branch and prune left open of a node, in words

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from whynan.analysis.apart import NEAR, apart
 from whynan.analysis.bins import binned
 from whynan.analysis.buckets import read_again
 from whynan.analysis.cancelled import cancelled
@@ -68,8 +69,18 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
         result = _row_sum(state, node, result)
         if _may_vanish(state, node, result) and (by_pieces := binned(state.view, state.bounds, node)) is not None:
             result = meet(result, by_pieces, node.format)
+    result = _apart(state, node, result)
     attained = state.attained.learn(node, result)
     return result if attained is None else meet(result, attained, node.format)
+
+
+def _apart(state: State, node: Node, result: Bounds) -> Bounds:
+    """What is known not to be zero is no smaller than the least that it can be."""
+    above, below = (result.lo > 0) & (result.lo < NEAR), (result.hi < 0) & (result.hi > -NEAR)
+    if not (node.format.is_float and (above.any() or below.any())):
+        return result
+    size = apart(state.view, state.bounds, node.id, state.apart)
+    return meet(result, make(np.where(above, size, -np.inf), np.where(below, -size, np.inf), nan=True), node.format) if size else result
 
 
 def _along(state: State, x: Vertex, rank: int) -> Bounds | None:

@@ -53,25 +53,25 @@ def row_of(record: Record) -> Row:
     )
 
 
-def counts(records: Sequence[Record]) -> dict[str, Any]:
-    """How many losses have which verdict, and the share of those that are decided among all that are not excluded."""
+def counts(verdicts: Sequence[str]) -> dict[str, Any]:
+    """How many losses have which of these verdicts, and the share of those that are decided among all that are not excluded."""
     kinds = (SAFE, UNSAFE, UNDECIDED, *_NOT_CHECKED, EXCLUDED)
-    number = {kind: sum(record.verdict == kind for record in records) for kind in kinds}
-    asked = len(records) - number[EXCLUDED]
+    number = {kind: verdicts.count(kind) for kind in kinds}
+    asked = len(verdicts) - number[EXCLUDED]
     decided = number[SAFE] + number[UNSAFE]
-    return {"losses": len(records), **number, "decided": round(decided / asked, 4) if asked else 1.0}
+    return {"losses": len(verdicts), **number, "decided": round(decided / asked, 4) if asked else 1.0}
 
 
 def to_data(audit: Audit) -> dict[str, Any]:
     """The audit as JSON data: a row for each loss."""
     rows = [asdict(row_of(record)) for record in audit.records]
     head = {"schema": "whynan.audit-table/1", "module": audit.module, "versions": dict(audit.versions)}
-    return {**head, "counts": counts(audit.records), "others": list(audit.others), "losses": rows}
+    return {**head, "counts": counts([record.verdict for record in audit.records]), "others": list(audit.others), "losses": rows}
 
 
 def headline(audit: Audit) -> str:
     """How it went, in one sentence."""
-    n = counts(audit.records)
+    n = counts([record.verdict for record in audit.records])
     parts = [f"{n[kind]} {kind}" for kind in (SAFE, UNSAFE, UNDECIDED, *_NOT_CHECKED, EXCLUDED) if n[kind] or kind in (SAFE, UNSAFE)]
     return f"{audit.module}: {len(audit.records)} losses: {', '.join(parts)}; {n['decided']:.0%} decided"
 
