@@ -546,3 +546,26 @@ def of_nothing(x):
 @example(WIDE, x=X, t=TARGET)
 def margins(x, t):
     return F.multi_margin_loss(x, t) + F.multi_margin_loss(x.sign() * 0, t)
+
+
+@example(WIDE, x=of(real, 3, low=1.0, high=1e37))
+def negative_norms(x):
+    """Where all powers underflow, the norm is infinite."""
+    return torch.linalg.vector_norm(x, -2) + torch.linalg.vector_norm(x, -0.5)
+
+
+@example(ALL, x=of(real, 3, low=-0.4, high=-0.1))
+def zeros_of_either_sign(x):
+    return torch.exp(1 / F.softshrink(x)).sum()
+
+
+@example(ALL, x=of(real, 40, low=0.01, high=0.9))
+def strided(x):
+    """Elements that do not lie together are computed by other code: rounded at each step, powers in float64."""
+    y = x[::2]
+    return (y**3).sum() + (y**-2).sum() + (y**0.3).sum() + y.rsqrt().sum() + y.logit().sum() + y.sigmoid().sum()
+
+
+@example(WIDE, x=P)
+def logits(x):
+    return torch.logit(x).sum() + torch.logit(x, 0.0).sum()

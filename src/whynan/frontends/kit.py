@@ -1,6 +1,6 @@
 """A small notation for writing lowerings: values that append nodes to a graph as one computes with them. No framework in it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -249,6 +249,14 @@ def contracted(plain: Value, a: Value, b: Value | Number, c: Value | Number) -> 
         return plain
     ready = [v.cast(plain.format) if isinstance(v, Value) else plain.const(v) for v in (a, b, c)]
     return ready[0].add("fma", *ready[1:], shape=plain.shape).add("either", plain)
+
+
+def narrow_or_wide(formula: Callable[..., Value], *values: Value) -> Value:
+    """A kernel's formula; of half values in either way: what is not in a vector may be rounded to half at each step."""
+    narrow, fmt = formula(*values), values[0].format
+    if not is_half(fmt):
+        return narrow
+    return formula(*(v.up() for v in values)).cast(fmt).add("either", narrow.cast(fmt))
 
 
 def _is_negated(a: Value, b: Value) -> bool:

@@ -36,8 +36,11 @@ def norm_bounds(fmt: Format, size: Bounds, fold: Fold, p: float) -> Bounds:
         sure, may = fold.add(~size.may_zero * 1.0), fold.add(((size.hi > 0) | size.may_nan) * 1.0)
         return make(nearest(fmt, sure), nearest(fmt, may), nan=fold.any(size.may_nan), neg_zero=False, fraction=False)
     if p < 0:
-        hi = fold.over(np.minimum, np.where(size.empty, 0.0, size.hi)) * (1 + 64 * fmt.eps)
-        return make(0.0 * hi, nearest(fmt, hi + fmt.smallest), nan=fold.any(size.may_nan), neg_zero=False)
+        most = np.where(size.empty, 0.0, size.hi)
+        hi = fold.over(np.minimum, most) * (1 + 64 * max(1.0, -1 / p) * fmt.eps)
+        # where all powers underflow the norm is the root of 0: infinite
+        hi = np.where(fold.all(most**p < 4 * wide(fmt).tiny), np.inf, hi)
+        return make(np.zeros_like(hi), nearest(fmt, hi + fmt.smallest), nan=fold.any(size.may_nan), neg_zero=False)
     return _power_norm(fmt, size, fold, p)
 
 

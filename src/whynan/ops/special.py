@@ -124,7 +124,7 @@ def _at_pole(call: Call, x: Any) -> Any:
 
 _POLES = Danger("other-domain-error", _at_pole, "the function has poles at zero and at every negative whole number.")
 # Cephes' Chebyshev series, evaluated in the format itself
-_CEPHES: dict[str, Any] = {"ulps": 64, "half_ulps": 4}
+_CEPHES: dict[str, Any] = {"ulps": 64, "half_ulps": 8}
 _INFINITE = at("inf-over-inf", "the function is computed as exp(|x|) over a root, which has no value at infinity.", np.inf, -np.inf)
 _BEYOND = overflow("exp-overflow", "the function grows as the exponential does, beyond the largest number of the format.")
 

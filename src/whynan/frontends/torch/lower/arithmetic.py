@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from whynan.frontends.kit import Number, Value, apply, contracted, is_half, opmath, product, representable, where
+from whynan.frontends.kit import Number, Value, apply, contracted, is_half, narrow_or_wide, opmath, product, representable, where
 from whynan.frontends.torch.lower._kernel import Kernel, kernel
-from whynan.ir.dtype import BOOL, FLOAT64
+from whynan.ir.dtype import BOOL, FLOAT32, FLOAT64
 
 Operand = Value | Number
 
@@ -96,13 +96,15 @@ _rounding_first("minimum", "minimum", "min.other")
 def _power(x: Value, exponent: float) -> Value:
     """x to a constant power, with the kernel's shortcuts."""
     if exponent == 0.5:
-        return apply("sqrt", x, written_as="pow")
+        root = apply("sqrt", x, written_as="pow")
+        return root.add("either", apply("pow", x, exponent)) if is_half(x.format) else root  # the power of -0 is +0
     if exponent == 2:
         return apply("square", x)
     if exponent == 3:
         return apply("square", x) * x
     if exponent == -0.5:
-        return apply("rsqrt", x, written_as="pow")
+        root = apply("rsqrt", x, written_as="pow")
+        return root.add("either", apply("pow", x, exponent)) if is_half(x.format) else root
     if exponent == -1:
         return apply("reciprocal", x, written_as="pow")
     if exponent == -2:
@@ -117,7 +119,13 @@ def _pow_scalar(k: Kernel) -> Value:
         return k.const(np.ones(k.shape))
     if exponent == 1:
         return x
-    return _power(x.up() if exponent in (3, -0.5, -2) else x, exponent)
+    if exponent in (3, -0.5, -2):
+        return narrow_or_wide(lambda x: _power(x, exponent), x)
+    power = _power(x, exponent)
+    if x.format is FLOAT32 and power.builder.nodes[power.id].op == "pow" and float(np.float32(exponent)) != exponent:
+        # of what is not in a vector the power is taken in float64, and the exponent is not rounded
+        return power.add("either", apply("pow", x.cast(FLOAT64), exponent).cast(FLOAT32))
+    return power
 
 
 @kernel("pow.Tensor_Tensor")
@@ -244,8 +252,8 @@ def _addcdiv(k: Kernel) -> Value:
 def _lerp(k: Kernel) -> Value:
     start, end, weight = k.tensor("self").up(), k.tensor("end").up(), k["weight"]
     if not isinstance(weight, Value):
-        factor = float(weight)
-        return _from(start, end - start, factor) if abs(factor) < 0.5 else _from(end, start - end, 1 - factor)
+        factor = np.asarray(weight, start.format.numpy)
+        return _from(start, end - start, float(factor)) if abs(factor) < 0.5 else _from(end, start - end, float(1 - factor))
     weight = weight.up()
     return where(apply("abs", weight) < 0.5, _from(start, end - start, weight), _from(end, start - end, 1 - weight))
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from whynan.frontends.kit import Value, apply, axis, concat, contracted, cut, where
+from whynan.frontends.kit import Value, apply, axis, concat, contracted, cut, narrow_or_wide, where
 from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.frontends.torch.lower.arithmetic import limited, rounded
 
@@ -51,8 +51,7 @@ def _logit(k: Kernel) -> Value:
     if eps is not None and eps >= 0:
         low, high = _logit_limits(x, eps)
         x = limited(x, low, high)
-    x = x.up()
-    return apply("log", x / (1 - x))
+    return narrow_or_wide(lambda p: apply("log", p / (1 - p)), x)
 
 
 def _logit_limits(x: Value, eps: float) -> tuple[float, float]:
@@ -65,6 +64,8 @@ def _logit_limits(x: Value, eps: float) -> tuple[float, float]:
 def _logit_backward(k: Kernel) -> Value:
     g, x, eps = k.tensor("grad_output"), k.tensor("self"), k["eps"]
     slope = g / (x * (1 - x))
+    at_the_ends = apply("eq", x, 0.0) | apply("eq", x, 1.0)  # where one kernel divides by -0, another does not
+    slope = slope.add("either", where(at_the_ends, g * math.inf, slope))
     if eps is None or eps < 0:
         return where((x >= 0) & (x <= 1), slope, math.nan)
     low, high = _logit_limits(x, eps)
@@ -76,8 +77,7 @@ def _logit_backward(k: Kernel) -> Value:
 
 @kernel("sigmoid_backward")
 def _sigmoid_backward(k: Kernel) -> Value:
-    g, y = k.tensor("grad_output").up(), k.tensor("output").up()
-    return g * (1 - y) * y
+    return narrow_or_wide(lambda g, y: g * (1 - y) * y, k.tensor("grad_output"), k.tensor("output"))
 
 
 @kernel("tanh_backward")
@@ -297,7 +297,9 @@ def _hardshrink(k: Kernel) -> Value:
 @kernel("softshrink")
 def _softshrink(k: Kernel) -> Value:
     x, limit = k.tensor("self").up(), k["lambd"]
-    return where(x > limit, x - limit, where(x < -limit, x + limit, x * 0))
+    zero = x * 0
+    zero = zero.add("either", apply("abs", zero))  # of either sign
+    return where(x > limit, x - limit, where(x < -limit, x + limit, zero))
 
 
 @kernel("hardshrink_backward", "softshrink_backward")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from whynan.frontends.kit import Value, apply, is_half, reduce, where, zeros
+from whynan.frontends.kit import Value, apply, narrow_or_wide, reduce, where, zeros
 from whynan.frontends.torch.lower._kernel import Kernel, kernel
 from whynan.frontends.torch.lower.arithmetic import limited
 from whynan.ir.dtype import BOOL, INT64
@@ -139,10 +139,11 @@ def _smooth_l1_backward(k: Kernel) -> Value:
     norm = _share(k, k.tensor("self"))
     if beta == 0:
         return apply("sign", x) * (g * norm)
-    inside = apply("div", x * norm * g, beta, ulps=3)  # the order of the factors is not that of the source
-    if is_half(x.format):  # a vector's elements are rounded once, the others at each step
-        wide = (k.tensor("self").up() - k.tensor("target").up()) * norm * g.up()
-        inside = inside.add("either", apply("div", wide, beta, ulps=3).cast(x.format).expand(inside.shape))
+
+    def slope(x: Value, target: Value, g: Value) -> Value:
+        return apply("div", (x - target) * norm * g, beta, ulps=3)  # the order of the factors is not that of the source
+
+    inside = narrow_or_wide(slope, k.tensor("self"), k.tensor("target"), g)
     return where(x <= -beta, g * -norm, where(x >= beta, g * norm, inside))
 
 

@@ -204,7 +204,7 @@ def _softmax(k: Kernel) -> Value:
 @kernel("_log_softmax")
 def _log_softmax(k: Kernel) -> Value:
     x = k.tensor("self").cast(k.format)
-    return x.add("log_softmax", dim=axis(k["dim"], x.ndim)) if x.ndim else x * 0
+    return x.add("log_softmax", dim=axis(k["dim"], x.ndim)) if x.ndim else x - x
 
 
 @kernel("_softmax_backward_data")
