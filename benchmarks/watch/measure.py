@@ -7,6 +7,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from benchmarks.timing import table
@@ -14,25 +15,28 @@ from benchmarks.timing import table
 from whynan import NonFiniteError
 
 Step = Callable[[], object]
+Around = Callable[[], AbstractContextManager[object]]
 Place = tuple[str, int]
 
 SECONDS = 0.03  # of one timing
+WARM = 12  # steps before those that are timed: a watch looks closer at the first ones
 RARELY = 10  # a tool whose step takes that many times as long, or longer, takes part in one round of so many
 PLAIN, AGAIN = "", "(nothing, again)"  # the unwatched step; a second one like it, to see how much chance there is in the ratios
 HEAD = ("tool", "noticed", "right line", "right sample", "parameters as before")
 
 
-def ratios(steps: Mapping[str, Step], rounds: int) -> tuple[float, dict[str, float]]:
+def ratios(
+    steps: Mapping[str, Step], rounds: int, inside: Mapping[str, Around] | None = None, seconds: float = SECONDS
+) -> tuple[float, dict[str, float]]:
     """Milliseconds of the step `PLAIN`, and for each other one the median over the rounds of its time divided by that one's.
 
-    Times are processor seconds. Each round times the tools in another order, so that a change of the machine's speed, and what a tool
-    leaves in the caches, meet all alike.
+    Times are processor seconds, of timings that take about `seconds`. Each round times the tools in another order, so that a change of the
+    machine's speed, and what a tool leaves in the caches, meet all alike. A tool that is in `inside` is there only while its own step is
+    timed: what it has changed for the whole process, such as functions of the framework, must not slow the unwatched step down.
     """
-    for step in steps.values():
-        _one(step, 2)  # compiles
-    once = {tool: _one(step, 2) for tool, step in steps.items()}
-    counts = {tool: max(1, round(SECONDS / seconds)) for tool, seconds in once.items()}
-    rests = {tool: min(RARELY, max(1, round(seconds / SECONDS))) for tool, seconds in once.items()}
+    once = {tool: _timed(step, 2, 2, tool, inside) for tool, step in steps.items()}  # the first ones compile
+    counts = {tool: max(1, round(seconds / each)) for tool, each in once.items()}
+    rests = {tool: min(RARELY, max(1, round(each / seconds))) for tool, each in once.items()}
     plain: list[float] = []
     found: dict[str, list[float]] = {tool: [] for tool in steps}
     for turn in range(rounds):
@@ -40,20 +44,22 @@ def ratios(steps: Mapping[str, Step], rounds: int) -> tuple[float, dict[str, flo
         random.shuffle(taking_part)
         times = {}
         for tool in taking_part:
-            steps[tool]()
-            times[tool] = _one(steps[tool], counts[tool])
+            times[tool] = _timed(steps[tool], min(WARM, counts[tool]), counts[tool], tool, inside)
         plain.append(times[PLAIN])
-        for tool, seconds in times.items():
-            found[tool].append(seconds / times[PLAIN])
+        for tool, each in times.items():
+            found[tool].append(each / times[PLAIN])
     del found[PLAIN]
     return statistics.median(plain) * 1e3, {tool: statistics.median(values) for tool, values in found.items()}
 
 
-def _one(step: Step, count: int) -> float:
-    start = time.process_time()
-    for _ in range(count):
-        step()
-    return (time.process_time() - start) / count
+def _timed(step: Step, warm: int, count: int, tool: str, inside: Mapping[str, Around] | None) -> float:
+    with (inside or {}).get(tool, nullcontext)():
+        for _ in range(warm):
+            step()
+        start = time.process_time()
+        for _ in range(count):
+            step()
+        return (time.process_time() - start) / count
 
 
 def cost_table(title: str, found: Mapping[str, tuple[float, Mapping[str, float]]]) -> None:

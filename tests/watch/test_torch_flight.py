@@ -2,6 +2,7 @@
 
 import logging
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -94,6 +95,28 @@ def test_what_is_measured():
     assert all(m.learning_rates == (0.05,) and math.isfinite(m.loss) for m in watch.flight)
     norms = [m.parameter_norm for m in watch.flight if not math.isnan(m.parameter_norm)]
     assert len(norms) >= 50 // 8 and all(1 < n < 10 for n in norms)
+
+
+@pytest.mark.parametrize(("width", "exactly"), [(16, True), (600, False)], ids=["all of it", "a part of it"])
+def test_how_far_an_update_has_moved_the_parameters(width, exactly):
+    model = mlp(10, width, 1)
+    watch, _ = run(model, torch.optim.SGD(model.parameters(), 0.05), 30)
+    known = [(m, after) for m, after in pairwise(watch.flight) if not math.isnan(after.update_ratio)]
+    assert len(known) >= 8 and all(m.parameter_norm > 0 for m, _ in known)
+    for m, after in known:
+        ratio = 0.05 * m.gradient_norm / m.parameter_norm
+        assert after.update_ratio == pytest.approx(ratio, rel=1e-3 if exactly else 0.9)
+
+
+def test_a_dropped_update_has_moved_nothing():
+    def data(step):
+        x, y = regression(step)
+        return x, y * (math.nan if step == 3 else 1)
+
+    model = mlp(10, 16, 1)
+    watch, _ = run(model, torch.optim.SGD(model.parameters(), 0.05), 6, data, policy="skip")
+    ratios = [m.update_ratio for m in watch.flight]
+    assert [math.isnan(r) for r in ratios] == [True, False, False, False, True, False]
 
 
 def test_gradients_that_clipping_sets_to_zero_are_warned_of(caplog):

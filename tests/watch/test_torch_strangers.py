@@ -11,9 +11,13 @@ from whynan.watching.record import OVERFLOW
 from whynan.watching.words import told
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def parts(*layers):
     """A plain sequence of layers with its optimizer."""
-    torch.manual_seed(0)
     model = nn.Sequential(*layers)
     return model, torch.optim.SGD(model.parameters(), lr=0.1)
 

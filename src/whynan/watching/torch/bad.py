@@ -20,7 +20,7 @@ SCALER_PATIENCE = 12  # steps in a row without an update: from its first scale o
 def deal_with(run: Run, optimizer: Optimizer, moment: Moment, failed: str, clips: Sequence[Clip]) -> bool:
     """Explain a bad step and do what the policy says; whether the gradients are healthy now and the update is to be made."""
     window = run.window
-    run.asleep = True
+    run.asleep, run.notes.sample = True, None
     try:
         _take_back(run)
         with whole(run.models) as run.whole:

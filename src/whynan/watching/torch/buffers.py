@@ -7,12 +7,14 @@ import torch
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+Place = tuple[dict[str, Any], str]  # a module's own buffers, and the name of one
+
 
 @dataclass(slots=True, eq=False)
 class Buffers:
     """Copies of a module's buffers: the place that each was in, the tensor that was there, and a copy of its values."""
 
-    places: list[tuple[dict[str, Any], str]]
+    places: list[Place]
     owners: list[torch.Tensor]
     copies: list[torch.Tensor]
 
@@ -33,30 +35,38 @@ class Changing:
 
     def __init__(self, module: torch.nn.Module) -> None:
         self._module = module
-        self._places: list[tuple[dict[str, Any], str]] | None = None
-        self._last: list[torch.Tensor | None] = []
-        self._versions: list[int] = []
-        self._changing: set[int] = set()
-        self._silent: set[int] = set()
+        self._kept: list[Place] = []
+        self._still: list[tuple[Place, torch.Tensor | None, int]] | None = None  # those that no step has changed so far
 
     def copies(self) -> Buffers | None:
         """Copies of the changing buffers as they are now; in the first step, of all. None if there are none."""
-        first = self._places is None
-        if self._places is None:
-            owners = [(m, name) for m in self._module.modules() for name in m._buffers]
-            self._places = [(m._buffers, name) for m, name in owners]
-            self._silent = {i for i, (m, _) in enumerate(owners) if isinstance(m, _NormBase)}
-        if not self._places:
-            return None
-        now = [there.get(name) for there, name in self._places]
-        versions = [-1 if b is None or is_lazy(b) or b.is_inference() else b._version for b in now]
-        if not first:
-            before = zip(self._last, self._versions, now, versions, strict=True)
-            self._changing.update(i for i, (was, old, b, new) in enumerate(before) if b is not was or old != new)
-        self._last, self._versions = now, versions
-        wanted = range(len(now)) if first else sorted(self._changing | self._silent)
-        kept = [(self._places[i], b) for i in wanted if (b := now[i]) is not None and not is_lazy(b)]
-        if not kept:
+        if self._still is None:
+            wanted = self._begin()
+        else:
+            if self._still:
+                self._follow(self._still)
+            wanted = self._kept
+        found = [(place, b) for place in wanted if (b := place[0].get(place[1])) is not None and not is_lazy(b)]
+        if not found:
             return None
         with torch.no_grad():
-            return Buffers([place for place, _ in kept], [b for _, b in kept], [b.detach().clone() for _, b in kept])
+            return Buffers([place for place, _ in found], [b for _, b in found], [b.clone() for _, b in found])
+
+    def _begin(self) -> list[Place]:
+        owners = [(m, (m._buffers, name)) for m in self._module.modules() for name in m._buffers]
+        self._kept = [place for m, place in owners if isinstance(m, _NormBase)]
+        self._still = [(place, *_stamp(place)) for m, place in owners if not isinstance(m, _NormBase)]
+        return [place for _, place in owners]
+
+    def _follow(self, still: list[tuple[Place, torch.Tensor | None, int]]) -> None:
+        stamps = [_stamp(place) for place, _, _ in still]
+        same = [was is b and old == new for (_, was, old), (b, new) in zip(still, stamps, strict=True)]
+        if not all(same):
+            self._kept += [place for (place, _, _), stays in zip(still, same, strict=True) if not stays]
+            self._still = [entry for entry, stays in zip(still, same, strict=True) if stays]
+
+
+def _stamp(place: Place) -> tuple[torch.Tensor | None, int]:
+    """The tensor in a place, and how often it has been written to."""
+    b = place[0].get(place[1])
+    return b, -1 if b is None or is_lazy(b) or b.is_inference() else b._version

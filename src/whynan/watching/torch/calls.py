@@ -1,6 +1,6 @@
 """What is kept of a step while it runs: the calls of model and loss with what they need to be run again. References, not copies."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from types import CodeType
@@ -30,15 +30,14 @@ class Call:
     target: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    versions: tuple[int, ...]
+    versions: list[int]
     rng: Mapping[str, torch.Tensor]
     autocast: Sequence[tuple[str, bool, Any]]
-    training: bool = True
+    place: tuple[CodeType, int] | None = None  # where in the user's code the call stands: code and offset
     buffers: Buffers | None = None
     outputs: tuple[Any, ...] = ()  # weak references
     value: torch.Tensor | None = None  # the loss; detached as soon as its graph is not waited for
     waiting: Any = None  # a weak reference to the hook that notes the seed: it lives as long as the graph
-    place: tuple[CodeType, int] | None = None  # where in the user's code the call stands: code and offset
     seed: torch.Tensor | str | None = None  # the gradient by it, or ONES, if backward has come by
     carried: bool = False  # from before the last update, for another optimizer's step
 
@@ -64,7 +63,7 @@ class Call:
 
     def overwritten(self) -> bool:
         """Whether an argument has been written to since."""
-        return self.versions != versions_of(self.tensors())
+        return self.versions != versions_of(self.args) + versions_of(self.kwargs.values())
 
 
 class _Seed:
@@ -84,9 +83,15 @@ def loss_in(result: Any) -> Any:
     return result.get("loss") if isinstance(result, Mapping) else getattr(result, "loss", None)
 
 
-def versions_of(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
-    """How often each tensor has been written to."""
-    return tuple([-1 if t.is_inference() else t._version for t in tensors])
+def versions_of(values: Iterable[Any]) -> list[int]:
+    """How often each tensor among nested values has been written to."""
+    found = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(-1 if value.is_inference() else value._version)
+        elif value is not None and not isinstance(value, (int, float, str)):
+            found += versions_of(tensors_in(value))
+    return found
 
 
 def references(result: Any) -> tuple[Any, ...]:
@@ -116,12 +121,13 @@ def set_random_state(states: Mapping[str, torch.Tensor]) -> None:
             torch.cuda.set_rng_state(state, device)
 
 
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled
 _DEVICES = ("cpu", "cuda")
 
 
 def autocast_state() -> list[tuple[str, bool, Any]]:
     """For each device type whether autocast is on, and to what dtype. Empty where it is off everywhere."""
-    if not torch._C._is_any_autocast_enabled():
+    if not _is_any_autocast_enabled():
         return []
     return [(d, True, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d)]
 

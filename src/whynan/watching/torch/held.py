@@ -7,8 +7,8 @@ import torch
 
 from whynan.watching.record import Moment
 from whynan.watching.torch.bad import deal_with
-from whynan.watching.torch.look import keep_buffers
-from whynan.watching.torch.notes import moment
+from whynan.watching.torch.look import due, keep_buffers
+from whynan.watching.torch.notes import by_group, moment
 from whynan.watching.torch.run import Optimizer, Run
 from whynan.watching.torch.window import Window
 
@@ -16,17 +16,16 @@ from whynan.watching.torch.window import Window
 def look_later(run: Run, optimizer: Optimizer) -> bool:
     """Let the device judge the step, and see to those before whose flag has come; whether the update is to be made, flag permitting."""
     assert run.later is not None, "the caller has seen to it"
-    groups = [[g for p in group["params"] if (g := p.grad) is not None] for group in optimizer.param_groups]
-    flat = [g for group in groups for g in group]
-    if not settle(run) or not flat:
+    gradients, ends, rates = due(optimizer)
+    if not settle(run) or not gradients:
         return False
     keep_buffers(run)
     run.later.hold(
         optimizer,
-        flat,
+        gradients,
         _losses(run.window),
-        sizes=[len(g) for g in groups],
-        rates=[g["lr"] for g in optimizer.param_groups if "lr" in g],
+        ends=ends,
+        rates=rates,
         clips=run.clips,
         step=run.overseer.step,
         window=run.window,
@@ -45,7 +44,7 @@ def settle(run: Run, all_of_them: bool = False) -> bool:
     later = run.later
     while later is not None and (seen := later.due(all_of_them)) is not None:
         flag, loss, *norms = seen.read()
-        made = moment(seen.step, loss, norms, seen.sizes, seen.rates, None, seen.clips, 0)
+        made = moment(seen.step, loss, by_group(norms, seen.ends), seen.rates, None, seen.clips, 0, math.nan)
         run.overseer.step -= 1
         if not flag:
             run.overseer.healthy(made)

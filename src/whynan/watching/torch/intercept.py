@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from sys import _getframe
@@ -40,7 +40,7 @@ def _handing_on(*args: Any, **kwargs: Any) -> Any:
 class _Station:
     """A function whose calls are handed on: those who watch it, latest outermost, and what it was before."""
 
-    __slots__ = ("_before", "_code", "_compiles", "_function", "_original", "_replaced", "_watching")
+    __slots__ = ("_before", "_code", "_compiles", "_entry", "_function", "_original", "_replaced", "_watching")
 
     def __init__(self, function: FunctionType) -> None:
         self._function, self._code, self._before = function, function.__code__, function.__dict__.get("__wrapped__")
@@ -51,28 +51,27 @@ class _Station:
         original.__module__, original.__annotations__ = function.__module__, function.__annotations__
         original.__dict__.update(function.__dict__)
         self._watching: tuple[Around, ...] = ()
-        self._replaced = _code_that_calls(self._handed, function.__code__)
+        self._entry = _Entry()
+        self._replaced = _code_that_calls(self._entry, function.__code__)
         function.__code__ = self._replaced
         function.__wrapped__ = original  # type: ignore[attr-defined]  # what inspect.signature looks at
         self._compiles = "_torchdynamo_inline" not in vars(original)
         if self._compiles:
             function._torchdynamo_inline = original  # type: ignore[attr-defined]  # what torch.compile takes the function for
 
-    def _handed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        watching = self._watching
-        if len(watching) == 1:
-            return watching[0](self._original, args, kwargs)
+    def _hand_on(self, watching: tuple[Around, ...]) -> None:
+        self._watching = watching
         call: Callable[..., Any] = self._original
-        for around in watching:
+        for around in watching[:-1]:
             call = _with(around, call)
-        return call(*args, **kwargs)
+        self._entry.__call__ = partial(watching[-1], call) if watching else lambda args, kwargs: call(*args, **kwargs)
 
     def add(self, around: Around) -> None:
-        self._watching += (around,)
+        self._hand_on((*self._watching, around))
 
     def remove(self, around: Around) -> None:
         """Nobody left: the function is as it was."""
-        self._watching = tuple(a for a in self._watching if a is not around)
+        self._hand_on(tuple(a for a in self._watching if a is not around))
         if self._watching:
             return
         _stations.pop(self._function, None)
@@ -85,6 +84,13 @@ class _Station:
             del self._function.__wrapped__  # type: ignore[attr-defined]
         else:
             self._function.__wrapped__ = self._before  # type: ignore[attr-defined]
+
+
+class _Entry:
+    """What the replaced code calls."""
+
+    __slots__ = ("__call__",)
+    __call__: Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
 _stations: dict[FunctionType, _Station] = {}
@@ -140,21 +146,29 @@ def plain_function(callable_: Any) -> FunctionType | None:
     return callable_ if isinstance(callable_, FunctionType) else None
 
 
-def frames_behind() -> tuple[tuple[FrameType, int], ...]:
-    """The frames of the user's that lead to this call, innermost first, with where each of them is."""
+@cache
+def _foreign(file: str) -> bool:
+    return file.startswith(LIBRARIES)
+
+
+def frames_behind(skipped: int = 0) -> tuple[tuple[FrameType, int], ...]:
+    """The frames of the user's that lead to this call, innermost first, with where each of them is.
+
+    Of the callers, the innermost `skipped` are known not to be the user's; not to look at them is faster.
+    """
     found: list[tuple[FrameType, int]] = []
-    frame: FrameType | None = _getframe(1)
+    frame: FrameType | None = _getframe(1 + skipped)
     while frame is not None and len(found) < MOST_FRAMES:
-        if not frame.f_code.co_filename.startswith(LIBRARIES):
+        if not _foreign(frame.f_code.co_filename):
             found.append((frame, frame.f_lasti))
         frame = frame.f_back
     return tuple(found)
 
 
-def place_behind() -> Place | None:
-    """Where in the user's code this call comes from."""
-    frame: FrameType | None = _getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(LIBRARIES):
+def place_behind(skipped: int = 0) -> Place | None:
+    """Where in the user's code this call comes from; `skipped` as above."""
+    frame: FrameType | None = _getframe(1 + skipped)
+    while frame is not None and _foreign(frame.f_code.co_filename):
         frame = frame.f_back
     return (frame.f_code, frame.f_lasti) if frame is not None else None
 
@@ -182,18 +196,6 @@ def standing_at(place: Place | None, target: Callable[..., Any]) -> Callable[...
     call: FunctionType = eval(compile(tree, code.co_filename, "eval"), {"target": target})  # a constant text
     call.__code__ = call.__code__.replace(co_name=code.co_name, co_qualname=code.co_qualname)
     return call
-
-
-def watch_backward(seen: Callable[[list[Any], bool], None]) -> Undo:
-    """Let `seen` have the tensors that `backward` is called on, before it runs, and whether it starts from ones."""
-
-    def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        roots = args[0] if args else kwargs.get("tensors", ())
-        first = args[1] if len(args) > 1 else kwargs.get("grad_tensors")
-        seen([roots] if isinstance(roots, torch.Tensor) else list(roots), first is None)
-        return original(*args, **kwargs)
-
-    return surely(torch.autograd.backward, around)
 
 
 def watch_scalers(stepped: Callable[[Any, Any, Callable[[], Any]], Any]) -> Undo:

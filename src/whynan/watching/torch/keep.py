@@ -1,10 +1,13 @@
 """The hooks that run while a step does: what they keep of it, references and no copies where that is enough."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
 import torch
+from torch import is_grad_enabled
+from torch._C._functorch import peek_interpreter_stack
+from torch.compiler import is_compiling
 
 from whynan.watching.torch import health
 from whynan.watching.torch.calls import (
@@ -27,19 +30,19 @@ from whynan.watching.torch.window import MICRO_BATCHES, Differentiated
 
 def before_model(run: Run, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
     """A watched model is about to be called."""
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         _called(run, MODEL, module, args, kwargs)
 
 
 def after_model(run: Run, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
     """It has returned, or raised (`result` is None)."""
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         _returned(run, result)
 
 
 def after_loss(run: Run, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
     """A loss that is a module has returned."""
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         _called(run, LOSS, module, args, kwargs)
         _returned(run, result)
 
@@ -62,7 +65,7 @@ def _called(run: Run, role: str, target: Any, args: Any, kwargs: Any) -> None:
     if run.inside > 1:
         return
     run.current = None
-    if run.asleep or not torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if run.asleep or not is_grad_enabled() or peek_interpreter_stack() is not None:
         return
     window = run.window
     if window.closing:
@@ -72,11 +75,18 @@ def _called(run: Run, role: str, target: Any, args: Any, kwargs: Any) -> None:
     if role == LOSS and window.calls:
         window.let_go()
     first = role == MODEL or not window.calls  # a loss that follows a model goes on with the numbers that the model leaves
-    run.current = call = Call(role, target, args, kwargs, (), random_state() if first else {}, autocast_state())
-    call.versions = versions_of(call.tensors())
-    call.place = place_behind()
     changing = run.changing.get(id(target if role == MODEL or not args else args[0]))  # a model's own method may be the loss
-    call.buffers = changing.copies() if changing is not None else None
+    run.current = call = Call(
+        role,
+        target,
+        args,
+        kwargs,
+        versions_of((*args, *kwargs.values()) if kwargs else args),
+        random_state() if first else {},
+        autocast_state(),
+        place_behind(2),
+        None if changing is None else changing.copies(),
+    )
     window.calls.append(call)
 
 
@@ -102,29 +112,36 @@ def clipped(run: Run, clip: Clip) -> None:
         run.clips.append(clip)
 
 
-def before_backward(run: Run, roots: Sequence[torch.Tensor], plain: bool) -> None:
-    """`backward` is about to run on these; `plain` says that it starts from ones."""
-    window = run.window
+def around_backward(run: Run, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.autograd.backward`, called."""
     if run.asleep:
         refuse_in_replay()
-        return
+    else:
+        roots = args[0] if args else kwargs.get("tensors", ())
+        first = args[1] if len(args) > 1 else kwargs.get("grad_tensors")
+        _differentiated(run, (roots,) if isinstance(roots, torch.Tensor) else tuple(roots), first is None)
+    return original(*args, **kwargs)
+
+
+def _differentiated(run: Run, roots: tuple[torch.Tensor, ...], plain: bool) -> None:
+    """Note what `backward` is about to run on; `plain` says that it starts from ones."""
+    window = run.window
     if window.closing:
         window.clear(run.several)
     if window.backwards >= MICRO_BATCHES:
         _forget(run)
-    detached = tuple([t.detach() for t in roots])
-    window.differentiate(Differentiated(frames_behind(), detached, plain, autocast_state(), tuple(window.calls)))
-    known = []
+    others = {id(t): t for t in roots}  # those that are not the losses of calls
     for call in window.calls:
         if call.value is None or call.seed is not None:
             continue
-        if plain and any(call.value is root for root in roots):
+        if plain and others.pop(id(call.value), None) is not None:
             call.seed = ONES
-            known.append(call.value)
         else:  # something lies between this loss and the root: the gradient that comes in tells what
             call.await_seed()
-    if not window.full:
-        window.roots += [(d, ref(t), t.grad_fn) for t, d in zip(roots, detached, strict=True) if not any(t is k for k in known)]
+    values = tuple([t.detach() for t in roots]) if others else roots  # a loss is kept with its call
+    window.differentiate(Differentiated(frames_behind(3), values, plain, autocast_state(), tuple(window.calls)))
+    if others and not window.full:
+        window.roots += [(t.detach(), ref(t), t.grad_fn) for t in others.values()]
 
 
 def _forget(run: Run) -> None:

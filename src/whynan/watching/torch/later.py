@@ -25,8 +25,8 @@ class Waiting:
     numbers: torch.Tensor
     event: Any
     found: torch.Tensor
-    sizes: list[int]
-    rates: list[Any]
+    ends: list[int]
+    rates: list[float]
     clips: list[Any]
 
     def here(self) -> bool:

@@ -10,7 +10,7 @@ from whynan.watching.record import Moment
 from whynan.watching.torch import health
 from whynan.watching.torch.bad import deal_with
 from whynan.watching.torch.calls import LOSS
-from whynan.watching.torch.notes import TOGETHER, moments, note
+from whynan.watching.torch.notes import by_group, note
 from whynan.watching.torch.ranks import FINE, GRADIENT, shard
 from whynan.watching.torch.ranks import LOSS as LOSS_FAILED
 from whynan.watching.torch.run import Optimizer, Run
@@ -23,49 +23,66 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
     `again` says that it is the same step, its closure called once more.
     """
     run.updated = True
-    window = run.window
+    window, overseer, notes = run.window, run.overseer, run.notes
     if run.several and window.dropped and window.judge != id(optimizer):
         return window.dropped == RETRY  # the step was judged when another optimizer was to make its update
-    groups = [[g for p in group["params"] if (g := p.grad) is not None] for group in optimizer.param_groups]
-    flat = groups[0] if len(groups) == 1 else [g for group in groups for g in group]
-    flat = [shard(g) for g in flat] if run.sharded else flat
-    norms = health.norms(flat)
+    gradients, ends, rates = due(optimizer)
+    if run.sharded:
+        gradients = [shard(g) for g in gradients]
+    norms = health.norms(gradients)
+    total = math.hypot(*norms)
     loss, loss_fine = health.loss_of(window, run.parameter_ids)
-    fine = loss_fine and (math.isfinite(sum(norms)) or health.finite(flat))
+    fine = loss_fine and (math.isfinite(total) or health.finite(gradients))
     if run.scaler is not None and (found := getattr(optimizer, "found_inf", None)) is not None:  # the optimizer divides by the scale
         if not fine and float(found) > 0:
             run.updated = False
             return False
         by = getattr(optimizer, "grad_scale", None)
         norms = norms if by is None else [n / float(by) for n in norms]
+        total = math.hypot(*norms)
     if run.ranks is not None:
         fine = run.ranks.tell(FINE if fine else GRADIENT if loss_fine else LOSS_FAILED)
     if again:
         if fine:
             return True
-        run.overseer.step -= 1
-    rates = [g["lr"] for g in optimizer.param_groups if "lr" in g]
+        overseer.step -= 1
     scale = None if run.scaler is None else run.scaler._scale.clone()
     clips, number = run.clips, run.numbers[id(optimizer)]
-    run.unnoted.append((run.overseer.step, loss, norms, [len(g) for g in groups], rates, scale, clips, number))
+    groups = (total,) if len(ends) == 1 else by_group(norms, ends)
+    ratio = math.nan if notes.sample is None else notes.sample.ratio(optimizer)
+    notes.sample = None
+    notes.seen.append((overseer.step, loss, groups, rates, scale, clips, number, ratio))
     if clips:
         run.clips = []
-    if fine:
+    if not fine:
+        *before, now = notes.moments(optimizer)
+        for moment in before:
+            overseer.noted(moment)
+        return deal_with(run, optimizer, *_failed(run, now, loss_fine), clips)
+    if run.upfront is not None or not window.calls or window.calls[0].role == LOSS:
         keep_buffers(run)
-        window.closing = True
-        run.overseer.applied(number)
-        if run.several:
-            _look_ahead(run, optimizer)
-        if run.left_out:
-            run.left_out.pop(id(optimizer), None)
-        unusual = sum(norms) > run.overseer.flight.ordinary * math.sqrt(len(norms) or 1)
-        if unusual or len(run.unnoted) >= TOGETHER:
-            note(run, optimizer)
-        return True
-    *before, now = moments(run, optimizer)
-    for moment in before:
-        run.overseer.noted(moment)
-    return deal_with(run, optimizer, *_failed(run, now, loss_fine), clips)
+    window.closing = True
+    overseer.applied(number)
+    if run.several:
+        _look_ahead(run, optimizer)
+    if run.left_out:
+        run.left_out.pop(id(optimizer), None)
+    emptied = total == 0 and clips  # what clipping by an infinite norm leaves
+    if total > overseer.flight.ordinary or emptied or notes.due():
+        note(run, optimizer)
+    return True
+
+
+def due(optimizer: Optimizer) -> tuple[list[torch.Tensor], list[int], list[float]]:
+    """The gradients that an update would use, up to which of them each parameter group goes, and the groups' learning rates."""
+    gradients: list[torch.Tensor] = []
+    ends, rates = [], []
+    for group in optimizer.param_groups:
+        gradients += [g for p in group["params"] if (g := p.grad) is not None]
+        ends.append(len(gradients))
+        if "lr" in group:
+            rates.append(float(group["lr"]))
+    return gradients, ends, rates
 
 
 def keep_buffers(run: Run) -> None:

@@ -1,9 +1,10 @@
 """What is noted of each step: numbers at first, records of them several steps at a time, which is cheaper."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,50 +12,61 @@ import torch
 from whynan.watching.record import Moment
 from whynan.watching.torch import health
 from whynan.watching.torch.intercept import Clip
+from whynan.watching.torch.moved import Sample
 
 if TYPE_CHECKING:
     from whynan.watching.torch.run import Run
 
-TOGETHER = 8  # steps
+AT_LEAST, AT_MOST = 8, 64  # steps that are noted together
+SECONDS = 0.1  # that long, if there are at least so many
 
-# a step's number, loss, norms, sizes of groups, rates, scale, clippings, optimizer
-Seen = tuple[int, float, list[float], list[int], list[Any], Any, Sequence[Clip], int]
+# a step's number, loss, norms by group, rates, scale, clippings, optimizer, update ratio
+Seen = tuple[int, float, Sequence[float], Sequence[float], Any, Sequence[Clip], int, float]
+
+
+class Notes:
+    """The steps that have no record yet, and the parameters before the last update of which more is to be known."""
+
+    __slots__ = ("_noted", "sample", "seen")
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.sample: Sample | None = None
+        self._noted = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time to make records."""
+        waiting = len(self.seen)
+        return waiting >= AT_LEAST and (waiting >= AT_MOST or monotonic() >= self._noted + SECONDS)
+
+    def moments(self, optimizer: torch.optim.Optimizer | None = None) -> list[Moment]:
+        """What was seen of the last steps. If the last one's update by the optimizer is due, it gets the norm of the parameters."""
+        seen, self.seen = self.seen, []
+        found = [moment(*numbers) for numbers in seen]
+        if found and optimizer is not None:
+            parameters = [p.detach() for group in optimizer.param_groups for p in group["params"] if p.is_floating_point()]
+            found[-1] = replace(found[-1], parameter_norm=math.hypot(*health.norms(parameters)))
+            self.sample = Sample(optimizer)
+        self._noted = monotonic()
+        return found
 
 
 def note(run: "Run", optimizer: torch.optim.Optimizer | None = None) -> None:
     """Give the overseer the moments of the healthy steps since the last time."""
-    for made in moments(run, optimizer):
+    for made in run.notes.moments(optimizer):
         run.overseer.noted(made)
 
 
-def moments(run: "Run", optimizer: torch.optim.Optimizer | None = None) -> list[Moment]:
-    """What was seen of the last steps, as records. If the last one's update by the optimizer is due, it gets the norm of the parameters."""
-    seen, run.unnoted = run.unnoted, []
-    found = [moment(*numbers) for numbers in seen]
-    if found and optimizer is not None:
-        parameters = [p.detach() for group in optimizer.param_groups for p in group["params"] if p.is_floating_point()]
-        found[-1] = replace(found[-1], parameter_norm=math.hypot(*health.norms(parameters)))
-    return found
-
-
 def moment(
-    step: int,
-    loss: float,
-    norms: Sequence[float],
-    sizes: Sequence[int],
-    rates: Sequence[Any],
-    scale: Any,
-    clips: Sequence[Clip],
-    optimizer: int,
+    step: int, loss: float, norms: Sequence[float], rates: Sequence[float], scale: Any, clips: Sequence[Clip], optimizer: int, ratio: float
 ) -> Moment:
     """The record of a step."""
     clipped = math.hypot(*(float(c.norm) for c in clips)) if clips else math.nan
-    scale = math.nan if scale is None else float(scale)
-    lr = tuple(map(float, rates))
-    return Moment(step, loss, _by_group(norms, sizes), learning_rates=lr, scale=scale, clipped_from=clipped, optimizer=optimizer)
+    return Moment(
+        step, loss, tuple(norms), math.nan, ratio, tuple(rates), math.nan if scale is None else float(scale), clipped, optimizer=optimizer
+    )
 
 
-def _by_group(norms: Sequence[float], sizes: Sequence[int]) -> tuple[float, ...]:
-    """The norm of each parameter group's gradients from those of its parameters."""
-    ends = list(itertools.accumulate(sizes))
-    return tuple(math.hypot(*norms[end - size : end]) for end, size in zip(ends, sizes, strict=True))
+def by_group(norms: Sequence[float], ends: Sequence[int]) -> list[float]:
+    """The norm of each parameter group's gradients from those of its parameters; `ends` says up to which of them each group goes."""
+    return [math.hypot(*norms[start:end]) for start, end in pairwise((0, *ends))]

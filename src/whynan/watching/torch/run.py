@@ -14,7 +14,7 @@ from whynan.watching.torch.buffers import Buffers, Changing
 from whynan.watching.torch.calls import Call
 from whynan.watching.torch.intercept import Clip, unwrapped
 from whynan.watching.torch.later import Later, can_hold
-from whynan.watching.torch.notes import Seen
+from whynan.watching.torch.notes import Notes
 from whynan.watching.torch.ranks import is_sharded, ranks_of
 from whynan.watching.torch.remedies import Snapshots
 from whynan.watching.torch.updates import Kept
@@ -33,7 +33,7 @@ class Run:
     under way, `scaler` the gradient scaler that makes it, and `updated` that it came to the optimizer. `clips` is what
     `clip_grad_norm_` has done in this step, `upfront` the buffers before it, where no call of a model is seen (compiled, or `forward`).
     `before` are parameters and state before a step whose closure is called several times. `left_out` counts, by optimizer, the steps in
-    a row that the scaler made no update in; `unnoted` are steps that have no moment yet, `later` those whose flag is still on the device.
+    a row that the scaler made no update in; `later` are steps whose flag is still on the device.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Run:
         self.clips: list[Clip] = []
         self.before: Kept | None = None
         self.left_out: dict[int, int] = {}
-        self.unnoted: list[Seen] = []
+        self.notes = Notes()
         self.whole: Mapping[int, torch.nn.Module] = {}  # sharded models on one rank, while a step is looked into
         self.parameters = dict(self._named_parameters())
         self.changing = {id(m): Changing(m) for m in self.models}

@@ -8,72 +8,48 @@ from typing import Any
 import torch
 
 from whynan.errors import WhynanError
-from whynan.watching.overseer import Overseer
+from whynan.watching.handle import Watched
 from whynan.watching.policy import Options
-from whynan.watching.record import Incident, Moment
 from whynan.watching.torch import keep
 from whynan.watching.torch.held import settle
-from whynan.watching.torch.intercept import Hook, Undo, surely, watch_backward, watch_clipping, watch_function, watch_scalers
+from whynan.watching.torch.intercept import Hook, Undo, surely, watch_clipping, watch_function, watch_scalers
 from whynan.watching.torch.notes import note
 from whynan.watching.torch.run import Optimizer, Run
 from whynan.watching.torch.stepping import around_scaler, around_step
 
 
-class TorchWatch:
-    """A watched PyTorch run. Made by `whynan.watch`; a context manager, or ended by `close`. `run` is what the hooks know."""
+class TorchWatch(Watched):
+    """A watched PyTorch run. Made by `whynan.watch`; a context manager, or ended by `close`. `run` is what its hooks know."""
 
     def __init__(
         self, models: Sequence[torch.nn.Module], loss: Callable[..., Any] | None, optimizers: Sequence[Optimizer], options: Options
     ) -> None:
         self.run = Run(models, loss, optimizers, options)
+        self.overseer = self.run.overseer
         self._undo: list[Undo] = []
         self._attach()
-
-    @property
-    def overseer(self) -> Overseer:
-        """What counts and decides."""
-        return self.run.overseer
 
     @property
     def stopped(self) -> bool:
         """Whether the loop is asked to end (policy "stop")."""
         return self.run.stopped
 
-    @property
-    def incidents(self) -> list[Incident]:
-        """The incidents so far, oldest first."""
-        return self.overseer.incidents
-
-    @property
-    def step(self) -> int:
-        """How many steps were taken or dropped so far."""
-        return self.overseer.step
-
-    @property
-    def bad_steps(self) -> int:
-        """How many of them were not applied."""
-        return self.overseer.bad_steps
-
-    @property
-    def flight(self) -> tuple[Moment, ...]:
-        """The last steps, oldest first."""
+    def note(self) -> None:
+        """Bring the flight record up to date."""
         note(self.run)
-        return self.overseer.flight.moments
 
     def close(self) -> None:
         """Stop watching: hooks are removed, everything is as it was before. Raises NonFiniteError if a step that still waits was bad."""
         while self._undo:
             self._undo.pop()()
         settle(self.run, all_of_them=True)
+        self.note()
         self.run.window.clear()
-
-    def __enter__(self) -> "TorchWatch":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             self.run.later = None  # that error is the one to see
-        self.close()
+        super().__exit__(kind, error, trace)
 
     def _attach(self) -> None:
         run, loss = self.run, self.run.loss
@@ -90,7 +66,7 @@ class TorchWatch:
             self._undo.append(undo)
         for step in {type(o).step for o in run.optimizers}:
             self._undo.append(surely(step, partial(around_step, run)))
-        self._undo.append(watch_backward(partial(keep.before_backward, run)))
+        self._undo.append(surely(torch.autograd.backward, partial(keep.around_backward, run)))
         self._undo.append(watch_scalers(partial(around_scaler, run)))
         self._undo.append(watch_clipping(partial(keep.clipped, run)))
 

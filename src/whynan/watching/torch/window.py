@@ -78,10 +78,13 @@ class Window:
         """Forget everything; with `carry` not the calls of models whose results are still there, for another optimizer's step."""
         self.roots.clear()
         self.differentiated.clear()
-        self.calls[:] = [c for c in self.calls if c.role == MODEL] if carry else []  # first the losses: they hold the models' results
-        self.calls[:] = [c for c in self.calls if c.alive()][-MICRO_BATCHES:]
-        for c in self.calls:
-            c.carried, c.buffers = True, None
+        if carry:
+            self.calls[:] = [c for c in self.calls if c.role == MODEL]  # first the losses: they hold the models' results
+            self.calls[:] = [c for c in self.calls if c.alive()][-MICRO_BATCHES:]
+            for c in self.calls:
+                c.carried, c.buffers = True, None
+        else:
+            self.calls.clear()
         self.closing = self.full = False
         self.backwards = self.forgotten = self.judge = self.done = 0
         self.room = CALLS
