@@ -78,6 +78,7 @@ def _called(run: Run, role: str, target: Any, args: Any, kwargs: Any) -> None:
     changing = run.changing.get(id(target if role == MODEL or not args else args[0]))  # a model's own method may be the loss
     call.buffers = changing.copies() if changing is not None else None
     window.calls.append(call)
+    call.chance = run.draws.before()
 
 
 def _returned(run: Run, result: Any) -> None:
@@ -86,6 +87,7 @@ def _returned(run: Run, result: Any) -> None:
     if run.inside or call is None:
         return
     run.current = None
+    run.draws.after(call.chance)
     if result is None:  # it has raised
         run.window.calls.remove(call)
         return

@@ -1,12 +1,10 @@
 """The look at loss and gradients before an optimizer changes anything: the update is due, is it to be made?"""
 
 import math
-from dataclasses import replace
 
 import torch
 
 from whynan.watching.policy import RETRY
-from whynan.watching.record import Moment
 from whynan.watching.torch import health
 from whynan.watching.torch.bad import deal_with
 from whynan.watching.torch.calls import LOSS
@@ -30,7 +28,7 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
     flat = groups[0] if len(groups) == 1 else [g for group in groups for g in group]
     flat = [shard(g) for g in flat] if run.sharded else flat
     norms = health.norms(flat)
-    loss, loss_fine = health.loss_of(window, run.parameter_ids)
+    loss, loss_fine = health.loss_of(window, run.parameter_ids, run.scaler is not None)
     fine = loss_fine and (math.isfinite(sum(norms)) or health.finite(flat))
     if run.scaler is not None and (found := getattr(optimizer, "found_inf", None)) is not None:  # the optimizer divides by the scale
         if not fine and float(found) > 0:
@@ -65,7 +63,7 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
     *before, now = moments(run, optimizer)
     for moment in before:
         run.overseer.noted(moment)
-    return deal_with(run, optimizer, *_failed(run, now, loss_fine), clips)
+    return deal_with(run, optimizer, now, "gradient" if loss_fine else "loss", clips)
 
 
 def keep_buffers(run: Run) -> None:
@@ -75,16 +73,6 @@ def keep_buffers(run: Run) -> None:
         run.upfront = run.buffers()
     elif run.upfront is not None:
         run.upfront = None
-
-
-def _failed(run: Run, moment: Moment, loss_fine: bool) -> tuple[Moment, str]:
-    """What failed. The loop may differentiate more than the watched loss; then that sum is the loss, unless a scaler has scaled it."""
-    if loss_fine and run.scaler is None:
-        roots = [health.number(t) for t, _, node in run.window.roots if health.leads_to(node, run.parameter_ids)]
-        bad = [x for x in roots if not math.isfinite(x)]
-        if bad:
-            return replace(moment, loss=bad[0]), "loss"
-    return moment, "gradient" if loss_fine else "loss"
 
 
 def _look_ahead(run: Run, optimizer: Optimizer) -> None:
