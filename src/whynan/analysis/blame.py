@@ -62,7 +62,7 @@ def finding_of(why: Blame, mode: str, witness: Witness | None = None) -> Finding
 def blame(trace: Trace, hidden: bool = False) -> Blame | None:
     """Explain the first failing output of a recorded run: the loss before the gradients. None if every output is finite.
 
-    `hidden` asks for a NaN that the forward half has made and the loss does not show, where a derivative fails because of it.
+    `hidden` asks for what the forward half has made that the loss does not show, where a derivative fails because of it.
     """
     scene = Scene(trace)
     for output in sorted(trace.graph.outputs, key=lambda o: o.kind != "loss"):
@@ -119,10 +119,10 @@ def _origin(scene: Scene, output: int, hidden: bool) -> tuple[int, dict[int, int
 
 
 def _passed_on(scene: Scene, node: Node) -> list[int]:
-    """The NaN that an expression got whose derivative this is: it went by the loss, where something masks it, but not by the gradient."""
+    """What was not finite when an expression got it whose derivative this is: something masks it from the loss, but not from this."""
     group = scene.derived(node)
     got = {j for n in group for j in n.inputs if scene.bad(j) and not scene.meant(j)} - {n.id for n in group}
-    return [j for j in sorted(got) if (value := scene.value(j)) is not None and np.isnan(value).any()]
+    return sorted(got)
 
 
 def _hidden(scene: Scene, node: Node) -> list[int]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 _TORCH = '''import contextlib
+import random
 
 import torch
 
@@ -57,6 +58,14 @@ def state(number, given):
             torch.set_rng_state(value.cpu())
         elif name.startswith(f"rng/{number}/cuda") and torch.cuda.is_available():
             torch.cuda.set_rng_state(value.cpu(), name.rpartition("/")[2])
+        elif name == f"rng/{number}/python":
+            *state, left = value.tolist()
+            random.setstate((3, tuple(map(int, state)), None if left != left else left))
+        elif name == f"rng/{number}/numpy":
+            import numpy
+
+            *state, position, has, left = value.tolist()
+            numpy.random.set_state(("MT19937", state, int(position), int(has), left))
     with contextlib.ExitStack() as stack:
         for device, dtype in AUTOCAST[number]:
             stack.enter_context(torch.autocast(device, getattr(torch, dtype)))
@@ -89,6 +98,11 @@ def wrong(value):
     return len(where), tuple(where[0].tolist()) if len(where) else ()
 
 
+def refused(error):
+    """Whether torch has found NaN where a probability or a distribution's parameter should be."""
+    return any(text in str(error) for text in ("should be between 0 and 1", "to satisfy the constraint"))
+
+
 def run(device):
     """Restore the step's state and run it forward and backward."""
     given, mine = tensors(), build()
@@ -97,12 +111,18 @@ def run(device):
     given = {name: value if name.startswith("rng/") else value.to(device) for name, value in given.items()}
     by = {name: value.requires_grad_() for name, value in given.items() if name.startswith("differentiated/")}
     failed = False
-    for i, value in enumerate(calls(mine, given)):
-        count, first = wrong(value.detach())
-        print(f"loss = {value.item()}" if value.numel() == 1 else f"loss: {tuple(value.shape)}, finite" if not count else "")
-        failed = told("the loss", value[first].item(), count, first) or failed
-        if value.requires_grad:
-            value.backward(given.get(f"seeds/{i}", torch.ones_like(value)))
+    try:
+        for i, value in enumerate(calls(mine, given)):
+            count, first = wrong(value.detach())
+            print(f"loss = {value.item()}" if value.numel() == 1 else f"loss: {tuple(value.shape)}, finite" if not count else "")
+            failed = told("the loss", value[first].item(), count, first) or failed
+            if value.requires_grad:
+                value.backward(given.get(f"seeds/{i}", torch.ones_like(value)))
+    except (RuntimeError, ValueError) as error:
+        if not refused(error):
+            raise
+        print(f"torch refuses what the step has computed: {str(error).splitlines()[0]}")
+        failed = True
     by |= {PREFIX[name] + key: p for name, m in modules.items() for key, p in m.named_parameters()}
     gradients = {name: t.grad.to_dense() for name, t in by.items() if t.grad is not None}
     bad = {name: wrong(g) for name, g in gradients.items() if wrong(g)[0]}

@@ -39,9 +39,11 @@ def piece(name: str, thing: Any) -> Piece:
 
 def _importable(home: Any, module: str, name: str) -> tuple[str, str, str]:
     """The folder to import from, "module:name", and why neither helps (empty if they do)."""
+    loaded = sys.modules.get(module)
+    if name == "<lambda>":
+        name = next((n for n, v in vars(loaded).items() if v is home), name) if loaded is not None else name
     if "<" in name or not name:
         return "", "", f"{name or 'it'} is defined inside a function or has no name"
-    loaded = sys.modules.get(module)
     found = None if loaded is None else _attribute(loaded, name)
     if found is None or not (found is home or _wrapped(found) is home or _wrapped(home) is found):
         return "", "", f"{module}.{name} is something else than what was used"
@@ -127,7 +129,7 @@ class Writer:
     """Writes calls as Python text and collects the tensors that they name.
 
     `is_tensor` tells tensors, `known` are objects that stand for some text, such as the model's output. What no text can stand for
-    becomes a call of `unknown(...)`, which raises when the program gets there.
+    becomes a call of `unknown(...)`, which raises when the program gets there. Data that are differentiated by are stored as such.
     """
 
     is_tensor: Callable[[Any], bool]
@@ -165,6 +167,8 @@ class Writer:
         return self._object(value, name)
 
     def _stored(self, value: Any, name: str) -> str:
+        if getattr(value, "requires_grad", False) is True:
+            name = name.replace("batch/", "differentiated/", 1)
         while name in self.tensors and self.tensors[name] is not value:
             name += "'"
         self.tensors[name] = value

@@ -52,6 +52,8 @@ def _build(recipe: Recipe) -> str:
         lines += _made(p.name, p)
     if recipe.pieces:
         lines.append(f"    return {{{', '.join(f'{p.name!r}: {p.name}' for p in recipe.pieces)}}}")
+    elif recipe.lines:
+        lines.append("    return {}")
     else:
         lines.append("    raise NotImplementedError(\"build() must return {'model': ..., 'loss': ...} as your script makes them.\")")
     return "\n".join(lines) + "\n"

@@ -50,7 +50,7 @@ def left_out(run: Run, scaler: Any, optimizer: Optimizer) -> bool:
     if window.dropped and window.judge != id(optimizer):
         return False
     row = run.left_out[id(optimizer)] = run.left_out.get(id(optimizer), 0) + 1
-    loss, loss_fine = health.loss_of(window, run.parameter_ids)
+    loss, loss_fine = health.loss_of(window, run.parameter_ids, scaled=True)
     scale = float(scaler.get_scale())
     note(run)
     clips, run.clips = run.clips, []

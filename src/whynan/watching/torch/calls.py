@@ -10,6 +10,7 @@ from weakref import ref
 import torch
 
 from whynan.watching.torch.buffers import Buffers
+from whynan.watching.torch.chance import Chance
 from whynan.watching.torch.nested import replaced_in, tensors_in
 
 MODEL, LOSS = "model", "loss"
@@ -40,6 +41,13 @@ class Call:
     waiting: Any = None  # a weak reference to the hook that notes the seed: it lives as long as the graph
     seed: torch.Tensor | str | None = None  # the gradient by it, or ONES, if backward has come by
     carried: bool = False  # from before the last update, for another optimizer's step
+    chance: Chance | None = None  # Python's and NumPy's random state before the call, if it may draw from them
+
+    def rewind(self) -> None:
+        """Set all random states as they were before the call."""
+        set_random_state(self.rng)
+        if self.chance is not None:
+            self.chance.restore()
 
     def alive(self) -> bool:
         """Whether a result that can be differentiated is still there."""

@@ -1,10 +1,10 @@
 """A bad step explained: run again in pieces, recorded where it fails, the culprit looked for in the batch."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from whynan.ir.graph import FORWARD
 from whynan.patches.change import Fix
 from whynan.watching.examine import Examined, examined
 from whynan.watching.mending import offered
-from whynan.watching.record import BAD_DATA, OPERATION, OVERFLOW, UNEXPLAINED, Incident, Moment, Suspects
+from whynan.watching.record import BAD_DATA, OPERATION, OVERFLOW, UNEXPLAINED, Incident, Moment, Recipe, Suspects
 from whynan.watching.smallest import smallest
 from whynan.watching.torch.calls import LOSS
 from whynan.watching.torch.recipe import bundled
@@ -25,6 +25,7 @@ from whynan.watching.torch.rerun import (
     Part,
     arranged,
     bound,
+    dense,
     layout_of,
     named_tensors,
     outcome,
@@ -75,8 +76,8 @@ def _explained_part(run: "Run", part: Part, first: Outcome, base: Incident) -> I
     arranged(part, run.parameters)
     samples = layout_of(part)
     batch = samples.size
-    recipe, tensors = bundled(part, run.roots, run.loss)
-    failing = tuple(n for n in first.bad if n in run.parameters)
+    recipe, tensors = _bundled(run, part)
+    failing = tuple(n for n in first.bad if n in run.parameters) or tuple(_failed(run))
     base = replace(base, reproduced=True, parameters=failing, recipe=recipe, tensors=tensors)
     try:
         live = recorded_again(part, run.parameters, run.roots)
@@ -89,6 +90,7 @@ def _explained_part(run: "Run", part: Part, first: Outcome, base: Incident) -> I
     layer = live.layer(live.trace.graph.nodes[seen.why.node])
     between = _between(part, seen)
     in_loss = layer in ("", "loss") and seen.kind in (OPERATION, OVERFLOW)
+    alone = _alone(run, part, batch, seen.samples)
     return replace(
         base,
         finding=replace(seen.finding, fixes=_fixes(run, part, seen, batch)) if in_loss else seen.finding,
@@ -96,9 +98,25 @@ def _explained_part(run: "Run", part: Part, first: Outcome, base: Incident) -> I
         notes=(*base.notes, *([between] if between else [])),
         layer=layer,
         parameters=_in_order(seen, base.parameters),
-        suspects=Suspects(seen.samples, _alone(run, part, batch, seen.samples), seen.elements, batch, part.number),
+        suspects=Suspects(seen.samples or alone, alone, seen.elements, batch, part.number),
         in_loop=_in_loop(run.window, seen),
     )
+
+
+def _bundled(run: "Run", part: Part) -> tuple[Recipe, dict[str, Any]]:
+    """How the piece is run again elsewhere; the step's calls, if its lines cannot be and these fail by themselves."""
+    found = bundled(part, run.roots, run.loss)
+    if part.lines is None or not any("unknown(" in line for line in found[0].lines):
+        return found
+    calls = (p for p in pieces(run.window, run.parameters) if p.lines is None and outcome(p, run.parameters).failed)
+    return next((bundled(p, run.roots, run.loss) for p in calls), found)
+
+
+def _failed(run: "Run") -> Iterator[str]:
+    """The parameters whose gradients in the step are not finite."""
+    for name, p in run.parameters.items():
+        if p.grad is not None and not bool(torch.isfinite(dense(p.grad)).all()):
+            yield name
 
 
 def _in_loop(window: Window, seen: Examined) -> bool:

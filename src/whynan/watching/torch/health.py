@@ -40,18 +40,22 @@ def _numbers(scalars: Sequence[torch.Tensor]) -> list[float]:
     return [float(s) for s in scalars]
 
 
-def loss_of(window: Window, parameters: Collection[int]) -> tuple[float, bool]:
-    """The step's loss as a number, and whether all that was differentiated by one of the parameters, given by their `id`, is finite."""
+def loss_of(window: Window, parameters: Collection[int], scaled: bool = False) -> tuple[float, bool]:
+    """The step's loss as a number, and whether all that was differentiated by one of the parameters, given by their `id`, is finite.
+
+    The loop may differentiate more than the watched loss: where that fails, it is the loss. If a gradient scaler has `scaled` it, it does
+    not count: it may overflow.
+    """
     total, fine, seen = 0.0, True, False
     for call in window.calls:
         if call.seed is not None and call.value is not None:
             value, seen = number(call.value), True
             total += value
             fine = fine and (math.isfinite(value) or finite([call.value]))
-    for t, _, node in () if seen else window.roots:
+    for t, _, node in () if seen and scaled else window.roots:
         value = number(t)
         if math.isfinite(value) or finite([t]):
-            total += value
+            total += 0 if seen else value
         elif leads_to(node, parameters):  # else it is another model's loss
             total, fine = total + value, False
     return total, fine

@@ -88,6 +88,7 @@ def _called(run: Run, role: str, target: Any, args: Any, kwargs: Any) -> None:
         None if changing is None else changing.copies(),
     )
     window.calls.append(call)
+    call.chance = run.draws.before()
 
 
 def _returned(run: Run, result: Any) -> None:
@@ -96,6 +97,7 @@ def _returned(run: Run, result: Any) -> None:
     if run.inside or call is None:
         return
     run.current = None
+    run.draws.after(call.chance)
     if result is None:  # it has raised
         run.window.calls.remove(call)
         return

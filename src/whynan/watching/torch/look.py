@@ -1,12 +1,10 @@
 """The look at loss and gradients before an optimizer changes anything: the update is due, is it to be made?"""
 
 import math
-from dataclasses import replace
 
 import torch
 
 from whynan.watching.policy import RETRY
-from whynan.watching.record import Moment
 from whynan.watching.torch import health
 from whynan.watching.torch.bad import deal_with
 from whynan.watching.torch.calls import LOSS
@@ -31,7 +29,7 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
         gradients = [shard(g) for g in gradients]
     norms = health.norms(gradients)
     total = math.hypot(*norms)
-    loss, loss_fine = health.loss_of(window, run.parameter_ids)
+    loss, loss_fine = health.loss_of(window, run.parameter_ids, run.scaler is not None)
     fine = loss_fine and (math.isfinite(total) or health.finite(gradients))
     if run.scaler is not None and (found := getattr(optimizer, "found_inf", None)) is not None:  # the optimizer divides by the scale
         if not fine and float(found) > 0:
@@ -58,7 +56,7 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
         *before, now = notes.moments(optimizer)
         for moment in before:
             overseer.noted(moment)
-        return deal_with(run, optimizer, *_failed(run, now, loss_fine), clips)
+        return deal_with(run, optimizer, now, "gradient" if loss_fine else "loss", clips)
     if run.upfront is not None or not window.calls or window.calls[0].role == LOSS:
         keep_buffers(run)
     window.closing = True
@@ -92,16 +90,6 @@ def keep_buffers(run: Run) -> None:
         run.upfront = run.buffers()
     elif run.upfront is not None:
         run.upfront = None
-
-
-def _failed(run: Run, moment: Moment, loss_fine: bool) -> tuple[Moment, str]:
-    """What failed. The loop may differentiate more than the watched loss; then that sum is the loss, unless a scaler has scaled it."""
-    if loss_fine and run.scaler is None:
-        roots = [health.number(t) for t, _, node in run.window.roots if health.leads_to(node, run.parameter_ids)]
-        bad = [x for x in roots if not math.isfinite(x)]
-        if bad:
-            return replace(moment, loss=bad[0]), "loss"
-    return moment, "gradient" if loss_fine else "loss"
 
 
 def _look_ahead(run: Run, optimizer: Optimizer) -> None:

@@ -1,6 +1,7 @@
 """What a bundle keeps of a PyTorch step: its tensors by name, and the calls as Python text for `replay.py`."""
 
 import ast
+import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,8 +14,10 @@ from whynan.watching.recipe import Writer, piece
 from whynan.watching.record import Piece, Recipe
 from whynan.watching.torch.calls import Call
 from whynan.watching.torch.intercept import plain_function
+from whynan.watching.torch.needed import ROOT
+from whynan.watching.torch.nested import tensors_in
 from whynan.watching.torch.rerun import Part
-from whynan.watching.torch.slices import ROOT, Portable, Slice
+from whynan.watching.torch.slices import Portable, Slice
 
 _WRAPPERS = {"OptimizedModule": "_orig_mod", "DistributedDataParallel": "module", "DataParallel": "module"}
 
@@ -34,7 +37,7 @@ def bundled(part: Part, modules: Mapping[str, torch.nn.Module], loss: Any) -> tu
     lines: list[str] = []
     for number, c in enumerate(part.calls):
         callee = pieces[id(c.target)].name if id(c.target) in pieces else "loss"
-        lines += [f"with state({number}, given):", f"    output{number} = {_called(c, callee, part, writer)}"]
+        lines += [f"with state({number}, given):", f"    output{number} = {_called(c, callee, loss, writer)}"]
         made = [(t, f"leaf(output{number}, {i})") for i, o in enumerate(c.outputs) if (t := o()) is not None]
         writer.known[:0] = made
         if c in part.ends or not part.ends:
@@ -49,48 +52,50 @@ def _of_lines(
 ) -> tuple[Recipe, dict[str, Any]]:
     """The user's own lines, after assignments of what they read: data, models, functions, modules of Python."""
     read = {id(v) for v in portable.values.values()}
-    used = {prefix: m for prefix, m in modules.items() if id(m) in read}
+    needed = read | {id(t) for v in portable.values.values() for t in tensors_in(v)}
+    used = {prefix: m for prefix, m in modules.items() if id(m) in read or any(id(p) in needed for p in m.parameters())}
     pieces = {id(m): _module(prefix, m, len(modules)) for prefix, m in used.items()}
     if loss is not None and id(loss) in read and id(loss) not in pieces:
         pieces[id(loss)] = _function(loss)
+    others = {n: v for n, v in portable.values.items() if isinstance(v, torch.nn.Module) and id(v) not in pieces}
+    pieces |= {id(m): _module(name, m, 1, name) for name, m in others.items()}
     writer = Writer(lambda t: isinstance(t, torch.Tensor))
-    before: list[str] = []
-    for name, value in portable.values.items():
-        if id(value) in pieces:
-            before += [f"{name} = {pieces[id(value)].name}"] if name != pieces[id(value)].name else []
-        elif isinstance(value, ModuleType):
-            before.append(f"import {value.__name__} as {name}")
-        elif isinstance(value, torch.nn.Module) and not value.state_dict():
-            pieces[id(value)] = _module(name, value, 1, name)
-        else:
-            before.append(f"{name} = {writer.text(value, f'batch/{name}')}")
+    writer.known += [(p, f"{pieces[id(m)].name}.get_parameter({n!r})") for m in used.values() for n, p in m.named_parameters()]
+    before = [f"{name} = {_value(name, value, pieces, writer)}" for name, value in portable.values.items()]
+    before = [line for line in before if line.partition(" = ")[0] != line.partition(" = ")[2]]
     text = [*before, "with state(0, given):", *(f"    {line}" for line in portable.lines), f"yield {ROOT}"]
     autocast = tuple((device, str(dtype).removeprefix("torch.")) for device, _, dtype in lines.step.autocast)
-    tensors = {**writer.tensors, **dict(_state(part, modules, list(used.values())))}
+    tensors = {**writer.tensors, **dict(_state(part, {**used, **others}, [*used.values(), *others.values()]))}
     if lines.seed != 1:
         tensors["seeds/0"] = torch.full_like(lines.step.roots[0], lines.seed)
     return Recipe(tuple(pieces.values()), tuple(text), (autocast,)), tensors
 
 
-def _called(c: Call, callee: str, part: Part, writer: Writer) -> str:
+def _value(name: str, value: Any, pieces: Mapping[int, Piece], writer: Writer) -> str:
+    """What a name of the user's lines stands for, as text."""
+    if id(value) in pieces:
+        return pieces[id(value)].name
+    if isinstance(value, ModuleType):
+        return f"importlib.import_module({value.__name__!r})"
+    if isinstance(value, torch.amp.GradScaler):
+        return f"torch.amp.GradScaler({value._device!r}, init_scale={value.get_scale()!r}, enabled={value.is_enabled()})"
+    return writer.text(value, f"batch/{name}")
+
+
+def _called(c: Call, callee: str, loss: Any, writer: Writer) -> str:
     """A call as text, with its arguments by name where the signature tells them."""
     try:
         names = [p.name for p in inspect.signature(getattr(c.target, "forward", c.target)).parameters.values() if p.kind in _NAMED]
     except (TypeError, ValueError):
         names = []
-    cut = {id(t) for t in part.cut.values()}
-    parts = []
-    for i, value in enumerate(c.args):
-        parts.append(writer.text(value, f"{_group(value, cut)}/{names[i] if i < len(names) else i}"))
-    parts += [f"{name}={writer.text(value, f'{_group(value, cut)}/{name}')}" for name, value in c.kwargs.items()]
+    args = c.args[1:] if c.args and c.args[0] is loss and callee == "loss" else c.args  # of an object that is called, `self`
+    names = names[len(c.args) - len(args) :]
+    parts = [writer.text(value, f"batch/{names[i] if i < len(names) else i}") for i, value in enumerate(args)]
+    parts += [f"{name}={writer.text(value, f'batch/{name}')}" for name, value in c.kwargs.items()]
     return f"{callee}({', '.join(parts)})"
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def _group(value: Any, cut: set[int]) -> str:
-    return "differentiated" if isinstance(value, torch.Tensor) and (id(value) in cut or value.requires_grad) else "batch"
 
 
 def _autocast(c: Call) -> tuple[tuple[str, str], ...]:
@@ -105,7 +110,8 @@ def _state(part: Part, modules: Mapping[str, torch.nn.Module], called: Sequence[
         yield from ((f"buffers/{dot}{name}", b) for name, b in m.named_buffers())
     yield from ((f"seeds/{i}", c.seed) for i, c in enumerate(part.ends) if isinstance(c.seed, torch.Tensor))
     for number, c in enumerate(part.calls):
-        yield from ((f"rng/{number}/{device}", state) for device, state in c.rng.items())
+        states = {**c.rng, **(c.chance.tensors() if c.chance is not None else {})}
+        yield from ((f"rng/{number}/{device}", state) for device, state in states.items())
 
 
 # ---------------------------------------------------------------- the user's code
@@ -125,8 +131,8 @@ def _module(path: str, module: torch.nn.Module, of: int, called: str = "") -> Pi
 
 def _function(loss: Any) -> Piece:
     """A loss that is no module; of a partial the function behind it, since the call has all its arguments."""
-    plain = plain_function(loss)
-    return piece("loss", plain if isinstance(plain, FunctionType) and not inspect.ismethod(loss) else loss)
+    plain = plain_function(loss) if isinstance(loss, (FunctionType, functools.partial)) else None
+    return piece("loss", plain or loss)
 
 
 def built_in(module: torch.nn.Module) -> str:

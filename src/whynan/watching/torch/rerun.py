@@ -14,6 +14,7 @@ from whynan._chance import undrawn
 from whynan.frontends.torch.live import Live, call, differentiate, record
 from whynan.watching.torch.calls import LOSS, ONES, Call, in_autocast, loss_in, mapped, random_state, set_random_state
 from whynan.watching.torch.intercept import LIBRARIES, standing_at, watch_function
+from whynan.watching.torch.needed import Way, finite
 from whynan.watching.torch.nested import items_of, tensors_in
 from whynan.watching.torch.ranks import alone
 from whynan.watching.torch.samples import Layout, layout, picked, sequences_first
@@ -56,7 +57,7 @@ class Outcome:
     @property
     def bad(self) -> tuple[str, ...]:
         """The names of the gradients that are not finite."""
-        return tuple(n for n, g in self.gradients.items() if not bool(torch.isfinite(_dense(g)).all()))
+        return tuple(n for n, g in self.gradients.items() if not bool(torch.isfinite(dense(g)).all()))
 
     @property
     def failed(self) -> bool:
@@ -64,7 +65,8 @@ class Outcome:
         return not self.loss_finite or bool(self.bad)
 
 
-def _dense(t: torch.Tensor) -> torch.Tensor:
+def dense(t: torch.Tensor) -> torch.Tensor:
+    """The values of a gradient, which may be sparse."""
     return t.coalesce().values() if t.layout is torch.sparse_coo else t
 
 
@@ -91,13 +93,15 @@ def part_from(lines: Slice, parameters: Mapping[str, torch.Tensor], number: int)
     part = Part([c for c in lines.calls if c.role != LOSS], number=number, lines=lines)
     seen = {id(p) for p in parameters.values()}
     own = list(lines.data())
+    mine = {id(t) for _, t in own}
     plain = [pair for pair in own if "." not in pair[0]]
-    users = [pair for c in lines.calls if not _of_torch(c.target) for pair in named_tensors(c)]
+    users = [pair for c in lines.given() if not _of_torch(c.target) for pair in named_tensors(c)]
     # told by the name of the user's argument, else by that in the loop, else by that of torch's argument ("input")
-    for name, t in (*users, *plain, *(pair for c in lines.calls for pair in named_tensors(c)), *own):
-        if id(t) not in seen and t.grad_fn is None:
+    for name, t in (*users, *plain, *(pair for c in lines.given() for pair in named_tensors(c)), *own):
+        where = part.given if t.grad_fn is None else part.cut if id(t) in mine else None
+        if id(t) not in seen and where is not None:
             seen.add(id(t))
-            part.given[_free(name, part.given, t)] = t
+            where[_free(name, {**part.given, **part.cut}, t)] = t
     return part
 
 
@@ -176,19 +180,31 @@ def batch_of(part: Part) -> int:
 
 
 def pieces(window: Window, parameters: Mapping[str, torch.Tensor]) -> Iterator[Part]:
-    """The pieces to look into, best first: the user's own lines where something lies between the calls and the loss, then the calls."""
+    """The pieces to look into, best first.
+
+    The user's own lines where something lies between the calls and the loss, or where they have made what a call got and is not finite;
+    then the calls; then those lines that use values of before; last what starts from a value between the calls that is not finite.
+    """
+
+    def from_lines(way: Way) -> Iterator[Part]:
+        for step in window.differentiated:
+            yield from (part_from(lines, parameters, step.number) for lines in slices_of(step, way))
+
     parts = parts_of(window)
     clean = parts and all(p.ends and not p.cut and all(c.seed is ONES for c in p.ends) for p in parts) and not window.roots
     clean = clean and not any(_of_torch(c.target) for p in parts for c in p.ends)  # else no line of the user's would be seen
+    if any(not finite(t) for c in window.calls for t in c.tensors() if t.grad_fn is None):
+        yield from (p for p in from_lines(Way(doubting=True)) if all(map(finite, p.given.values())))
     if not clean:
-        for step in window.differentiated:
-            yield from (part_from(lines, parameters, step.number) for lines in slices_of(step))
-    yield from sorted(parts, key=_enters_bad)
+        yield from from_lines(Way())
+    yield from (p for p in parts if not _enters_bad(p))
+    yield from (p for p in from_lines(Way(doubting=True, cutting=True)) if p.cut and not _enters_bad(p))
+    yield from (p for p in parts if _enters_bad(p))
 
 
 def _enters_bad(part: Part) -> bool:
     """Whether a piece starts from a value that is not finite: what made that is to be looked into first."""
-    return any(t.is_floating_point() and not bool(torch.isfinite(t).all()) for t in part.cut.values())
+    return not all(map(finite, part.cut.values()))
 
 
 def _of_torch(target: Any) -> bool:
@@ -244,7 +260,7 @@ def _losses(part: Part, fresh: Mapping[int, torch.Tensor]) -> list[torch.Tensor]
     losses: list[torch.Tensor] = []
     for c in part.calls:
         args, kwargs = mapped(lambda t: now.get(id(t), t), c.args, c.kwargs)
-        set_random_state(c.rng)
+        c.rewind()
         with in_autocast(c.autocast):
             result = call(standing_at(c.place, c.target), args, kwargs)
         if c.role == LOSS and not isinstance(result, torch.Tensor):

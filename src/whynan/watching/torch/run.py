@@ -12,12 +12,13 @@ from whynan.watching.overseer import Overseer
 from whynan.watching.policy import Options
 from whynan.watching.torch.buffers import Buffers, Changing
 from whynan.watching.torch.calls import Call
+from whynan.watching.torch.chance import Draws
 from whynan.watching.torch.intercept import Clip, unwrapped
 from whynan.watching.torch.later import Later, can_hold
 from whynan.watching.torch.notes import Notes
 from whynan.watching.torch.ranks import is_sharded, ranks_of
 from whynan.watching.torch.remedies import Snapshots
-from whynan.watching.torch.updates import Kept
+from whynan.watching.torch.updates import Kept, inside
 from whynan.watching.torch.window import Window
 
 Optimizer = torch.optim.Optimizer
@@ -33,7 +34,9 @@ class Run:
     under way, `scaler` the gradient scaler that makes it, and `updated` that it came to the optimizer. `clips` is what
     `clip_grad_norm_` has done in this step, `upfront` the buffers before it, where no call of a model is seen (compiled, or `forward`).
     `before` are parameters and state before a step whose closure is called several times. `left_out` counts, by optimizer, the steps in
-    a row that the scaler made no update in; `later` are steps whose flag is still on the device.
+    a row that the scaler made no update in; `steppers` are the optimizers, and those inside of them, with the number of the outer one;
+    `draws` tells whether calls draw from Python's or NumPy's random numbers; `later` are steps whose flag is
+    still on the device.
     """
 
     def __init__(
@@ -42,7 +45,8 @@ class Run:
         self.overseer = Overseer(options)
         self.models, self.loss, self.optimizers = tuple(models), loss, tuple(optimizers)
         self.several = len(self.optimizers) > 1
-        self.numbers = {id(o): i for i, o in enumerate(self.optimizers)}
+        self.steppers = [(o, i) for i, outer in enumerate(self.optimizers) for o in (outer, *inside(outer))]
+        self.numbers = {id(o): i for o, i in self.steppers}
         self.parameter_ids = {id(p) for o in self.optimizers for g in o.param_groups for p in g["params"]}
         self.snapshots = Snapshots(self.models, self.optimizers, options)
         self.ranks = ranks_of(self.models)
@@ -57,6 +61,7 @@ class Run:
         self.during_replay: Callable[[], AbstractContextManager[Any]] = nullcontext  # silences what a framework would log again
         self.stopped = False  # policy "stop": the loop is asked to end
         self.window = Window()
+        self.draws = Draws()
         self.current: Call | None = None
         self.inside = 0
         self.asleep = self.stepping = self.updated = False

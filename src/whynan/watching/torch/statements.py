@@ -93,6 +93,16 @@ def reads(node: ast.AST) -> set[str]:
     return found - {t.id for n in nodes if isinstance(n, ast.comprehension) for t in ast.walk(n.target) if isinstance(t, ast.Name)}
 
 
+def made_in(loop: ast.For) -> set[str]:
+    """The names that each round of a loop assigns to before it reads them."""
+    made, seen = stores(loop.target), set[str]()
+    for statement in loop.body:
+        seen |= reads(statement)
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            made |= stores(statement) - seen
+    return made
+
+
 def changes(node: ast.AST) -> set[str]:
     """The names of containers that a statement changes in place: `losses.append(x)`, `losses["a"] = x`."""
     found: set[str] = set()

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from whynan.watching.policy import ROLLBACK
+from whynan.watching.torch import health
 from whynan.watching.torch.bad import left_out
 from whynan.watching.torch.held import look_later
 from whynan.watching.torch.later import let_go
 from whynan.watching.torch.look import look
 from whynan.watching.torch.run import Optimizer, Run
-from whynan.watching.torch.updates import Dropped, Kept, evaluates_again
+from whynan.watching.torch.updates import Dropped, Kept, evaluates_again, gradients_of
 
 
 def around_step(run: Run, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -37,7 +38,11 @@ def around_step(run: Run, original: Callable[..., Any], args: tuple[Any, ...], k
 
 def _with_closure(run: Run, original: Callable[..., Any], optimizer: Optimizer, closure: Callable[[], Any], args: Any, kwargs: Any) -> Any:
     """A step that calls a closure, once or, while it changes the parameters, several times."""
-    kept = run.before = Kept(optimizer) if evaluates_again(optimizer) else None
+    again = evaluates_again(optimizer)
+    differentiated = again and run.window.backwards and not run.window.closing  # by the loop: the step may begin with those gradients
+    if differentiated and not health.finite(gradients_of(optimizer)) and not look(run, optimizer):
+        return None
+    kept = run.before = Kept(optimizer) if again else None
     times, value = 0, None
 
     def looked() -> Any:

@@ -17,6 +17,11 @@ def evaluates_again(optimizer: Optimizer) -> bool:
     return isinstance(optimizer, torch.optim.LBFGS) or not type(optimizer).__module__.startswith("torch.optim")
 
 
+def inside(optimizer: Optimizer) -> list[Optimizer]:
+    """Optimizers that this one holds, and that may make its updates (SAM's `base_optimizer`)."""
+    return [o for o in vars(optimizer).values() if isinstance(o, Optimizer)]
+
+
 def searches(optimizer: Optimizer) -> bool:
     """Whether the optimizer tries steps along a line, of which some may fail."""
     return any(group.get("line_search_fn") for group in optimizer.param_groups)

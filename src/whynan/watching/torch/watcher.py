@@ -14,6 +14,7 @@ from whynan.watching.torch import keep
 from whynan.watching.torch.held import settle
 from whynan.watching.torch.intercept import Hook, Undo, surely, watch_clipping, watch_function, watch_scalers
 from whynan.watching.torch.notes import note
+from whynan.watching.torch.refusals import watch_refusals
 from whynan.watching.torch.run import Optimizer, Run
 from whynan.watching.torch.stepping import around_scaler, around_step
 
@@ -64,11 +65,12 @@ class TorchWatch(Watched):
                 self.close()
                 raise WhynanError(f"the loss {loss!r} is not written in Python and cannot be watched.", "Wrap it: def loss(p, t): ...")
             self._undo.append(undo)
-        for step in {type(o).step for o in run.optimizers}:
+        for step in {type(o).step for o, _ in run.steppers}:
             self._undo.append(surely(step, partial(around_step, run)))
         self._undo.append(surely(torch.autograd.backward, partial(keep.around_backward, run)))
         self._undo.append(watch_scalers(partial(around_scaler, run)))
         self._undo.append(watch_clipping(partial(keep.clipped, run)))
+        self._undo += watch_refusals()
 
     def _hook(self, handle: Any) -> None:
         self._undo.append(handle.remove)

@@ -1,0 +1,60 @@
+"""Python's and NumPy's random numbers: kept for models that draw from them in their calls, which their first calls show.
+
+To keep these states takes longer than all else that is kept of a call, and few models draw from them.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+LOOKS = 8  # calls
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """The states of Python's generator and of NumPy's global one."""
+
+    python: tuple[Any, ...]
+    numpy: tuple[Any, ...]  # with the key as bytes
+
+    def restore(self) -> None:
+        """Put them back."""
+        random.setstate(self.python)
+        name, key, position, has, left = self.numpy
+        np.random.set_state((name, np.frombuffer(key, np.uint32), position, has, left))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Both as numbers; nothing for generators of other kinds. What Python has left of a pair of Gaussian numbers is NaN if nothing."""
+        _, integers, left = self.python
+        name, key, *rest = self.numpy
+        found = {"python": torch.tensor([*integers, math.nan if left is None else left], dtype=torch.float64)}
+        if name == "MT19937":
+            found["numpy"] = torch.tensor([*np.frombuffer(key, np.uint32).tolist(), *rest], dtype=torch.float64)
+        return found
+
+
+def chance() -> Chance:
+    """The states as they are now."""
+    name, key, *rest = np.random.get_state()
+    return Chance(random.getstate(), (name, np.asarray(key).tobytes(), *rest))
+
+
+class Draws:
+    """Finds out whether calls draw from these generators."""
+
+    def __init__(self) -> None:
+        self._looks, self._drawn = LOOKS, False
+
+    def before(self) -> Chance | None:
+        """The states before a call, if they are to be kept."""
+        return chance() if self._drawn or self._looks else None
+
+    def after(self, was: Chance | None) -> None:
+        """A call that began with these states has returned."""
+        if self._looks and was is not None:
+            self._looks -= 1
+            self._drawn = self._drawn or chance() != was
