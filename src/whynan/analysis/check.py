@@ -15,7 +15,7 @@ from whynan.analysis.accuracy import counted, inaccurate
 from whynan.analysis.blame import Blame, blame, finding_of
 from whynan.analysis.cases import Problem
 from whynan.analysis.causes import OUT_OF_DOMAIN
-from whynan.analysis.contract import contracts
+from whynan.analysis.contracts import contracts
 from whynan.analysis.descent import proposals
 from whynan.analysis.effort import Effort
 from whynan.analysis.envelope import envelope_of, safe_ranges, without_graph
