@@ -16,31 +16,32 @@ LOOKS = 8  # calls
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """The states of Python's generator and of NumPy's global one."""
+    """The states of Python's generator and of NumPy's global one, with its key as bytes; None if somebody has put another kind there."""
 
     python: tuple[Any, ...]
-    numpy: tuple[Any, ...]  # with the key as bytes
+    numpy: tuple[Any, ...] | None
 
     def restore(self) -> None:
         """Put them back."""
         random.setstate(self.python)
-        name, key, position, has, left = self.numpy
-        np.random.set_state((name, np.frombuffer(key, np.uint32), position, has, left))
+        if self.numpy is not None:
+            name, key, position, has, left = self.numpy
+            np.random.set_state((name, np.frombuffer(key, np.uint32), position, has, left))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Both as numbers; nothing for generators of other kinds. What Python has left of a pair of Gaussian numbers is NaN if nothing."""
+        """Both as numbers. What Python has left of a pair of Gaussian numbers is NaN if nothing."""
         _, integers, left = self.python
-        name, key, *rest = self.numpy
         found = {"python": torch.tensor([*integers, math.nan if left is None else left], dtype=torch.float64)}
-        if name == "MT19937":
+        if self.numpy is not None:
+            _, key, *rest = self.numpy
             found["numpy"] = torch.tensor([*np.frombuffer(key, np.uint32).tolist(), *rest], dtype=torch.float64)
         return found
 
 
 def chance() -> Chance:
     """The states as they are now."""
-    name, key, *rest = np.random.get_state()
-    return Chance(random.getstate(), (name, np.asarray(key).tobytes(), *rest))
+    state = np.random.get_state()
+    return Chance(random.getstate(), (state[0], state[1].tobytes(), *state[2:]) if isinstance(state, tuple) else None)
 
 
 class Draws:

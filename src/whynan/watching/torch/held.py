@@ -36,7 +36,9 @@ def look_later(run: Run, optimizer: Optimizer) -> bool:
 
 
 def _losses(window: Window) -> Sequence[torch.Tensor]:
-    return [c.value for c in window.calls if c.seed is not None and c.value is not None] or [t for t, *_ in window.roots]
+    """What adds up to the loss: the watched loss's values, and 0 for what the loop has made of them if that is finite."""
+    values = [c.value for c in window.calls if c.seed is not None and c.value is not None]
+    return [*values, *(t * 0 if values else t for t, *_ in window.roots)]
 
 
 def settle(run: Run, all_of_them: bool = False) -> bool:

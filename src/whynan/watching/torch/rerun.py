@@ -15,7 +15,7 @@ from whynan.frontends.torch.live import Live, call, differentiate, record
 from whynan.watching.torch.calls import LOSS, ONES, Call, in_autocast, loss_in, mapped, random_state, set_random_state
 from whynan.watching.torch.intercept import LIBRARIES, standing_at, watch_function
 from whynan.watching.torch.needed import Way, finite
-from whynan.watching.torch.nested import items_of, tensors_in
+from whynan.watching.torch.nested import named_in, tensors_in
 from whynan.watching.torch.ranks import alone
 from whynan.watching.torch.samples import Layout, layout, picked, sequences_first
 from whynan.watching.torch.slices import Slice, slices_of
@@ -144,15 +144,7 @@ def _free(name: str, taken: Mapping[str, torch.Tensor], t: torch.Tensor) -> str:
 def named_tensors(c: Call) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors among a call's arguments by the argument's name; `batch.0`, `batch.mask` where they lie inside one."""
     for name, value in bound(c).items():
-        yield from _named(name, value)
-
-
-def _named(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    elif not isinstance(value, torch.nn.Module):
-        for key, item in items_of(value):
-            yield from _named(f"{name}.{key}", item)
+        yield from named_in(name, value)
 
 
 def bound(c: Call) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ from whynan.watching.torch.calls import (
 )
 from whynan.watching.torch.intercept import line_of, place_behind
 from whynan.watching.torch.needed import ROOT, Missing, Reader, Way, finite
-from whynan.watching.torch.nested import items_of, replaced_in, tensors_in
+from whynan.watching.torch.nested import named_in, replaced_in, tensors_in
 from whynan.watching.torch.statements import Level, differentiated_in, name_of, path_to, stores
 from whynan.watching.torch.window import Differentiated
 
@@ -183,10 +183,7 @@ class _Unread(ast.NodeTransformer):
 def _data(values: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors that the lines read, by the name that leads to them."""
     for name, value in values.items():
-        if isinstance(value, torch.Tensor):
-            yield name, value
-        elif not isinstance(value, torch.nn.Module):
-            yield from _data({f"{name}.{k}": v for k, v in items_of(value)})
+        yield from named_in(name, value)
 
 
 # ---------------------------------------------------------------- running
