@@ -109,3 +109,30 @@ def test_what_accelerate_prepared_can_be_watched():
             optimizer.step()
     assert caught.value.incident.cause == "log-of-zero"
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_accelerate_accumulates_is_looked_into_by_micro_batch():
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    accelerate.state.GradientState._reset_state()  # what the other tests have left
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model = nn.Linear(3, 1, bias=False)
+    nn.init.ones_(model.weight)
+    x = torch.rand(4, 4, 3) + 0.1
+    x[3, 1] = 0
+    model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 1e-3))
+
+    def train():
+        for rows in x:
+            with accelerator.accumulate(model):
+                loss = -torch.log(model(rows)).mean()
+                accelerator.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+
+    with whynan.watch(model, optimizer=optimizer, folder=None), pytest.raises(whynan.NonFiniteError) as caught:
+        train()
+    incident = caught.value.incident
+    assert (incident.step, incident.cause, incident.finding.site.text) == (1, "log-of-zero", "torch.log(model(rows))")
+    assert (incident.suspects.call, incident.sample) == (1, 1)

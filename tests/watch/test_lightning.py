@@ -79,6 +79,48 @@ def test_the_other_policies_go_through_the_trainer(policy):
     assert "log" not in model.__dict__ and not model._forward_hooks and not model._forward_pre_hooks
 
 
+class Rivals(lightning.LightningModule):
+    """Two parts with an optimizer each, which the module steps itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.makes, self.judges = nn.Linear(4, 4), nn.Linear(4, 1, bias=False)
+        nn.init.ones_(self.judges.weight)
+
+    def training_step(self, batch, number):
+        first, second = self.optimizers()
+        x, _ = batch
+        real = torch.sigmoid(self.judges(x))
+        loss = -torch.log(real).mean()
+        second.zero_grad()
+        self.manual_backward(loss)
+        second.step()
+        first.zero_grad()
+        self.manual_backward(self.judges(self.makes(x[:1])).mean())
+        first.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(part.parameters(), 1e-3) for part in (self.makes, self.judges)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_module_that_steps_its_optimizers_itself():
+    from whynan.lightning import Watch
+
+    rows = data()
+    rows.dataset.tensors[0][BAD] = -1000.0
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    model = Rivals()
+    with pytest.raises(whynan.NonFiniteError) as caught:
+        lightning.Trainer(max_epochs=1, callbacks=[Watch(folder=None)], accelerator="cpu", **quiet).fit(model, rows)
+    incident = caught.value.incident
+    assert (incident.cause, incident.finding.site.text) == ("log-of-zero", "torch.log(real)")
+    assert incident.sample == BAD % 16 and all(torch.isfinite(p).all() for p in model.parameters())
+
+
 def test_an_option_that_does_not_exist_is_refused_at_once():
     from whynan.lightning import Watch
 

@@ -8,6 +8,7 @@ arguments that it got in the step. Where the slice cannot be right there is none
 """
 
 import ast
+import dis
 import linecache
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -115,8 +116,12 @@ def slices_of(step: Differentiated, way: Way) -> Iterator[Slice]:
 def _hands_on(frame: FrameType) -> bool:
     """Whether the function was called with what it differentiates: then the caller's lines made it."""
     names = frame.f_code.co_varnames[: frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount]
-    value = next((frame.f_locals.get(n) for n in names if n not in ("self", "cls")), None)
-    return isinstance(value, torch.Tensor) and value.grad_fn is not None
+    first = next((n for n in names if n not in ("self", "cls")), "")
+    value = frame.f_locals.get(first)
+    if not isinstance(value, torch.Tensor):
+        return False
+    # a function that has returned may have put a detached tensor into the place of its argument
+    return value.grad_fn is not None or any(i.opname == "STORE_FAST" and i.argval == first for i in dis.get_instructions(frame.f_code))
 
 
 def _in_frame(frame: FrameType, last: int, step: Differentiated, way: Way, outer: bool) -> Slice:

@@ -65,10 +65,18 @@ class Window:
         return (c for c in self.calls if c.role == MODEL)
 
     def differentiate(self, step: Differentiated) -> None:
-        """Note a call of `backward`. Of several from the same place the last is kept, with the calls since the one before."""
-        if self.differentiated and self.differentiated[-1].frames[:1] == step.frames[:1]:
-            self.differentiated.pop()
+        """Note a call of `backward`. Of several from the same place the last is kept, with the calls since the one before.
+
+        The place is the innermost frame that still runs: a library's `backward` in between has a frame of its own each time.
+        """
+        running = dict(step.frames)
+        last = self.differentiated[-1].frames if self.differentiated else ()
+        inner = next((i for i, (frame, _) in enumerate(last) if frame in running), None)
+        if inner is not None and running[last[inner][0]] == last[inner][1]:
             step.calls = tuple(self.calls[self.done :])
+            self.differentiated[-1].frames = last[:inner]  # the others hold this call's values by now
+            if not inner:
+                self.differentiated.pop()
         step.number = self.forgotten + self.backwards
         self.differentiated.append(step)
         del self.differentiated[:-MICRO_BATCHES]
