@@ -106,7 +106,13 @@ def weighted_variance_by_squares(x, y):  # type: ignore[no-untyped-def]
     return ((w * x**2).sum() - m * m) / 1000
 
 
+def in_the_ball(x, y):  # type: ignore[no-untyped-def]
+    n = torch.sqrt((x * x).sum() + 1e-3)
+    return 1 - ((x * torch.tanh(n) / n) ** 2).sum()
+
+
 LOSSES = (
+    in_the_ball,
     *(weighted_variance, weighted_variance_by_squares),
     *(gate, largest_first, running_sum, running_sum_from_anywhere, thresholds, turned_round, running_product),
     *(shrunk, shrunk_by_a_quotient, correlation, clamped_similarity, mean_and_root, standardised, by_root_of_mean, regrouped),

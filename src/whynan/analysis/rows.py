@@ -97,7 +97,7 @@ def _structural(facts: Relations, v: Vertex, row: _Row, depth: int) -> float:
         return sum(_length(facts, x, row, depth) for x in view.inputs(v)) * (1 + 2 * fmt.eps) + lost
     if op == "div":
         x, t = view.inputs(v)
-        own = _unit(facts, x, t, row)
+        own = min(_unit(facts, x, t, row), _stretched(facts, x, t, row))
         if own < inf:
             return own * (1 + 2 * fmt.eps) + lost
         least = facts.low(t)
@@ -124,6 +124,17 @@ def _scaled(facts: Relations, x: Vertex, factor: Vertex, row: _Row, depth: int) 
     size = max(abs(facts.low(factor)), abs(facts.high(factor)))
     own = _length(facts, x, row, depth)
     return own * size if own < inf and size < inf else inf
+
+
+def _stretched(facts: Relations, v: Vertex, t: Vertex, row: _Row) -> float:
+    """The length of (x s) / t where t is at least the norm of x: that of x / t, times the largest s."""
+    node, least = facts.view.node(v), facts.low(t)
+    if node.op != "mul" or "ulps" in node.attrs or not least > 0:
+        return inf
+    x, y = facts.view.inputs(v)
+    ways = [(_unit(facts, a, t, row), facts.size(s)) for a, s in ((x, y), (y, x))]
+    own = min((unit * size for unit, size in ways if max(unit, size) < inf), default=inf)
+    return own * (1 + 2 * node.format.eps) + 2 * sqrt(row.length) * node.format.tiny / least
 
 
 def _elsewhere(facts: Relations, v: Vertex, row: _Row, depth: int) -> float:
