@@ -19,6 +19,11 @@ def largest_first(x, y):  # type: ignore[no-untyped-def]
     return (top[0] - top[2]).clamp(max=1)
 
 
+def long_rows(x, y):  # type: ignore[no-untyped-def]
+    d = x.norm() + 1e-2
+    return (y * (x / d / d)).sum()
+
+
 def any_of_the_largest(x, y):  # type: ignore[no-untyped-def]
     top = torch.topk(x, 3, sorted=False).values
     return (top[0] - top[2]).clamp(max=1)
@@ -101,7 +106,13 @@ def weighted_variance_by_squares(x, y):  # type: ignore[no-untyped-def]
     return ((w * x**2).sum() - m * m) / 1000
 
 
+def in_the_ball(x, y):  # type: ignore[no-untyped-def]
+    n = torch.sqrt((x * x).sum() + 1e-3)
+    return 1 - ((x * torch.tanh(n) / n) ** 2).sum()
+
+
 LOSSES = (
+    in_the_ball,
     *(weighted_variance, weighted_variance_by_squares),
     *(gate, largest_first, running_sum, running_sum_from_anywhere, thresholds, turned_round, running_product),
     *(shrunk, shrunk_by_a_quotient, correlation, clamped_similarity, mean_and_root, standardised, by_root_of_mean, regrouped),
@@ -109,7 +120,7 @@ LOSSES = (
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-@pytest.mark.parametrize("loss", [*LOSSES, any_of_the_largest], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("loss", [*LOSSES, any_of_the_largest, long_rows], ids=lambda f: f.__name__)
 def test_real_values_lie_within_what_is_proven(loss: Callable[..., object], dtype: str) -> None:
     fmt = FORMATS[dtype]
     program = load(loss, "loss", "torch")

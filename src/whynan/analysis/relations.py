@@ -229,8 +229,7 @@ def _reduction(facts: Relations, a: Term, b: Vertex, depth: int) -> Slack | None
         below = EXACT if _even(facts, a.vertex) == _even(facts, inner) else facts._prove(Term("abs", a.vertex), inner, depth - 1)
         if below is None:
             return None
-        inner_format = FLOAT32 if node.format.max < FLOAT32.max or node.format is BFLOAT16 else node.format
-        slack = _norm_slack(node.format, inner_format, node.attrs["ord"])
+        slack = _norm_slack(node.format, summed_in(node.format), node.attrs["ord"])
         return slack if below == EXACT else below + slack
     return None
 
@@ -281,6 +280,11 @@ def _sums(facts: Relations, a: Vertex, b: Vertex, depth: int) -> Slack | None:
     # products that one of the two adds before they are rounded; alone each may round up to the smallest number
     lost = 2 * terms * max(n.format.tiny for n in nodes) if any(n.attrs.get("contracted") for n in nodes) else 0.0
     return None if below is None or error > 0.25 else below + Slack(2 * error, lost)
+
+
+def summed_in(fmt: Format) -> Format:
+    """The format in which a norm adds up powers: float32 for half precision."""
+    return FLOAT32 if fmt.max < FLOAT32.max or fmt is BFLOAT16 else fmt
 
 
 def _norm_slack(fmt: Format, inner: Format, order: float = 2.0) -> Slack:

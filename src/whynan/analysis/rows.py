@@ -7,14 +7,14 @@ Rows divided by their own norm (or by no less) have length 1 up to rounding, so 
 from dataclasses import dataclass
 from math import hypot, inf, sqrt
 
-from whynan.analysis.relations import Relations
+from whynan.analysis.relations import Relations, summed_in
 from whynan.analysis.view import Axes, Vertex
 from whynan.domain.interval import Bounds, make
 from whynan.ir.dtype import nearest
 from whynan.ir.graph import Node
 
 DEPTH = 8
-MOST_TERMS_LOST = 0.05  # of a row's length that rounding may cost before nothing is said
+MOST_TERMS_LOST = 0.1  # of a row's length that rounding may cost before nothing is said
 _KEEPS = frozenset({"roll", "flip", "slice"})  # the same elements, or some of them, at other places
 _SHRINKS = frozenset({"neg", "abs", "relu"})
 
@@ -38,11 +38,13 @@ def length_bound(facts: Relations, node: Node) -> Bounds | None:
     formats = [node.format, *(facts.view.node(v).format for v in (x, y, *more))]
     eps, tiny, largest = max(f.eps for f in formats), max(f.tiny for f in formats), min(f.max for f in formats)
     rounding = 2 * (row.length + 20) * eps
-    if not most * max(most, 1.0) < largest / 4 or not limit < largest / 4 or rounding > MOST_TERMS_LOST:
-        return None  # a square, a product or a sum on the way may overflow
     lost = 4 * row.length * (sqrt(tiny) if node.op == "norm" else tiny)
-    end = nearest(node.format, limit * (1 + rounding) + lost)
-    return make(-end, end, nan=True)
+    end = limit * (1 + rounding) + lost
+    if not end < largest or rounding > MOST_TERMS_LOST or (node.op == "norm" and not most * max(most, 1.0) < largest / 4):
+        return None  # a square, a product or a sum on the way may overflow
+    # no product and no sum of some of them is larger than the limit: with finite factors none of them overflows
+    overflows = node.op == "norm" or max(facts.size(x), facts.size(y)) == inf
+    return make(*nearest(node.format, [-end, end]), nan=overflows)
 
 
 def _factors(facts: Relations, node: Node) -> tuple[tuple[Vertex, Vertex], _Row, tuple[Vertex, ...]] | None:
@@ -95,7 +97,7 @@ def _structural(facts: Relations, v: Vertex, row: _Row, depth: int) -> float:
         return sum(_length(facts, x, row, depth) for x in view.inputs(v)) * (1 + 2 * fmt.eps) + lost
     if op == "div":
         x, t = view.inputs(v)
-        own = _unit(facts, x, t, row)
+        own = min(_unit(facts, x, t, row), _stretched(facts, x, t, row))
         if own < inf:
             return own * (1 + 2 * fmt.eps) + lost
         least = facts.low(t)
@@ -122,6 +124,17 @@ def _scaled(facts: Relations, x: Vertex, factor: Vertex, row: _Row, depth: int) 
     size = max(abs(facts.low(factor)), abs(facts.high(factor)))
     own = _length(facts, x, row, depth)
     return own * size if own < inf and size < inf else inf
+
+
+def _stretched(facts: Relations, v: Vertex, t: Vertex, row: _Row) -> float:
+    """The length of (x s) / t where t is at least the norm of x: that of x / t, times the largest s."""
+    node, least = facts.view.node(v), facts.low(t)
+    if node.op != "mul" or "ulps" in node.attrs or not least > 0:
+        return inf
+    x, y = facts.view.inputs(v)
+    ways = [(_unit(facts, a, t, row), facts.size(s)) for a, s in ((x, y), (y, x))]
+    own = min((unit * size for unit, size in ways if max(unit, size) < inf), default=inf)
+    return own * (1 + 2 * node.format.eps) + 2 * sqrt(row.length) * node.format.tiny / least
 
 
 def _elsewhere(facts: Relations, v: Vertex, row: _Row, depth: int) -> float:
@@ -156,13 +169,14 @@ def _unit(facts: Relations, x: Vertex, divisor: Vertex, row: _Row, squared: bool
         return inf
     formats = [facts.view.node(v).format for v in (x, divisor, *way)]
     eps, tiny = max(f.eps for f in formats), max(f.tiny for f in formats)
+    lost = summed_in(facts.view.node(way[-1]).format).tiny if facts.view.op(way[-1]) == "norm" else tiny  # of its squares
     if not least >= tiny:
         return inf  # where subnormals are flushed the divisor may be zero
     least = sqrt(least) if squared else least
     rounding = (row.length + 20) * eps
     if rounding > MOST_TERMS_LOST:
         return inf
-    return sqrt((1 + 2 * rounding) * (1 + 4 * row.length * (sqrt(tiny) / least) ** 2)) * (1 + 1e-9)
+    return sqrt((1 + 2 * rounding) * (1 + 4 * row.length * (sqrt(lost) / least) ** 2)) * (1 + 1e-9)
 
 
 def _norm_below(facts: Relations, x: Vertex, t: Vertex, row: _Row, squared: bool, depth: int) -> tuple[Vertex, ...] | None:
