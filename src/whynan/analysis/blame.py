@@ -180,7 +180,7 @@ def _reported_op(scene: Scene, node: Node) -> str:
 def _message(scene: Scene, node: Node, op: str, cause: str) -> str:
     """One or two sentences: what the operation got, what it gave, and why."""
     got, gave = _element(scene, node)
-    call = f"{node.op}({', '.join(got)})" if got else node.op
+    call = f"{node.op}({', '.join(got)})" if got else op
     derivative = node.phase != FORWARD or inner_derivative(node)
     what = f"in the derivative of {op}, {call} gives {gave}" if derivative else f"{call} gives {gave}"
     record = OPS.get(node.op)

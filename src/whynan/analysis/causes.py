@@ -270,7 +270,7 @@ def _converted(graph: Graph, i: int) -> list[int]:
 def _only_by_rounding(scene: Scene, node: Node) -> bool:
     """Whether the same operation is fine when nothing is rounded: only rounding pushed its input out of the domain."""
     here, exact = scene.value(node.id), scene.wide[node.id]
-    if here is None or exact is None or exact.shape != here.shape:
+    if not node.inputs or here is None or exact is None or exact.shape != here.shape:
         return False
     if (np.isnan(here) & np.isfinite(exact)).any():
         return True
@@ -290,7 +290,7 @@ def _all_masked(scene: Scene, node: Node) -> bool:
 
 def _barely_outside(scene: Scene, node: Node) -> bool:
     """Whether what leaves [-1, 1] does so by a few ulps; of an acos that is computed by a root, 1 - x*x is seen: twice as far."""
-    x = scene.value(node.inputs[0])
+    x = scene.value(node.inputs[0]) if node.inputs else None
     if x is None or written(node) not in ("acos", "asin", "atanh") or node.op not in ("acos", "asin", "atanh", "sqrt"):
         return False
     beyond = -x[x < 0] / 2 if node.op == "sqrt" else np.abs(x[np.abs(x) > 1]) - 1
