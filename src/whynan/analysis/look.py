@@ -112,7 +112,7 @@ def _both_vary(state: State, node: Node) -> bool:
 
 def _wider(most: float) -> Callable[[Bounds], np.ndarray]:
     """Which elements' intervals are wider."""
-    return lambda b: np.asarray(b.hi - b.lo > most)
+    return lambda b: np.asarray(b.hi > b.lo + most)  # also of infinite limits
 
 
 def _allowance(state: State) -> int:

@@ -7,6 +7,8 @@ non-finite although what goes in does not force it, branch and prune looks close
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from whynan.analysis.attained import Attained
 from whynan.analysis.both import of_both_worlds
 from whynan.analysis.conditions import deciding
@@ -44,6 +46,7 @@ class Proof:
         return all(self.outputs)
 
 
+@np.errstate(all="ignore")  # near the largest number of float64 a limit is infinite, which is sound
 def propagate(
     graph: Graph,
     domains: Mapping[str, Bounds],
