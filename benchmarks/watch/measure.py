@@ -44,7 +44,7 @@ def ratios(
         random.shuffle(taking_part)
         times = {}
         for tool in taking_part:
-            times[tool] = _timed(steps[tool], min(WARM, counts[tool]), counts[tool], tool, inside)
+            times[tool] = _timed(steps[tool], WARM if counts[tool] > 1 else 1, counts[tool], tool, inside)
         plain.append(times[PLAIN])
         for tool, each in times.items():
             found[tool].append(each / times[PLAIN])

@@ -27,11 +27,12 @@ Seen = tuple[int, float, Sequence[float], Sequence[float], Any, Sequence[Clip], 
 class Notes:
     """The steps that have no record yet, and the parameters before the last update of which more is to be known."""
 
-    __slots__ = ("_noted", "sample", "seen")
+    __slots__ = ("_noted", "_unsampled", "sample", "seen")
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.sample: Sample | None = None
+        self._unsampled = 0  # steps since the last sample
         self._noted = 0.0
 
     def due(self) -> bool:
@@ -46,7 +47,9 @@ class Notes:
         if found and optimizer is not None:
             parameters = [p.detach() for group in optimizer.param_groups for p in group["params"] if p.is_floating_point()]
             found[-1] = replace(found[-1], parameter_norm=math.hypot(*health.norms(parameters)))
-            self.sample = Sample(optimizer)
+            self._unsampled += len(found)
+            if len(found) < AT_LEAST or self._unsampled >= AT_MOST:  # sooner than was due: the step is out of the ordinary
+                self.sample, self._unsampled = Sample(optimizer), 0
         self._noted = monotonic()
         return found
 
