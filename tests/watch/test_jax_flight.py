@@ -52,3 +52,22 @@ def test_a_finite_bad_row_one_step_before():
 
 def test_a_healthy_run():
     assert trained(0.02, 60) is None
+
+
+def test_a_gradient_norm_among_the_metrics_and_unchanged_numbers():
+    @jax.jit
+    def step(p, x):
+        value, g = jax.value_and_grad(lambda p: jnp.mean(jnp.tanh(x @ p) ** 2))(p)
+        return p - 0.1 * g, {"loss": value, "grad_norm": jnp.linalg.norm(g)}
+
+    x = np.linspace(-1, 1, 60, dtype=np.float32).reshape(12, 5)
+    p = q = np.ones((5, 33), np.float32)
+    norms = []
+    with whynan.watch(step, folder=None) as watched:
+        for _ in range(20):
+            p, found = watched(p, x)
+            q, _ = step(q, x)
+            norms.append(float(found["grad_norm"]))
+        assert watched.step == 20 and [m.gradient_norm for m in watched.flight] == norms
+        assert watched.flight[1].parameter_norm > 0 and watched.flight[0].update_ratio > 0
+    assert np.array_equal(p, q)

@@ -23,6 +23,7 @@ class Watched:
     @property
     def step(self) -> int:
         """How many steps were taken or dropped so far."""
+        self.note()
         return self.overseer.step
 
     @property

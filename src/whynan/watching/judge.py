@@ -14,17 +14,12 @@ from whynan.watching.record import Incident, Moment
 NORM_EVERY = 64  # steps
 
 
-def now_and_then(step: int) -> bool:
-    """Whether what costs is measured in a step: in the first, the second, the fourth, ... and each 64th."""
-    return step & (step - 1) == 0 or step % NORM_EVERY == 0
-
-
 @dataclass(slots=True, eq=False)
 class Judge:
     """Judges the steps of one run. `take` makes a snapshot of everything that training changes, `put` brings it back.
 
-    `norm` measures the parameters. That costs, so of healthy steps it is done `now_and_then`; `begin` is to be called before a step's
-    update.
+    `norm` measures the parameters. That costs, so of healthy steps it is done of the first, the second, the fourth, ... and each
+    64th; `begin` is to be called before a step's update.
     """
 
     overseer: Overseer
@@ -37,7 +32,8 @@ class Judge:
 
     def begin(self) -> None:
         """A step is about to be made."""
-        self._norm = self.norm() if now_and_then(self.overseer.step) else np.nan
+        step = self.overseer.step
+        self._norm = self.norm() if step & (step - 1) == 0 or step % NORM_EVERY == 0 else np.nan
 
     def healthy(self, moment: Moment) -> None:
         """A step that was applied."""

@@ -22,12 +22,11 @@ from whynan.watching.jax.wiring import Wiring, is_array, is_floating
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A step whose verdict has not been read: its number, its arguments without the state, and on the device what is to be read.
+    """A step whose verdict has not been read: its arguments without the state, and on the device what is to be read.
 
     The `numbers` are 1 for a bad step, else 0, the loss, the sum of the squares of the state, and the gradients' norm.
     """
 
-    step: int
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     numbers: Any  # an array; JAX's type does not tell that it can be asked whether it is there
@@ -40,14 +39,16 @@ class Pending:
 def looked(step: Callable[..., Any], wiring: Wiring) -> Callable[..., Any]:
     """The jitted step as a function of its own arguments: its result, and the numbers. Donates nothing.
 
-    The first number is 1 where an optimizer in the step has left this update out, else 0.
+    The first number is not 0 where loss or state should be looked at more closely, or an optimizer in the step has left its update out.
     """
 
     def body(*args: Any, **kwargs: Any) -> Any:
         # what reads the results must not melt into what makes them: XLA would round that otherwise
         out = apart(step(*args, **kwargs))
         new, old = wiring.changed(out), wiring.state(args, kwargs)
-        return out, _numbers(wiring, _dropped(wiring, new, old), out, new)
+        bad, loss, squares, norm = _numbers(wiring, _dropped(wiring, new, old), out, new)
+        known = squares if wiring.loss is None else squares + loss
+        return out, jnp.stack([bad + known * 0, loss, squares, norm])
 
     made: Callable[..., Any] = undonated(step, body)
     return made
@@ -64,7 +65,7 @@ def guarded(step: Callable[..., Any], wiring: Wiring, sticky: bool) -> Callable[
         new, old = wiring.changed(out), wiring.state(args, kwargs)
         bad = jnp.logical_not(_sound(wiring, out, new, old))
         held = jnp.logical_or(bad, latch) if sticky else bad
-        numbers = _numbers(wiring, held, out, new)
+        numbers = jnp.stack(_numbers(wiring, held, out, new))
         return wiring.replaced(out, jax.tree.map(lambda n, o: _chosen(held, n, o), new, old)), held, numbers
 
     made: Callable[..., Any] = jitted_like(step, body)
@@ -94,10 +95,10 @@ def _dropped(wiring: Wiring, new: Sequence[Any], old: Sequence[Any]) -> Any:
     return jnp.stack([jnp.max(after[i]) > jnp.max(before[i]) for i in wiring.dropped]).any()
 
 
-def _numbers(wiring: Wiring, bad: Any, out: Any, new: Sequence[Any]) -> Any:
+def _numbers(wiring: Wiring, bad: Any, out: Any, new: Sequence[Any]) -> list[Any]:
     leaves = jax.tree.leaves(new)
     squares = summed_squares([leaves[i] for i in wiring.counted])
-    return jnp.stack([bad.astype(jnp.float32), _number(wiring.loss_of(out)), squares, _number(wiring.norm_of(out))])
+    return [bad.astype(jnp.float32), _number(wiring.loss_of(out)), squares, _number(wiring.norm_of(out))]
 
 
 def _number(value: Any) -> Any:

@@ -4,7 +4,7 @@ XLA's own sum over all elements goes one by one on a CPU; an addition of arrays 
 many additions become one loop.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,20 +15,10 @@ SMALL = 64  # elements that are summed one by one
 
 def summed_squares(arrays: Sequence[Any]) -> Any:
     """The sum of the squares of all elements, in float32; not finite if an element is not, or if it overflows."""
-    return _summed(arrays, jnp.square)
-
-
-def unsound(arrays: Sequence[Any]) -> Any:
-    """0 if all elements are finite, else NaN."""
-    return _summed(arrays, lambda x: x * 0)
-
-
-def _summed(arrays: Sequence[Any], of: Callable[[Any], Any]) -> Any:
-    """The sum of a function of each element. Arrays of one shape are added up before they are folded."""
-    shapes: dict[Any, Any] = {}
+    shapes: dict[Any, Any] = {}  # arrays of one shape are added up before they are folded
     for a in arrays:
-        term = of(a.astype(jnp.float32))
-        shapes[a.shape] = shapes[a.shape] + term if a.shape in shapes else term
+        square = jnp.square(a.astype(jnp.float32))
+        shapes[a.shape] = shapes[a.shape] + square if a.shape in shapes else square
     return sum((_folded(total.reshape(-1)) for total in shapes.values()), jnp.float32(0))
 
 

@@ -20,10 +20,13 @@ from whynan.watching.jax.objects import Functional, objects
 from whynan.watching.jax.rerun import Bad, explained, reduced
 from whynan.watching.jax.snapshots import Snapshot
 from whynan.watching.jax.wiring import Traced, Wiring, arrays_of, traced, wired
-from whynan.watching.judge import now_and_then
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RAISE, RETRY, ROLLBACK, SKIP, STOP, Options
 from whynan.watching.record import Incident, Moment
+
+TOGETHER = 64  # steps that are noted together: by itself each note is slow, since a step leaves nothing of the record in the caches
+
+Seen = Sequence[float]  # of a step: 0 if it is fine, the loss, the squares of the state after it, the gradient norm
 
 
 class JaxWatch(Watched):
@@ -58,6 +61,9 @@ class JaxWatch(Watched):
         self._near = True  # NumPy can look at the arrays where they are
         self._functional: Functional | None = None
         self._pending: deque[Pending] = deque()
+        self._unnoted: list[Seen] = []
+        self._room = 1  # steps until they are noted
+        self._ordinary = 0.0  # a gradient norm above is noted at once
 
     # ------------------------------------------------------------ the user's side
 
@@ -69,6 +75,7 @@ class JaxWatch(Watched):
     def close(self) -> None:
         """Read what is left to be read, and let go of all that is kept of past steps."""
         self.flush()
+        self.note()
         self._snapshot = None
         self._last = ()
         self._traced = (None, None)
@@ -82,6 +89,8 @@ class JaxWatch(Watched):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Take one step. Raises NonFiniteError where that is the policy; the arguments are then as they were."""
+        if self._looked is not None:
+            return self._look(args, kwargs)
         if self._run is None:
             self._start(args, kwargs)
         if self._functional is not None:
@@ -96,10 +105,8 @@ class JaxWatch(Watched):
             return self._judged(args, kwargs, self._called(*args, **kwargs))
         out, numbers = self._looked(*args, **kwargs)
         numbers.block_until_ready()  # NumPy would wait, too, but takes longer over it
-        dropped, loss, total, norm = np.asarray(numbers).tolist()
-        if not dropped and math.isfinite(total) and (math.isfinite(loss) or self._wired.loss is None):
-            return self._healthy(args, kwargs, out, loss, total, norm)
-        return self._judged(args, kwargs, out)
+        seen = np.asarray(numbers).tolist()
+        return self._judged(args, kwargs, out) if seen[0] else self._healthy(args, kwargs, out, seen)
 
     def _judged(self, args: Any, kwargs: Any, out: Any) -> Any:
         """What is returned for a step with this result, after a look by the host."""
@@ -110,10 +117,10 @@ class JaxWatch(Watched):
             return self._bad(args, kwargs, out, loss, wiring.changed(out))
         total = health.squares(leaves) if self._near else health.squares_on_device(leaves)
         if math.isfinite(total) and (math.isfinite(loss) or wiring.loss is None):
-            return self._healthy(args, kwargs, out, loss, total, health.number(wiring.norm_of(out)))
+            return self._healthy(args, kwargs, out, (0, loss, total, health.number(wiring.norm_of(out))))
         old = wiring.state(args, kwargs)
         if (math.isfinite(loss) or wiring.loss is None) and health.all_sound(leaves, self._counted(old)):
-            return self._healthy(args, kwargs, out, loss, health.wide_squares(leaves), health.number(wiring.norm_of(out)))
+            return self._healthy(args, kwargs, out, (0, loss, health.wide_squares(leaves), health.number(wiring.norm_of(out))))
         return self._bad(args, kwargs, out, loss, old)
 
     def _start(self, args: Any, kwargs: Any) -> None:
@@ -206,7 +213,7 @@ class JaxWatch(Watched):
             self._read(self._pending.popleft(), self._wired.state(args, kwargs), None)
         out, latch, numbers = step(self._latch, *args, **kwargs)
         own = self._wired.given(args, kwargs, [None] * len(self._wired.carried))
-        pending = Pending(self.overseer.step + len(self._pending), *own, numbers)
+        pending = Pending(*own, numbers)
         if not self._late:
             return self._read(pending, self._wired.changed(out), out)
         self._pending.append(pending)
@@ -215,36 +222,50 @@ class JaxWatch(Watched):
 
     def _read(self, pending: Pending, state: Sequence[Any], out: Any) -> Any:
         """Read a verdict. `state` is what the last step returned: after a bad step nothing was changed, so it is the state before it."""
-        bad, loss, squares, norm = np.asarray(pending.numbers).tolist()
-        if not bad:
-            self._noted(loss, squares, math.nan, norm)
-            self._snap(state)
+        seen = np.asarray(pending.numbers).tolist()
+        if not seen[0]:
+            if self._is_due(seen):
+                self._catch_up(state, math.nan)
             return out
         self._pending.clear()
         self._latch = jnp.asarray(False)
-        return self._bad(*self._wired.given(pending.args, pending.kwargs, state), out, loss, state)
+        return self._bad(*self._wired.given(pending.args, pending.kwargs, state), out, seen[1], state)
 
     # ------------------------------------------------------------ healthy and bad
 
-    def _healthy(self, args: Any, kwargs: Any, out: Any, loss: float, total: float, norm: float) -> Any:
-        wiring, ratio = self._wired, math.nan
-        if now_and_then(self.overseer.step) and 0 < total < math.inf:
-            moved = health.distance(self._counted(wiring.changed(out)), self._counted(wiring.state(args, kwargs)))
-            ratio = moved / math.sqrt(total)
-        self._noted(loss, total, ratio, norm)
-        if self._snapshot is not None:
-            self._snap(wiring.changed(out))
+    def _healthy(self, args: Any, kwargs: Any, out: Any, seen: Seen) -> Any:
+        if self._is_due(seen):
+            new, old = self._wired.changed(out), self._wired.state(args, kwargs)
+            moved = health.distance(self._counted(new), self._counted(old)) if 0 < seen[2] < math.inf else math.nan
+            self._catch_up(new, moved / math.sqrt(seen[2]) if moved == moved else math.nan)
         return out
 
-    def _noted(self, loss: float, squares: float, ratio: float, norm: float) -> None:
-        known = (norm,) if self._wired.norm is not None else ()
-        self.overseer.healthy(Moment(self.overseer.step, loss, known, self._norm, ratio))
-        self._norm = math.sqrt(squares) if squares >= 0 else math.nan
+    def _is_due(self, seen: Seen) -> bool:
+        """Take in a healthy step; whether it is time to note it and those before it."""
+        self._unnoted.append(seen)
+        return len(self._unnoted) >= self._room or seen[3] > self._ordinary
 
-    def _snap(self, state: Sequence[Any]) -> None:
-        """Keep a healthy state, every so many steps, where there may be a way back to it."""
+    def _catch_up(self, state: Sequence[Any], ratio: float) -> None:
+        """Note the steps up to this one, which had this update ratio, and keep its state where it is time for that."""
+        self._noted(ratio)
         if self._snapshot is not None and self.overseer.step % self.overseer.options.every == 0:
             self._snapshot.take(state)
+
+    def note(self) -> None:
+        """Bring the flight record up to date."""
+        self._noted(math.nan)
+
+    def _noted(self, ratio: float) -> None:
+        overseer = self.overseer
+        for i, (_, loss, squares, norm) in enumerate(self._unnoted, 1 - len(self._unnoted)):
+            known = (norm,) if self._wired.norm is not None else ()
+            overseer.healthy(Moment(overseer.step, loss, known, self._norm, math.nan if i else ratio))
+            self._norm = math.sqrt(squares) if squares >= 0 else math.nan
+        self._unnoted.clear()
+        self._ordinary = overseer.flight.ordinary
+        self._room = min(max(overseer.step, 1), TOGETHER)
+        if self._snapshot is not None:
+            self._room = min(self._room, overseer.options.every - overseer.step % overseer.options.every)
 
     def _fails(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the step fails on these arguments, by the rules of a real step."""
@@ -262,6 +283,7 @@ class JaxWatch(Watched):
 
     def _bad(self, args: Any, kwargs: Any, out: Any, loss: float, before: Sequence[Any]) -> Any:
         """A step that is not applied; `before` is the state that is handed on in the place of its result."""
+        self.note()
         wiring, overseer, number = self._wired, self.overseer, self.overseer.step
 
         def explain() -> Incident:

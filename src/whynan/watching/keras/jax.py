@@ -19,6 +19,7 @@ from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from whynan.errors import NonFiniteError, TargetError
 from whynan.frontends.jax.program import load
 from whynan.ir.dtype import Array
+from whynan.watching.jax.sums import summed_squares
 from whynan.watching.judge import Judge, euclidean
 from whynan.watching.keras.data import by_name, collected
 from whynan.watching.keras.fit import Logs, replaced
@@ -31,8 +32,6 @@ from whynan.watching.record import Incident, Moment
 from whynan.watching.replay import Again, Recorded, batch_of, explained, renamed
 
 State = tuple[Any, Any, Any, Any]  # trainable, non-trainable, optimizer's and metrics' variables, as Keras hands them to a step
-
-SMALL = 2**16  # elements
 
 FINE, BAD, LEFT_OUT = 0.0, 1.0, 2.0  # left out: by a loss scale that was too large, as happens now and then
 
@@ -80,6 +79,7 @@ class Step:
         self._state = tuple(state)
         self.judge.begin()
         logs, new, report = self._step()(state, data)
+        report.block_until_ready()  # NumPy would wait, too, but takes longer over it
         verdict, loss, squared, rate, scale = np.asarray(report).tolist()
         self._state = tuple(state) if verdict == BAD and self._state_stays else new
         norm = math.sqrt(squared) if squared >= 0 else squared
@@ -262,7 +262,7 @@ def _report(losses: Sequence[Any], updates: Sequence[Update], optimizer: Any, op
     """Five numbers: FINE, BAD or LEFT_OUT, the loss, the gradients' squared norm, the learning rate, the loss scale."""
     gradients = [g for u in updates for g in u.gradients if g is not None]
     loss = sum((jnp.sum(t).astype(jnp.float32) for t in losses), jnp.float32(0))
-    squared = _squared(gradients)
+    squared = summed_squares(gradients)
     sound = jax.lax.cond(jnp.isfinite(loss + squared), lambda: jnp.array(True), lambda: _finite(gradients) & _finite(losses))
     rate, scale, state = jnp.float32(math.nan), jnp.float32(math.nan), jnp.where(sound, FINE, BAD)
     if optimizer is not None:
@@ -273,13 +273,6 @@ def _report(losses: Sequence[Any], updates: Sequence[Update], optimizer: Any, op
                 state = jnp.where(sound, FINE, jnp.where(_finite(losses) & (scale > 1), LEFT_OUT, BAD))
                 loss = loss / scale
     return jnp.stack([state, loss, squared, rate, scale])
-
-
-def _squared(gradients: Sequence[Any]) -> Any:
-    """The sum of all squares, of small gradients in one go: each computation by itself costs XLA some microseconds."""
-    small = [g.ravel().astype(jnp.float32) for g in gradients if g.size <= SMALL]
-    large = [jnp.sum(jnp.square(g)).astype(jnp.float32) for g in gradients if g.size > SMALL]
-    return sum([jnp.sum(jnp.square(jnp.concatenate(small))) if small else jnp.float32(0), *large])
 
 
 def _finite(tensors: Sequence[Any]) -> Any:
