@@ -104,7 +104,7 @@ What `whynan audit MODULE` says of the losses of well-known packages: {decided} 
 inference cannot know are stated in `src/whynan/audits/overrides/`. A verdict is about the domains in the last column, float32, and the
 default modes (PyTorch eager, TensorFlow eager and function, JAX jit); a failure repeated by its program in a fresh process is "confirmed".
 The modules were audited at the commits in the table: with several, the later ones checked again what was open (`--only WORD`).
-`python -m tests.soundness.adversarial --audit whynan-audit/MODULE` attacks each proof, in each of its modes, with 10,000 evaluations.
+`python -m tests.soundness.adversarial --audit benchmarks/audit/results.json` attacks each proof, in each mode, with 10,000 evaluations.
 
 """
 

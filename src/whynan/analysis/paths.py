@@ -326,7 +326,9 @@ class _Explorer:
         (graph, look), before = gap.wanted, gap.member.graph.assumptions[: gap.at]
         if not readable(graph, (*before, look)):
             return []
-        starts = [r.inputs for r in self.recorded if r.looks[: gap.at] == gap.member.looks[: gap.at]]
+        starts = [r.inputs for r in self.recorded if r.looks[: gap.at] == gap.member.looks[: gap.at] and not r.led]
+        if not starts:
+            return []
         listed = self._all(gap.member, gap.at) or {}
         starts += [{**starts[0], **whole} for v, whole in listed.items() if gap.low <= v <= gap.high]
         return reach(Outcome(graph, before, look), self.problem.domains, starts, self.problem.seed)

@@ -1,10 +1,10 @@
-"""Check losses and attack every proof: `python -m tests.soundness.adversarial [NAME…] [--audit DIR] [--corpus DIR] [--jobs 2]`.
+"""Check losses and attack every proof: `python -m tests.soundness.adversarial [NAME…] [--audit PLACE] [--corpus DIR] [--jobs 2]`.
 
-Without a folder it takes the collection, gallery and suite of each framework, in all dtypes; `--audit` (repeatable) the losses that
-`whynan audit MODULE --output DIR` calls safe; `--corpus` (repeatable) a folder of cases (`targets.told`), both in their own dtypes.
-A line is printed as each is done, with how many there are and how long the rest will take, and kept in `--answers FILE`: a command that
-was interrupted goes on where it stopped, and attacks again what only a shorter limit kept from `--runs`. The exit code is 1 if a proof
-is false, 2 if a process died.
+Without a place it takes the collection, gallery and suite of each framework, in all dtypes; `--audit` (repeatable) the losses that an
+audit calls safe, from its output folder or from benchmarks/audit/results.json; `--corpus` (repeatable) a folder of cases
+(`targets.told`), both in their own dtypes. A line is printed as each is done, with how many there are and how long the rest will take,
+and kept in `--answers FILE`: a command that was interrupted goes on where it stopped, and attacks again what only a shorter limit kept
+from `--runs`. The exit code is 1 if a proof is false, 2 if a process died.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.soundness.adversarial.attack import Result, confirmed, judge
-from tests.soundness.adversarial.targets import Target, collected, proven, told
+from tests.soundness.adversarial.targets import Target, collected, proven, tabled, told
 
 from whynan.frontends import FRAMEWORKS
 
@@ -63,7 +63,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--framework", action="append", choices=tuple(FRAMEWORKS), help="of the collection; repeatable, else all")
     parser.add_argument("--mode", default="", help="of the collection; the framework's default mode if none is given")
     parser.add_argument("--dtypes", default=",".join(DTYPES), help="of the collection")
-    parser.add_argument("--audit", type=Path, action="append", default=[], metavar="DIR", help="the output folder of an audit")
+    parser.add_argument("--audit", type=Path, action="append", default=[], metavar="PLACE", help="an audit's output folder, or the table")
     parser.add_argument("--corpus", type=Path, action="append", default=[], metavar="DIR", help="a folder of cases")
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=120.0, help="at most so long for each attack")
@@ -72,14 +72,14 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--part", default=ALL, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     for folder in options.audit:
-        if not (folder / "losses").is_dir():
+        if folder.suffix != ".json" and not (folder / "losses").is_dir():
             parser.error(f"{folder} is no output folder of an audit: it has no folder losses.")
     return options
 
 
 def _targets(options: argparse.Namespace) -> Iterator[Target]:
     for folder in options.audit:
-        yield from proven(folder)
+        yield from proven(folder) if folder.is_dir() else tabled(folder)
     for folder in options.corpus:
         yield from told(folder)
     if options.framework or not (options.audit or options.corpus):

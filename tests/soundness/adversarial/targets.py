@@ -1,5 +1,6 @@
 """What there is to attack: the collection beside this file, the losses that an audit calls safe, a folder of cases."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from whynan.domain.names import with_grad_by_name
 from whynan.domain.parse import parse
 from whynan.domain.spec import Domain, integers
 from whynan.frontends import FRAMEWORKS
+from whynan.target import Target as Loaded
 from whynan.target import arguments_of, load_module, load_target
 
 
@@ -43,19 +45,36 @@ def collected(framework: str, mode: str, dtypes: list[str]) -> Iterator[Target]:
 
 
 def proven(folder: Path) -> Iterator[Target]:
-    """The losses that an audit calls safe, once for each mode, made anew with the weights and the domains that the audit had."""
+    """The losses that an audit calls safe, from its output folder, once for each mode."""
     for record in store.load_all(folder):
         if record.report is None or record.verdict != "safe":
             continue
-        name_of(folder.name)
-        load_module(record.target.partition(":")[0])
-        seeded(int(record.key["options"]["seed"]))
-        loss = load_target(record.target).callable
-        takes = arguments_of(loss)
-        stated = {n: text for n, text in {**record.key["domains"], **record.key["own_domains"]}.items() if text and n in takes}
-        domains = {n: parse(stated.get(n, text)) for n, text in record.domains.items() if n in takes or not takes}
+        stated = {n: text for n, text in {**record.key["domains"], **record.key["own_domains"]}.items() if text}
+        texts = {n: stated.get(n, text) for n, text in record.domains.items()}
+        loaded, domains = _again(folder.name, record.target, texts, int(record.key["options"]["seed"]))
         for mode in record.report["modes"]:
-            yield Target(record.target, loss, with_grad_by_name(domains), record.report["framework"], mode)
+            yield Target(record.target, loaded.callable, domains, record.report["framework"], mode)
+
+
+def tabled(file: Path) -> Iterator[Target]:
+    """The losses that the table of audits (benchmarks/audit/results.json) calls safe, in their frameworks' default modes."""
+    for module in json.loads(file.read_text("utf-8")):
+        for row in (row for row in module["losses"] if row["verdict"] == "safe"):
+            texts = dict(domain.split(" = ", 1) for domain in row["domains"])
+            loaded, domains = _again(module["module"], row["target"], texts, 0)
+            framework = loaded.framework or next(name for name in FRAMEWORKS if name in module["versions"])
+            for mode in FRAMEWORKS[framework].default:
+                yield Target(row["target"], loaded.callable, domains, framework, mode)
+
+
+def _again(module: str, target: str, texts: Mapping[str, str], seed: int) -> tuple[Loaded, dict[str, Domain]]:
+    """A loss made anew with the weights that its audit had, and the domains of its arguments."""
+    name_of(module)
+    load_module(target.partition(":")[0])
+    seeded(seed)
+    loaded = load_target(target)
+    takes = arguments_of(loaded.callable)
+    return loaded, with_grad_by_name({n: parse(text) for n, text in texts.items() if n in takes or not takes})
 
 
 def told(folder: Path) -> Iterator[Target]:
