@@ -111,8 +111,13 @@ def _both_vary(state: State, node: Node) -> bool:
 
 
 def _wider(most: float) -> Callable[[Bounds], np.ndarray]:
-    """Which elements' intervals are wider."""
-    return lambda b: np.asarray(b.hi - b.lo > most)
+    """Which elements' intervals are wider; a single infinity is not wide."""
+
+    def wider(b: Bounds) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(b.hi - b.lo > most)
+
+    return wider
 
 
 def _allowance(state: State) -> int:
