@@ -469,3 +469,18 @@ def test_factors_whose_product_is_no_float64_before_the_last() -> None:
     graph = Graph(tuple(b.nodes), {"x": x, "y": y}, (Output("loss", "loss", out),))
     domains = {name: between(0.5e-200, 1e-200, FLOAT64, 1) for name in "xy"}
     assert not list(violations(Case(graph, domains, {name: np.array([[1e-200]]) for name in "xy"})))
+
+
+def test_a_quotient_that_underflows_is_not_rounded_relatively() -> None:
+    """-1.5 times the smallest number is rounded to -2 times it, far beyond one relative rounding: such a quotient was held to be impossible."""
+    b = Builder()
+    """-1.5 times the smallest number is rounded to -2 times it, beyond one relative rounding: such a quotient was held to be impossible."""
+    y = b.add("input", (), ROW, FLOAT16)
+    quotient = b.add("div", (x, y), ROW, FLOAT16)
+    growth = b.add("exp", (quotient,), ROW, FLOAT16)
+    out = b.add("div", (growth, growth), ROW, FLOAT16)
+    graph = Graph(tuple(b.nodes), {"x": x, "y": y}, (Output("loss", "loss", out),))
+    given = {"x": np.asarray([-3 * FLOAT16.smallest, -2, 3]), "y": np.asarray([2, 2.0**-10, 2.0**-10])}
+    domains = {name: make(v, v) for name, v in given.items()}
+    samples = {name: np.asarray([v], np.float16) for name, v in given.items()}
+    assert not list(violations(Case(graph, domains, samples), others=0))

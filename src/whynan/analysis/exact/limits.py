@@ -6,7 +6,7 @@ from math import inf, prod
 
 import numpy as np
 
-from whynan.analysis.exact.elements import FIRST, Elements, Value, negated
+from whynan.analysis.exact.elements import FIRST, Elements, Value, lost, negated
 from whynan.analysis.exact.facts import facts_for, products
 from whynan.analysis.exact.poly import Key, Poly, atom, key, minus, plus, scaled
 from whynan.analysis.exact.program import least
@@ -105,10 +105,12 @@ class Limits:
         parts, below = self.elements.inputs(vertex), self.elements.ends(self.view.inputs(vertex)[1])
         if parts is None or below is None or below[0] <= 0:
             return -inf, inf
-        unit = 1 + self.view.node(vertex).format.eps * (1 + int(self.view.node(vertex).attrs.get("ulps", 0)))
+        node = self.view.node(vertex)
+        unit, gone = 1 + node.format.eps * (1 + int(node.attrs.get("ulps", 0))), lost(node.format)
         high = min(self._at_most(parts[0], parts[1], c, below[0]) for c in RATIOS)
         low = -min(self._at_most(negated(parts[0]), parts[1], c, below[0]) for c in (0.0, *RATIOS))
-        return low * unit if low < 0 else low / unit, high * unit if high > 0 else high / unit
+        lower = low * unit - gone if low < 0 else max(low / unit - gone, 0.0)  # a quotient keeps its sign
+        return lower, high * unit + gone if high > 0 else min(high / unit + gone, 0.0)
 
     def _at_most(self, n: Value, d: Value, c: float, least: float) -> float:
         """A number that n / d, as computed and before its rounding, never exceeds."""
