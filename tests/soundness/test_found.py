@@ -472,9 +472,9 @@ def test_factors_whose_product_is_no_float64_before_the_last() -> None:
 
 
 def test_a_quotient_that_underflows_is_not_rounded_relatively() -> None:
-    """-1.5 times the smallest number is rounded to -2 times it, far beyond one relative rounding: such a quotient was held to be impossible."""
-    b = Builder()
     """-1.5 times the smallest number is rounded to -2 times it, beyond one relative rounding: such a quotient was held to be impossible."""
+    b = Builder()
+    x = b.add("input", (), ROW, FLOAT16)
     y = b.add("input", (), ROW, FLOAT16)
     quotient = b.add("div", (x, y), ROW, FLOAT16)
     growth = b.add("exp", (quotient,), ROW, FLOAT16)
