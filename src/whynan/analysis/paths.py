@@ -326,12 +326,22 @@ class _Explorer:
         (graph, look), before = gap.wanted, gap.member.graph.assumptions[: gap.at]
         if not readable(graph, (*before, look)):
             return []
-        starts = [r.inputs for r in self.recorded if r.looks[: gap.at] == gap.member.looks[: gap.at] and not r.led]
+        starts = self._arriving(gap.member, gap.at)
         if not starts:
             return []
         listed = self._all(gap.member, gap.at) or {}
         starts += [{**starts[0], **whole} for v, whole in listed.items() if gap.low <= v <= gap.high]
         return reach(Outcome(graph, before, look), self.problem.domains, starts, self.problem.seed)
+
+    def _arriving(self, r: Recorded, at: int) -> list[Inputs]:
+        """Inputs that come to a look of a recording. Where the code was led so far, and no input is known to come, they are looked for."""
+        known = [other.inputs for other in self.recorded if other.looks[:at] == r.looks[:at] and not other.led]
+        if known or not at:
+            return known
+        looks, starts = r.graph.assumptions, self._arriving(r, at - 1)
+        if not starts or not readable(r.graph, looks[:at]):
+            return []
+        return reach(Outcome(r.graph, looks[: at - 1], looks[at - 1]), self.problem.domains, starts, self.problem.seed)[:MOST_TRIED]
 
     def _impossible(self, gap: Gap) -> bool:
         """Whether no input has the outcome: then some value that it implies something about can have none."""
