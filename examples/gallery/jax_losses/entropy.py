@@ -13,9 +13,9 @@ import jax.numpy as jnp
 DOMAINS = {"p": "prob(8, 4)"}
 EXPECTED = {
     "loss": {
-        "float32": ("unsafe", "div-by-zero"),
-        "float16": ("unsafe", "div-by-zero"),
-        "bfloat16": ("unsafe", "div-by-zero"),
+        "float32": ("unsafe", "log-of-zero"),
+        "float16": ("unsafe", "log-of-zero"),
+        "bfloat16": ("unsafe", "log-of-zero"),
     },
     "entr": {
         "float32": ("unsafe", "log-of-zero"),
