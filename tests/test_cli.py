@@ -2,11 +2,9 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ import pytest
 import whynan
 from whynan import cli
 from whynan.analysis.finding import Finding, Report, Witness
-from whynan.cli import entry, output
+from whynan.cli import entry
 from whynan.errors import TargetError
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -262,31 +260,3 @@ def test_the_process_exits_with_the_code(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "whynan: there is no file no.py. Check the path, or write package.module:EXPR for an installed module.\n"
-
-
-# ---------------------------------------------------------------- progress
-
-
-def shown_while(seconds, monkeypatch, stream):
-    monkeypatch.setattr(sys, "stderr", stream)
-    with output.progress("checking losses.py:focal", after=0.05):
-        time.sleep(seconds)
-
-
-def test_progress_shows_on_a_terminal_after_a_while(monkeypatch):
-    leader, follower = pty.openpty()
-    monkeypatch.setenv("TERM", "xterm")
-    with os.fdopen(follower, "w") as terminal:
-        shown_while(0.0, monkeypatch, terminal)
-        os.set_blocking(leader, False)
-        with pytest.raises(BlockingIOError):
-            os.read(leader, 1000)
-        shown_while(0.5, monkeypatch, terminal)
-        assert b"checking losses.py:focal" in os.read(leader, 10000)
-    os.close(leader)
-
-
-def test_no_progress_elsewhere(monkeypatch, tmp_path):
-    with (tmp_path / "err").open("w") as file:
-        shown_while(0.3, monkeypatch, file)
-    assert (tmp_path / "err").read_text() == ""

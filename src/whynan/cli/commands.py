@@ -11,8 +11,9 @@ import click
 import whynan
 from whynan.cli.inputs import constants, domains_given, load_quietly, modes_of, passed_on, silent
 from whynan.cli.options import DTYPES, NUMBER, audit_options, options_of, shared_options
-from whynan.cli.output import FOUND, deliver, deliver_fixes, exit_code, progress, refuse_unwritable
+from whynan.cli.output import FOUND, deliver, deliver_fixes, exit_code, refuse_unwritable
 from whynan.errors import WhynanError
+from whynan.waiting import telling
 
 
 @click.group("whynan", context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,7 +46,7 @@ def check(
     """
     refuse_unwritable(options)
     loaded = load_quietly(target)
-    with progress(f"checking {target}"), silent():
+    with telling(f"checking {target}"), silent():
         given = domains_given(loaded, options, composed=model is not None)
         passed = passed_on(loaded, options) | ({"model": model} if model is not None else {})
         wanted = {"budget": budget, "envelope": dtypes or envelope, "accuracy": accuracy}
@@ -66,7 +67,7 @@ def fix(target: str, apply: int | None, budget: float | None, model: str | None,
     """
     refuse_unwritable(options)
     loaded = load_quietly(target)
-    with progress(f"looking for fixes of {target}"), silent():
+    with telling(f"looking for fixes of {target}"), silent():
         given = domains_given(loaded, options, composed=model is not None)
         report, fixes = _api().fixed(loaded.callable, given, budget=budget, model=model, **passed_on(loaded, options))
     deliver_fixes(report, fixes, options["form"], options["output"])
@@ -90,12 +91,12 @@ def explain(target: str, **options: Any) -> int:
     """
     refuse_unwritable(options)
     if Path(target).exists() and not target.endswith(".py"):
-        with progress(f"reading {target}"):
+        with telling(f"reading {target}"):
             report = _api().explain(Path(target))
     else:
         loaded = load_quietly(target)
         values = constants(domains_given(loaded, options, stated=False))
-        with progress(f"running {target}"), silent():
+        with telling(f"running {target}"), silent():
             report = _api().explain(loaded.callable, tensors=values, **passed_on(loaded, options))
     deliver(report, **options)
     return exit_code(report)

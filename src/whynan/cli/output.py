@@ -3,9 +3,7 @@
 import json
 import os
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -94,23 +92,3 @@ def _write_script(report: Any, file: Path) -> None:
         file.write_text(text, encoding="utf-8")
     else:
         click.echo(f"whynan: {file} is not written: no failure was found that a program could repeat.", err=True)
-
-
-@contextmanager
-def progress(text: str, after: float = 2.0) -> Iterator[None]:
-    """A moving line on a terminal's stderr while the work takes longer than `after` seconds; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    status = Console(stderr=True).status(f"{text} …")
-    timer = threading.Timer(after, status.start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        status.stop()

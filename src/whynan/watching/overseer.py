@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from whynan._chance import undrawn
 from whynan.errors import NonFiniteError
+from whynan.waiting import telling
 from whynan.watching.advice import advice_from
 from whynan.watching.divergence import as_divergence, diverged
 from whynan.watching.flight import FlightRecord, warning
@@ -120,7 +121,8 @@ class Overseer:
     @undrawn()
     def _explained(self, moment: Moment, explain: Callable[[], Incident], action: str, keep: bool) -> Incident:
         try:
-            incident = as_divergence(explain(), diverged(self.flight, moment))
+            with telling(f"whynan: looking into step {moment.step}"):
+                incident = as_divergence(explain(), diverged(self.flight, moment))
         except Exception as error:  # the explanation must not end a run that only wants to skip the step
             log.warning("whynan could not explain step %d", moment.step, exc_info=True)
             incident = _unexplained(moment, f"the explanation itself failed with {type(error).__name__}: {error}")

@@ -5,19 +5,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-
 AFTER = 2.0  # seconds
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
-    """While this takes longer than two seconds, say on the terminal what is done; nothing where stderr is none."""
+def telling(what: str, after: float = AFTER) -> Iterator[None]:
+    """A moving line on a terminal's stderr while this takes longer than so many seconds; nothing where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield
         return
-    status = Console(stderr=True).status(what)
-    timer = threading.Timer(AFTER, status.start)
+    from rich.console import Console  # only now: most runs never wait so long
+
+    status = Console(stderr=True).status(f"{what} …")
+    timer = threading.Timer(after, status.start)
     timer.daemon = True
     timer.start()
     try:
