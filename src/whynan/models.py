@@ -13,7 +13,7 @@ from typing import Any
 from whynan.domain.names import is_target, kind_of, words_of
 from whynan.domain.spec import Domain
 from whynan.errors import DomainError, TargetError, WhynanError
-from whynan.target import arguments_of, framework_of
+from whynan.target import arguments_of, framework_of, positional_only
 
 INPUT, TARGET = "x", "y"  # what the model's input and the loss's target are called unless the user names them as their functions do
 Seen = dict[str, tuple[tuple[int, ...], ...]]
@@ -80,7 +80,7 @@ def compose(loss: Callable[..., Any], model: Any, given: Collection[str], name: 
     wiring = wire(arguments_of(loss), _inputs(model), given, name)
     seen: Seen = {}
     first = _signed(_first(called, tuple(wiring.model), wiring.predictions, seen), tuple(wiring.model))
-    composed = _signed(_composed(loss, called, wiring, _positional(loss), seen), wiring.names)
+    composed = _signed(_composed(loss, called, wiring, positional_only(loss), seen), wiring.names)
     return Composition(composed, first, wiring, framework, seen)
 
 
@@ -155,14 +155,6 @@ def _framework(loss: Any, model: Any) -> str | None:
     if of_loss and of_model and of_loss != of_model:
         raise TargetError(f"the loss is written in {of_loss}, the model in {of_model}.", "Give a model and a loss of one framework.")
     return of_loss or of_model
-
-
-def _positional(loss: Any) -> tuple[str, ...]:
-    try:
-        parameters = inspect.signature(loss).parameters.values()
-    except (TypeError, ValueError):
-        return ()
-    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
 
 
 def spread(result: Any, predictions: Sequence[str]) -> dict[str, Any]:

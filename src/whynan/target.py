@@ -238,6 +238,15 @@ def _needed(cls: type) -> list[str]:
 # ---------------------------------------------------------------- arguments
 
 
+def positional_only(loss: Any) -> tuple[str, ...]:
+    """The arguments that can be given by position only."""
+    try:
+        parameters = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
+
+
 def arguments_of(loss: Callable[..., Any]) -> dict[str, bool]:
     """The names of a loss's arguments, each with whether it must be given; of a module's `forward` and of a Keras loss's `call`.
 

@@ -57,7 +57,7 @@ def _apart(view: View, bounds: Sequence[Bounds | None], node: Node, known: dict[
         found = of(0) / max(float(divisor.magnitude.max(initial=0.0)), fmt.tiny) if divisor is not None else 0.0
     else:
         found = 0.0
-    found *= 1 - 2 * fmt.eps
+    found *= 1 - (2 + int(node.attrs.get("ulps", 0))) * fmt.eps
     return found if found > 2 * fmt.tiny else 0.0
 
 

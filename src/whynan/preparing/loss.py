@@ -13,7 +13,7 @@ from whynan.ir.dtype import Array
 from whynan.ir.frontend import Program
 from whynan.models import compose
 from whynan.report.script import witness_script
-from whynan.target import Target, framework_of, instance, load_target, uses
+from whynan.target import Target, framework_of, instance, load_target, positional_only, uses
 
 Script = Callable[[Mapping[str, Array], str], str]  # of the inputs and the mode
 
@@ -52,7 +52,7 @@ def script_of(program: Program, target: Any, domains: Mapping[str, Domain], seed
     if getattr(target, "__module__", "") == compose.__module__:
         reachable = ""  # no text leads to a loss composed with a model
     gradients = tuple(n for n, d in domains.items() if d.grad)
-    positional = _positional(target)
+    positional = positional_only(target)
     parameters = dict(program.parameters)
     on_keras = "keras" in sys.modules and uses(target, "keras")
 
@@ -88,11 +88,3 @@ def _name_of(loss: Any) -> str:
         file = None
     top = file is not None and found.isidentifier() and Path(file).suffix == ".py"
     return f"{file}:{found}" if top else found
-
-
-def _positional(target: Any) -> tuple[str, ...]:
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return ()
-    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
