@@ -19,6 +19,17 @@ def shown_while(seconds, monkeypatch, stream):
         time.sleep(seconds)
 
 
+def read_until(leader, words, seconds=10.0):
+    """What has been shown, as soon as the words are in it, or after so many seconds."""
+    shown, end = b"", time.monotonic() + seconds
+    while words not in shown and time.monotonic() < end:
+        try:
+            shown += os.read(leader, 10000)
+        except BlockingIOError:
+            time.sleep(0.01)
+    return shown
+
+
 def test_progress_shows_on_a_terminal_after_a_while(monkeypatch):
     leader, follower = pty.openpty()
     monkeypatch.setenv("TERM", "xterm")
@@ -28,7 +39,7 @@ def test_progress_shows_on_a_terminal_after_a_while(monkeypatch):
         with pytest.raises(BlockingIOError):
             os.read(leader, 1000)
         shown_while(0.5, monkeypatch, terminal)
-        assert b"checking losses.py:focal" in os.read(leader, 10000)
+        assert b"checking losses.py:focal" in read_until(leader, b"checking losses.py:focal")
     os.close(leader)
 
 
@@ -52,5 +63,5 @@ def test_the_explanation_of_a_step_is_told(monkeypatch):
         monkeypatch.setattr(sys, "stderr", terminal)
         overseer.bad(Moment(0, float("nan")), explain)
         os.set_blocking(leader, False)
-        assert b"looking into step 0" in os.read(leader, 10000)
+        assert b"looking into step 0" in read_until(leader, b"looking into step 0")
     os.close(leader)

@@ -118,7 +118,7 @@ class Alarm:
             return ""
         norm = norm_of(moment)
         climbs = self._follow(moment, math.log2(norm)) if 0 < norm < math.inf else False
-        if self._overflows(moment):
+        if self._overflows(moment, norm):
             zero = moment.clipped_from == math.inf or not any(moment.gradient_norms)
             return f"step {moment.step}: {EMPTIED if zero else _TOO_LARGE}"
         return self._growing(moment) if climbs else ""
@@ -173,10 +173,10 @@ class Alarm:
             f"Lower the learning rate{rate} or clip the gradients."
         )
 
-    def _overflows(self, moment: Moment) -> bool:
+    def _overflows(self, moment: Moment, norm: float) -> bool:
         """Whether the norm of finite gradients has just begun to be inf, or to be 0 right after a climb, as clipping by inf leaves it."""
-        before, zero = self.overflown, bool(moment.gradient_norms) and not any(moment.gradient_norms)
-        self.overflown = norm_of(moment) == math.inf or (zero and (before or self.streak > 0))
+        before = self.overflown
+        self.overflown = norm == math.inf or (moment.gradient_norm == 0 and (before or self.streak > 0))
         return self.overflown and not before
 
 

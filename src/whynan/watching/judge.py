@@ -1,7 +1,7 @@
 """What follows from a step's health, the same in all frameworks whose steps are functions: count, explain, decide, roll back."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,14 +37,14 @@ class Judge:
 
     def healthy(self, moment: Moment) -> None:
         """A step that was applied."""
-        self.overseer.healthy(replace(moment, parameter_norm=self._norm))
+        self.overseer.healthy(moment._replace(parameter_norm=self._norm))
         options = self.overseer.options
         if options.policy == ROLLBACK and (self.overseer.step - 1) % options.every == 0:
             self._snapshot = self.take()
 
     def bad(self, moment: Moment, explain: Callable[[], Incident]) -> str:
         """A step that was not applied; returns the policy that was followed. Raises NonFiniteError if that is the policy."""
-        action = self.overseer.bad(replace(moment, parameter_norm=self.norm()), explain)
+        action = self.overseer.bad(moment._replace(parameter_norm=self.norm()), explain)
         self.stopped = self.stopped or action == STOP
         if action == ROLLBACK and self._snapshot is not None:
             self.put(self._snapshot)

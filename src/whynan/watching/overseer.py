@@ -111,7 +111,7 @@ class Overseer:
         return decided(self.options, self.options.on_incident(incident), in_a_row, self._rollbacks + 1)
 
     def _drop(self, moment: Moment, action: str) -> None:
-        self.flight.add(replace(moment, outcome=action))
+        self.flight.add(moment._replace(outcome=action))
         self.skipped += action != RETRY
         if action == ROLLBACK:
             self._rollbacks += 1
@@ -127,7 +127,7 @@ class Overseer:
             log.warning("whynan could not explain step %d", moment.step, exc_info=True)
             incident = _unexplained(moment, f"the explanation itself failed with {type(error).__name__}: {error}")
         advice = (*incident.advice, *advice_from(self.flight, moment, incident))
-        moments = (*self.flight.moments, replace(moment, outcome=action))[-self.options.memory :]
+        moments = (*self.flight.moments, moment._replace(outcome=action))[-self.options.memory :]
         incident = replace(incident, moments=moments, advice=advice, action=action)
         return self._kept(incident) if keep else incident
 

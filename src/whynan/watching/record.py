@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from whynan.analysis.finding import Finding
 
@@ -19,14 +19,14 @@ BAD_DATA, OPERATION, OVERFLOW, CUSTOM_BACKWARD, DIVERGENCE, UNEXPLAINED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """One step in the flight record. Norms are Euclidean; NaN stands for what was not measured.
 
     `gradient_norms` and `learning_rates` are by parameter group. `update_ratio` is the norm of the last update over that of the
     parameters. `scale` is the gradient scaler's. `outcome` is "applied", or what was done instead: "skipped", "rolled back".
     `clipped_from` is the total gradient norm that clipping by norm measured before it scaled the gradients. `parameter_norm` is that of
-    the parameters before this step's update. `optimizer` tells apart the updates of a run with several optimizers.
+    the parameters before this step's update. `optimizer` tells apart the updates of a run with several optimizers. There is one for each
+    step of a run, so it is a kind of record that is quickly made.
     """
 
     step: int

@@ -3,7 +3,6 @@
 import math
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -304,7 +303,7 @@ def _with_own(incident: Incident) -> tuple[Moment, ...]:
     """The steps with the bad one last."""
     before = tuple(m for m in incident.moments if m.step < incident.step)
     own = next((m for m in incident.moments if m.step == incident.step), Moment(incident.step, incident.loss))
-    return (*before, own if own.outcome != "applied" else replace(own, outcome="not applied"))
+    return (*before, own if own.outcome != "applied" else own._replace(outcome="not applied"))
 
 
 def _table(moments: Sequence[Moment], columns: Sequence[_Column], room: int, incident: Incident) -> list[str]:

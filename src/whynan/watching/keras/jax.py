@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 from unittest.mock import patch
@@ -87,7 +87,7 @@ class Step:
         if verdict == FINE:
             self.judge.healthy(moment)
         elif verdict == LEFT_OUT:
-            self.overseer.passed_over(replace(moment, outcome="left out by the loss scale"))
+            self.overseer.passed_over(moment._replace(outcome="left out by the loss scale"))
         elif self._bad(moment, data) == RETRY and (rest := self.judge.rest()):
             batch = self.overseer.suspects.batch
             return self(self._state, jax.tree.map(lambda a: part_of(a, rest, batch), data))

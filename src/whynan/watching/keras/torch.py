@@ -87,7 +87,7 @@ class Step:
             return self._refused(error, before, data, seeds)
         moment = Moment(self.overseer.step, seen.loss, (seen.norm,), learning_rates=(seen.rate,), scale=seen.scale)
         if seen.left_out:
-            self.overseer.passed_over(replace(moment, outcome="left out by the loss scale"))
+            self.overseer.passed_over(moment._replace(outcome="left out by the loss scale"))
         elif not seen.refused:
             self.judge.healthy(moment)
         else:

@@ -75,7 +75,7 @@ class WatchedStep(Watched):
         if state == FINE:
             self.judge.healthy(moment)
         elif state == LEFT_OUT:
-            self.overseer.passed_over(replace(moment, outcome="left out by the loss scale"))
+            self.overseer.passed_over(moment._replace(outcome="left out by the loss scale"))
         elif self.judge.bad(moment, lambda: self._explained(moment, args, kwargs)) == RETRY and (rest := self.judge.rest()):
             return self._again(rest, args, kwargs)
         return result

@@ -45,6 +45,8 @@ class Changing:
         else:
             if self._still:
                 self._follow(self._still)
+            if not self._kept:
+                return None
             wanted = self._kept
         found = [(place, b) for place in wanted if (b := place[0].get(place[1])) is not None and not is_lazy(b)]
         if not found:

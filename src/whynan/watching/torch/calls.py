@@ -133,10 +133,10 @@ _is_any_autocast_enabled = torch._C._is_any_autocast_enabled
 _DEVICES = ("cpu", "cuda")
 
 
-def autocast_state() -> list[tuple[str, bool, Any]]:
+def autocast_state() -> Sequence[tuple[str, bool, Any]]:
     """For each device type whether autocast is on, and to what dtype. Empty where it is off everywhere."""
     if not _is_any_autocast_enabled():
-        return []
+        return ()
     return [(d, True, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d)]
 
 

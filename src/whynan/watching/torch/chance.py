@@ -48,14 +48,12 @@ class Draws:
     """Finds out whether calls draw from these generators."""
 
     def __init__(self) -> None:
+        self.open = True  # whether the states before a call are to be kept
         self._looks, self._drawn = LOOKS, False
 
-    def before(self) -> Chance | None:
-        """The states before a call, if they are to be kept."""
-        return chance() if self._drawn or self._looks else None
-
-    def after(self, was: Chance | None) -> None:
+    def after(self, was: Chance) -> None:
         """A call that began with these states has returned."""
-        if self._looks and was is not None:
+        if self._looks:
             self._looks -= 1
             self._drawn = self._drawn or chance() != was
+            self.open = self._drawn or self._looks > 0

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+from torch.linalg import vector_norm
 
 from whynan.watching.torch.window import Window
 
@@ -14,10 +15,11 @@ def norms(gradients: list[torch.Tensor]) -> list[float]:
     if not gradients:
         return []
     try:
-        found = torch._foreach_norm(gradients)
+        if gradients[0].device.type == "cpu":  # there it takes less than `_foreach_norm`
+            return [vector_norm(g).item() for g in gradients]
+        return _numbers(torch._foreach_norm(gradients))
     except (RuntimeError, NotImplementedError):  # sparse ones
-        found = torch._foreach_norm([dense(g) for g in gradients])
-    return [n.item() for n in found] if found[0].device.type == "cpu" else _numbers(found)
+        return _numbers(torch._foreach_norm([dense(g) for g in gradients]))
 
 
 def finite(tensors: Sequence[torch.Tensor]) -> bool:

@@ -7,7 +7,6 @@ local name or a module's. The original is called with its own code, so that posi
 import ast
 import functools
 import inspect
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,6 +17,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import torch
+from torch.compiler import is_compiling
 
 from whynan.frontends.source import USER, kind_of
 
@@ -29,6 +29,7 @@ Place = tuple[CodeType, int]  # where a frame is: its code and the offset of the
 Undo = Callable[[], None]
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
+DOOR = "_compiled_call_impl"  # where a module has what it is called by, if that is not its own call
 _PLACE = "the function that the call is handed to"
 
 
@@ -61,10 +62,7 @@ class _Station:
 
     def _hand_on(self, watching: tuple[Around, ...]) -> None:
         self._watching = watching
-        call: Callable[..., Any] = self._original
-        for around in watching[:-1]:
-            call = _with(around, call)
-        self._entry.__call__ = partial(watching[-1], call) if watching else lambda args, kwargs: call(*args, **kwargs)
+        self._entry.__call__ = _chained(self._original, watching)
 
     def add(self, around: Around) -> None:
         self._hand_on((*self._watching, around))
@@ -94,6 +92,12 @@ class _Entry:
 
 
 _stations: dict[FunctionType, _Station] = {}
+
+
+def _chained(call: Callable[..., Any], watching: tuple[Around, ...]) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    for around in watching[:-1]:
+        call = _with(around, call)
+    return partial(watching[-1], call) if watching else lambda args, kwargs: call(*args, **kwargs)
 
 
 def _with(around: Around, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -230,23 +234,68 @@ def watch_clipping(clipped: Callable[[Clip], None]) -> Undo:
     return surely(torch.nn.utils.clip_grad_norm_, around)
 
 
+def watch_module(module: torch.nn.Module, around: Around) -> Undo:
+    """Let `around(original, args, kwargs)` stand in for each call of a module; returns what ends it. Several may, and end in any order.
+
+    It takes the place of what `Module.compile` leaves in a module to be called by. That costs a fraction of what hooks do, and no copy of
+    the module has it, nor a saved one.
+    """
+    door = vars(module).get(DOOR)
+    if not isinstance(door, _Door):
+        door = vars(module)[DOOR] = _Door(module, door)
+    door.add(around)
+    return lambda: door.remove(around)
+
+
+def watch_replicas() -> Undo:
+    """See to it that the replicas that DataParallel makes of a module are called by themselves, not by way of the module's door."""
+
+    def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        replica = original(*args, **kwargs)
+        vars(replica).pop(DOOR, None)
+        return replica
+
+    return surely(torch.nn.Module._replicate_for_data_parallel, around)
+
+
+class _Door:
+    """What a watched module is called by; `_before` is what `Module.compile` has put there."""
+
+    __slots__ = ("__call__", "_before", "_module", "_watching")
+
+    def __init__(self, module: torch.nn.Module, before: Callable[..., Any] | None) -> None:
+        self._module, self._before = module, before
+        self._watching: tuple[Around, ...] = ()
+
+    def add(self, around: Around) -> None:
+        """Watch, outermost."""
+        self._hand_on((*self._watching, around))
+
+    def remove(self, around: Around) -> None:
+        """Watch no more. Nobody left: the module is as it was."""
+        self._hand_on(tuple(a for a in self._watching if a is not around))
+        if not self._watching and vars(self._module).get(DOOR) is self:
+            if self._before is None:
+                del vars(self._module)[DOOR]
+            else:
+                vars(self._module)[DOOR] = self._before
+
+    def _hand_on(self, watching: tuple[Around, ...]) -> None:
+        self._watching = watching
+        original: Callable[..., Any] = self._before or self._module._call_impl
+        call = _chained(original, watching)
+
+        def handed_on(*args: Any, **kwargs: Any) -> Any:
+            return original(*args, **kwargs) if is_compiling() else call(args, kwargs)
+
+        self.__call__ = handed_on
+
+
 def surely(function: Any, around: Around) -> Undo:
     """`watch_function` for one that is known to be written in Python."""
     undo = watch_function(function, around)
     assert undo is not None, f"{function} is written in Python"
     return undo
-
-
-class Hook:
-    """A module's hook. A copy of the module, or one loaded from a file, has one that does nothing instead, which needs no whynan."""
-
-    __slots__ = ("__call__",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self.__call__ = call
-
-    def __reduce__(self) -> Any:
-        return partial, (logging.getLogger("whynan.watch").log, 0)  # level 0 is never logged
 
 
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:

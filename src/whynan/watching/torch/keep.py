@@ -6,8 +6,8 @@ from weakref import ref
 
 import torch
 from torch import is_grad_enabled
+from torch._C import _is_any_autocast_enabled as is_any_autocast_enabled
 from torch._C._functorch import peek_interpreter_stack
-from torch.compiler import is_compiling
 
 from whynan.watching.torch import health
 from whynan.watching.torch.calls import (
@@ -22,90 +22,54 @@ from whynan.watching.torch.calls import (
     refuse_in_replay,
     versions_of,
 )
+from whynan.watching.torch.chance import chance
 from whynan.watching.torch.intercept import Clip, frames_behind, place_behind
 from whynan.watching.torch.run import Run
 from whynan.watching.torch.updates import gradients_of
-from whynan.watching.torch.window import MICRO_BATCHES, Differentiated
+from whynan.watching.torch.window import MICRO_BATCHES, Differentiated, Window
 
 
-def before_model(run: Run, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-    """A watched model is about to be called."""
-    if not is_compiling():
-        _called(run, MODEL, module, args, kwargs)
-
-
-def after_model(run: Run, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-    """It has returned, or raised (`result` is None)."""
-    if not is_compiling():
-        _returned(run, result)
-
-
-def after_loss(run: Run, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-    """A loss that is a module has returned."""
-    if not is_compiling():
-        _called(run, LOSS, module, args, kwargs)
-        _returned(run, result)
-
-
-def around_loss(run: Run, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A loss that is a function, called."""
-    before, result = run.inside, None
-    _called(run, LOSS, original, args, kwargs)
-    try:
-        result = original(*args, **kwargs)
-        return result
-    finally:
-        _returned(run, result)
-        run.inside = before
-
-
-def _called(run: Run, role: str, target: Any, args: Any, kwargs: Any) -> None:
-    """Keep a call that begins, unless it is none of a training step's."""
-    run.inside += 1
-    if run.inside > 1:
-        return
-    run.current = None
-    if run.asleep or not is_grad_enabled() or peek_interpreter_stack() is not None:
-        return
+def around_call(run: Run, role: str, target: Any, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A watched model or loss, called. It is kept, unless it is none of a training step's. `target` None: the function that is called."""
+    if run.inside or run.asleep or not is_grad_enabled() or peek_interpreter_stack() is not None:
+        return original(*args, **kwargs)
     window = run.window
     if window.closing:
         window.clear(run.several)
     if len(window.calls) >= window.room and not window.make_room():
-        return
-    if role == LOSS and window.calls:
+        return original(*args, **kwargs)
+    if role == LOSS and len(window.calls) > 1:
         window.let_go()
-    first = role == MODEL or not window.calls  # a loss that follows a model goes on with the numbers that the model leaves
-    changing = run.changing.get(id(target if role == MODEL or not args else args[0]))  # a model's own method may be the loss
-    run.current = call = Call(
-        role,
-        target,
-        args,
-        kwargs,
-        versions_of((*args, *kwargs.values()) if kwargs else args),
-        random_state() if first else {},
-        autocast_state(),
-        place_behind(2),
-        None if changing is None else changing.copies(),
-    )
-    window.calls.append(call)
-    call.chance = run.draws.before()
+    call = _kept(run, role, original if target is None else target, args, kwargs)
+    result, run.inside = None, True
+    try:
+        result = original(*args, **kwargs)
+    finally:
+        run.inside = False
+        if result is None and call in window.calls:  # it has raised
+            window.calls.remove(call)
+    if call.chance is not None:
+        run.draws.after(call.chance)
+    value = loss_in(result) if role == LOSS and not isinstance(result, torch.Tensor) else result
+    call.outputs = (ref(value),) if isinstance(value, torch.Tensor) else references(value)
+    if role == LOSS and isinstance(value, torch.Tensor) and value.requires_grad:
+        call.value = value
+    return result
 
 
-def _returned(run: Run, result: Any) -> None:
-    run.inside -= 1
-    call = run.current
-    if run.inside or call is None:
-        return
-    run.current = None
-    run.draws.after(call.chance)
-    if result is None:  # it has raised
-        run.window.calls.remove(call)
-        return
-    if call.role == LOSS and not isinstance(result, torch.Tensor):
-        result = loss_in(result)
-    call.outputs = references(result)
-    if call.role == LOSS and isinstance(result, torch.Tensor) and result.requires_grad:
-        call.value = result
+def _kept(run: Run, role: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """A call that begins, with what it takes to make it again."""
+    calls = run.window.calls
+    random = random_state() if role == MODEL or not calls else {}  # a loss that follows a model goes on with the numbers that that leaves
+    versions = versions_of((*args, *kwargs.values())) if kwargs else versions_of(args)
+    call = Call(role, target, args, kwargs, versions, random, autocast_state() if is_any_autocast_enabled() else (), place_behind(3))
+    calls.append(call)
+    if run.changing:
+        changing = run.changing.get(id(target if role == MODEL or not args else args[0]))  # a model's own method may be the loss
+        call.buffers = None if changing is None else changing.copies()
+    if run.draws.open:
+        call.chance = chance()
+    return call
 
 
 def clipped(run: Run, clip: Clip) -> None:
@@ -118,16 +82,31 @@ def around_backward(run: Run, original: Callable[..., Any], args: tuple[Any, ...
     """`torch.autograd.backward`, called."""
     if run.asleep:
         refuse_in_replay()
-    else:
+    elif not _differentiated_alone(run.window, args, kwargs):
         roots = args[0] if args else kwargs.get("tensors", ())
         first = args[1] if len(args) > 1 else kwargs.get("grad_tensors")
         _differentiated(run, (roots,) if isinstance(roots, torch.Tensor) else tuple(roots), first is None)
     return original(*args, **kwargs)
 
 
+def _differentiated_alone(window: Window, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Note `loss.backward()` where it is the step's first and the watched loss has just returned, as in most steps: in a few moves."""
+    calls = window.calls
+    if window.backwards or window.closing or not args or (len(args) > 1 and args[1] is not None) or kwargs.get("grad_tensors") is not None:
+        return False
+    if not calls or calls[-1].value is not args[0] or len(calls) > 2 or (len(calls) == 2 and calls[0].value is not None):
+        return False
+    call, window.root = calls[-1], args[0]
+    call.seed = ONES
+    window.backwards, window.done = 1, len(calls)
+    window.differentiated.append(Differentiated(frames_behind(3), args[:1], True, call.autocast, tuple(calls), window.forgotten))
+    return True
+
+
 def _differentiated(run: Run, roots: tuple[torch.Tensor, ...], plain: bool) -> None:
     """Note what `backward` is about to run on; `plain` says that it starts from ones."""
     window = run.window
+    window.root = None
     if window.closing:
         window.clear(run.several)
     if window.backwards >= MICRO_BATCHES:

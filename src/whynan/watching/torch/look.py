@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.linalg import vector_norm
 
 from whynan.watching.policy import RETRY
 from whynan.watching.torch import health
@@ -66,8 +67,31 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
     if run.left_out:
         run.left_out.pop(id(optimizer), None)
     emptied = total == 0 and clips  # what clipping by an infinite norm leaves
-    if total > overseer.flight.ordinary or emptied or notes.due():
+    if total > notes.ordinary or emptied or notes.due():
         note(run, optimizer)
+    return True
+
+
+def is_ordinary(run: Run, optimizer: Optimizer) -> bool:
+    """The quick look: whether the step is healthy and there is nothing to do but to note it, which has been done then.
+
+    Most steps are like this, and what is done at each of them is what watching costs. Everything else is left to `look`.
+    """
+    notes, window, groups = run.notes, run.window, optimizer.param_groups
+    if window.root is None or len(notes.seen) >= notes.room or notes.sample or run.clips or run.upfront or len(groups) > 1:
+        return False
+    try:
+        norms = [vector_norm(g).item() for p in groups[0]["params"] if (g := p.grad) is not None]
+    except (RuntimeError, NotImplementedError):  # sparse ones
+        run.quick = None
+        return False
+    loss, total = window.root.item(), math.hypot(*norms)
+    if not (math.isfinite(loss) and total <= notes.ordinary):
+        return False
+    overseer, rates = run.overseer, [float(group["lr"]) for group in groups if "lr" in group]
+    notes.seen.append((overseer.step, loss, (total,), rates, None, (), 0, math.nan))
+    window.closing = True
+    overseer.applied()
     return True
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -25,12 +24,16 @@ Seen = tuple[int, float, Sequence[float], Sequence[float], Any, Sequence[Clip], 
 
 
 class Notes:
-    """The steps that have no record yet, and the parameters before the last update of which more is to be known."""
+    """The steps that have no record yet, and the parameters before the last update of which more is to be known.
 
-    __slots__ = ("_noted", "_unsampled", "sample", "seen")
+    Until there are `room` steps that wait for a record, those whose gradient norm is at most `ordinary` need nothing but to be noted.
+    """
+
+    __slots__ = ("_noted", "_unsampled", "ordinary", "room", "sample", "seen")
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.ordinary, self.room = 0.0, AT_LEAST
         self.sample: Sample | None = None
         self._unsampled = 0  # steps since the last sample
         self._noted = 0.0
@@ -46,11 +49,12 @@ class Notes:
         found = [moment(*numbers) for numbers in seen]
         if found and optimizer is not None:
             parameters = [p.detach() for group in optimizer.param_groups for p in group["params"] if p.is_floating_point()]
-            found[-1] = replace(found[-1], parameter_norm=math.hypot(*health.norms(parameters)))
+            found[-1] = found[-1]._replace(parameter_norm=math.hypot(*health.norms(parameters)))
             self._unsampled += len(found)
             if len(found) < AT_LEAST or self._unsampled >= AT_MOST:  # sooner than was due: the step is out of the ordinary
                 self.sample, self._unsampled = Sample(optimizer), 0
-        self._noted = monotonic()
+        before, self._noted = self._noted, monotonic()
+        self.room = min(max(int(SECONDS / (self._noted - before) * len(found)), AT_LEAST), AT_MOST)
         return found
 
 
@@ -58,6 +62,7 @@ def note(run: "Run", optimizer: torch.optim.Optimizer | None = None) -> None:
     """Give the overseer the moments of the healthy steps since the last time."""
     for made in run.notes.moments(optimizer):
         run.overseer.noted(made)
+    run.notes.ordinary = run.overseer.flight.ordinary
 
 
 def moment(

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from whynan.watching.policy import RAISE, RETRY, ROLLBACK, SKIP, STOP
 from whynan.watching.record import Incident
 from whynan.watching.torch.calls import Refused
-from whynan.watching.torch.intercept import is_data_parallel, watch_function
+from whynan.watching.torch.intercept import DOOR, is_data_parallel, watch_function
 
 FINE, GRADIENT, LOSS = range(3)  # what a rank has found
 
@@ -149,7 +149,7 @@ def _gathered(module: torch.nn.Module, seen: dict[int, Any]) -> torch.nn.Module:
     by_shards = any(base.__name__ == "FSDPModule" for base in kind.__mro__)
     plain = next(base for base in kind.__bases__ if base.__name__ != "FSDPModule") if by_shards else kind
     twin = seen[id(module)] = plain.__new__(plain)
-    twin.__dict__.update(module.__dict__)
+    twin.__dict__.update({name: value for name, value in vars(module).items() if name != DOOR})
     hooks = [name for name in vars(module) if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))]
     twin.__dict__.update({name: {} for name in hooks if by_shards})
     twin.__dict__["_parameters"] = {name: _full(p, seen) for name, p in module._parameters.items()}

@@ -9,9 +9,8 @@ import torch
 from whynan.patches.change import Fix
 from whynan.watching.mending import Fixer
 from whynan.watching.overseer import Overseer
-from whynan.watching.policy import Options
+from whynan.watching.policy import ROLLBACK, Options
 from whynan.watching.torch.buffers import Buffers, Changing
-from whynan.watching.torch.calls import Call
 from whynan.watching.torch.chance import Draws
 from whynan.watching.torch.intercept import Clip, unwrapped
 from whynan.watching.torch.later import Later, can_hold
@@ -29,13 +28,13 @@ FLAGS_STAY_ANYWHERE = False  # for tests: flags stay on the device also where th
 class Run:
     """What is watched, and the state of the step under way.
 
-    `window` holds the step's calls, `current` the one that runs; `inside` is the depth of watched calls, since a model's own calls of the
-    loss are part of it. While `asleep`, nothing is kept or judged: a step is looked into. `stepping` says that an optimizer's step is
-    under way, `scaler` the gradient scaler that makes it, and `updated` that it came to the optimizer. `clips` is what
-    `clip_grad_norm_` has done in this step, `upfront` the buffers before it, where no call of a model is seen (compiled, or `forward`).
-    `before` are parameters and state before a step whose closure is called several times. `left_out` counts, by optimizer, the steps in
-    a row that the scaler made no update in; `steppers` are the optimizers, and those inside of them, with the number of the outer one;
-    `draws` tells whether calls draw from Python's or NumPy's random numbers; `later` are steps whose flag is
+    `window` holds the step's calls; `inside` says that one of them runs, since a model's own calls of the loss are part of it. `quick` is
+    the optimizer if its ordinary steps need no more than `is_ordinary`. While `asleep`, nothing is kept or judged: a step is looked into.
+    `stepping` says that an optimizer's step is under way, `scaler` the gradient scaler that makes it, and `updated` that it came to the
+    optimizer. `clips` is what `clip_grad_norm_` has done in this step, `upfront` the buffers before it, where no call of a model is seen
+    (compiled, or `forward`). `before` are parameters and state before a step whose closure is called several times. `left_out` counts, by
+    optimizer, the steps in a row that the scaler made no update in; `steppers` are the optimizers, and those inside of them, with the
+    number of the outer one; `draws` tells whether calls draw from Python's or NumPy's random numbers; `later` are steps whose flag is
     still on the device.
     """
 
@@ -56,15 +55,15 @@ class Run:
             self.overseer.rank, self.overseer.agree = self.ranks.rank, self.ranks.agree
         elif not self.several and can_hold(self.optimizers[0], FLAGS_STAY_ANYWHERE):
             self.later = Later()
+        alone = len(self.steppers) == 1 and self.ranks is None and self.later is None and not self.sharded
+        self.quick = self.optimizers[0] if alone and options.policy != ROLLBACK and _on_cpu(self.optimizers[0]) else None
         self.fixer: Fixer | None = None  # what finds the fixes of the loss
         self.fixed: dict[tuple[str, int, str], tuple[Fix, ...]] = {}  # those found, by place and cause
         self.during_replay: Callable[[], AbstractContextManager[Any]] = nullcontext  # silences what a framework would log again
         self.stopped = False  # policy "stop": the loop is asked to end
         self.window = Window()
         self.draws = Draws()
-        self.current: Call | None = None
-        self.inside = 0
-        self.asleep = self.stepping = self.updated = False
+        self.asleep = self.inside = self.stepping = self.updated = False
         self.scaler: Any = None
         self.clips: list[Clip] = []
         self.before: Kept | None = None
@@ -72,7 +71,7 @@ class Run:
         self.notes = Notes()
         self.whole: Mapping[int, torch.nn.Module] = {}  # sharded models on one rank, while a step is looked into
         self.parameters = dict(self._named_parameters())
-        self.changing = {id(m): Changing(m) for m in self.models}
+        self.changing = {id(m): Changing(m) for m in self.models if next(m.buffers(), None) is not None}
         self.upfront: list[Buffers] | None = self.buffers()
 
     @property
@@ -104,3 +103,7 @@ class Run:
     def _plain(self, module: torch.nn.Module) -> torch.nn.Module:
         twin = self.whole.get(id(module))
         return unwrapped(module) if twin is None else twin
+
+
+def _on_cpu(optimizer: Optimizer) -> bool:
+    return all(p.device.type == "cpu" for group in optimizer.param_groups for p in group["params"])

@@ -8,17 +8,19 @@ from whynan.watching.torch import health
 from whynan.watching.torch.bad import left_out
 from whynan.watching.torch.held import look_later
 from whynan.watching.torch.later import let_go
-from whynan.watching.torch.look import look
+from whynan.watching.torch.look import is_ordinary, look
 from whynan.watching.torch.run import Optimizer, Run
 from whynan.watching.torch.updates import Dropped, Kept, evaluates_again, gradients_of
 
 
 def around_step(run: Run, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An optimizer's step."""
-    optimizer = args[0]
+    optimizer: Optimizer = args[0]
+    if optimizer is run.quick and len(args) == 1 and not (kwargs or run.stepping or run.asleep) and is_ordinary(run, optimizer):
+        return original(optimizer)
     if run.stepping or run.asleep or id(optimizer) not in run.numbers:
         return original(*args, **kwargs)
-    run.inside, run.stepping = 0, True  # a call that raised has not returned
+    run.inside, run.stepping = False, True  # what a closure calls is part of the step, wherever the step is made
     try:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is not None:
@@ -70,7 +72,7 @@ def around_scaler(run: Run, scaler: Any, optimizer: Any, go: Callable[[], Any]) 
     """A gradient scaler steps an optimizer, or leaves it out."""
     if id(optimizer) not in run.numbers or run.asleep or not scaler.is_enabled():
         return go()
-    run.scaler, run.updated = scaler, False
+    run.scaler, run.updated, run.quick = scaler, False, None
     try:
         result = go()
         if not run.updated and left_out(run, scaler, optimizer):

@@ -11,8 +11,9 @@ from whynan.errors import WhynanError
 from whynan.watching.handle import Watched
 from whynan.watching.policy import Options
 from whynan.watching.torch import keep
+from whynan.watching.torch.calls import LOSS, MODEL
 from whynan.watching.torch.held import settle
-from whynan.watching.torch.intercept import Hook, Undo, surely, watch_clipping, watch_function, watch_scalers
+from whynan.watching.torch.intercept import Undo, surely, watch_clipping, watch_function, watch_module, watch_replicas, watch_scalers
 from whynan.watching.torch.notes import note
 from whynan.watching.torch.refusals import watch_refusals
 from whynan.watching.torch.run import Optimizer, Run
@@ -55,12 +56,11 @@ class TorchWatch(Watched):
     def _attach(self) -> None:
         run, loss = self.run, self.run.loss
         for model in run.models:
-            self._hook(model.register_forward_pre_hook(Hook(partial(keep.before_model, run)), with_kwargs=True))
-            self._hook(model.register_forward_hook(Hook(partial(keep.after_model, run)), with_kwargs=True, always_call=True))
+            self._undo.append(watch_module(model, partial(keep.around_call, run, MODEL, model)))
         if isinstance(loss, torch.nn.Module):
-            self._hook(loss.register_forward_hook(Hook(partial(keep.after_loss, run)), with_kwargs=True))
+            self._undo.append(watch_module(loss, partial(keep.around_call, run, LOSS, loss)))
         elif loss is not None:
-            undo = watch_function(loss, partial(keep.around_loss, run))
+            undo = watch_function(loss, partial(keep.around_call, run, LOSS, None))
             if undo is None:
                 self.close()
                 raise WhynanError(f"the loss {loss!r} is not written in Python and cannot be watched.", "Wrap it: def loss(p, t): ...")
@@ -68,9 +68,7 @@ class TorchWatch(Watched):
         for step in {type(o).step for o, _ in run.steppers}:
             self._undo.append(surely(step, partial(around_step, run)))
         self._undo.append(surely(torch.autograd.backward, partial(keep.around_backward, run)))
+        self._undo.append(watch_replicas())
         self._undo.append(watch_scalers(partial(around_scaler, run)))
         self._undo.append(watch_clipping(partial(keep.clipped, run)))
         self._undo += watch_refusals()
-
-    def _hook(self, handle: Any) -> None:
-        self._undo.append(handle.remove)

@@ -44,6 +44,7 @@ class Window:
     calls: list[Call] = field(default_factory=list)
     roots: list[tuple[torch.Tensor, Any, Any]] = field(default_factory=list)  # detached, a weak reference to the tensor, its node
     differentiated: list[Differentiated] = field(default_factory=list)  # of calls from the same place the last: it has its frame's values
+    root: torch.Tensor | None = None  # where the step has one call of `backward`, for a watched loss: that
     closing: bool = False  # an optimizer has stepped: the next call begins a new window
     full: bool = False
     room: int = CALLS
@@ -69,18 +70,22 @@ class Window:
 
         The place is the innermost frame that still runs: a library's `backward` in between has a frame of its own each time.
         """
+        if self.differentiated:
+            self._follow(step)
+        step.number = self.forgotten + self.backwards
+        self.differentiated.append(step)
+        self.backwards, self.done = self.backwards + 1, len(self.calls)
+
+    def _follow(self, step: Differentiated) -> None:
         running = dict(step.frames)
-        last = self.differentiated[-1].frames if self.differentiated else ()
+        last = self.differentiated[-1].frames
         inner = next((i for i, (frame, _) in enumerate(last) if frame in running), None)
         if inner is not None and running[last[inner][0]] == last[inner][1]:
             step.calls = tuple(self.calls[self.done :])
             self.differentiated[-1].frames = last[:inner]  # the others hold this call's values by now
             if not inner:
                 self.differentiated.pop()
-        step.number = self.forgotten + self.backwards
-        self.differentiated.append(step)
-        del self.differentiated[:-MICRO_BATCHES]
-        self.backwards, self.done = self.backwards + 1, len(self.calls)
+        del self.differentiated[: 1 - MICRO_BATCHES]
 
     def clear(self, carry: bool = False) -> None:
         """Forget everything; with `carry` not the calls of models whose results are still there, for another optimizer's step."""
@@ -96,7 +101,7 @@ class Window:
         self.closing = self.full = False
         self.backwards = self.forgotten = self.judge = self.done = 0
         self.room = CALLS
-        self.dropped = ""
+        self.dropped, self.root = "", None
         if self.earlier or self.stepped or self.undo:
             self.earlier.clear()
             self.stepped.clear()
@@ -113,6 +118,7 @@ class Window:
         early[:] = [c for c in early if c.seed is None]  # first the losses: they hold the models' results
         self.calls += [c for c in early if c.alive()] + late
         self.backwards = self.done = 0
+        self.root = None
 
     def let_go(self) -> None:
         """Hold no graph of a loss that nothing was done with: one is held until the next, and what was thrown away is forgotten."""

@@ -1,0 +1,106 @@
+"""How the calls of a module are seen, and that the quick look notes what the whole one does."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import whynan
+from torch import nn
+from whynan.watching.torch import stepping
+from whynan.watching.torch.intercept import DOOR, watch_module
+
+
+def noting(into, name):
+    def around(original, args, kwargs):
+        into.append(name)
+        return original(*args, **kwargs)
+
+    return around
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_watch_a_module_and_end_in_any_order(first):
+    module, seen = nn.Linear(2, 2), []
+    ends = [watch_module(module, noting(seen, name)) for name in "ab"]
+    module(torch.ones(1, 2))
+    ends[first]()
+    module(torch.ones(1, 2))
+    ends[1 - first]()
+    module(torch.ones(1, 2))
+    assert seen == ["b", "a", "ba"[first]]
+    assert DOOR not in vars(module)
+
+
+def test_a_module_that_was_compiled_in_place_is_watched_and_stays_compiled():
+    module, seen = nn.Linear(2, 2), []
+    module.compile(backend="eager")
+    compiled = vars(module)[DOOR]
+    end = watch_module(module, noting(seen, "a"))
+    module(torch.ones(1, 2))
+    end()
+    assert seen == ["a"] and vars(module)[DOOR] is compiled
+
+
+def test_what_compiles_the_module_later_is_left_in_place():
+    module = nn.Linear(2, 2)
+    end = watch_module(module, noting([], "a"))
+    module.compile(backend="eager")
+    compiled = vars(module)[DOOR]
+    end()
+    assert vars(module)[DOOR] is compiled
+
+
+def test_a_watched_module_is_compiled_as_a_whole_by_a_function_around_it():
+    module, seen = nn.Sequential(nn.Linear(2, 2), nn.ReLU()), []
+    end = watch_module(module, noting(seen, "a"))
+    step = torch.compile(lambda x: module(x).sum(), backend="eager", fullgraph=True)
+    assert torch.equal(step(torch.ones(1, 2)), nn.Sequential.forward(module, torch.ones(1, 2)).sum())
+    assert seen == []  # what is compiled is not seen
+    end()
+
+
+def replicated(module):
+    return module._replicate_for_data_parallel()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), replicated])
+def test_a_copy_is_called_by_itself(copied):
+    module = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    with whynan.watch(module, optimizer=optimizer, folder=None):
+        twin = copied(module)
+    assert DOOR not in vars(twin)
+
+
+def trained(quick, monkeypatch, sparse=False, steps=40):
+    torch.manual_seed(0)
+    looks = []
+    whole = stepping.look
+    monkeypatch.setattr(stepping, "look", lambda run, *rest, **more: looks.append(run.overseer.step) or whole(run, *rest, **more))
+    model = nn.Sequential(nn.Embedding(5, 4, sparse=sparse), nn.Linear(4, 3))
+    optimizer, loss = torch.optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss()
+    with whynan.watch(model, loss=loss, optimizer=optimizer, folder=None) as watch:
+        if not quick:
+            watch.run.quick = None
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss(model(torch.randint(0, 5, (6,))), torch.randint(0, 3, (6,))).backward()
+            optimizer.step()
+    monkeypatch.undo()
+    known = [(m.step, m.loss, m.gradient_norms, m.learning_rates, m.outcome) for m in watch.flight]
+    return known, looks, [p.detach().clone() for p in model.parameters()]
+
+
+def test_the_quick_look_notes_what_the_whole_one_does(monkeypatch):
+    slow, all_looks, ends = trained(False, monkeypatch)
+    quick, few_looks, same = trained(True, monkeypatch)
+    assert quick == slow
+    assert all(torch.equal(a, b) for a, b in zip(ends, same, strict=True))
+    assert all_looks == list(range(40)) and len(few_looks) < 25
+
+
+def test_sparse_gradients_get_the_whole_look(monkeypatch):
+    slow, _, _ = trained(False, monkeypatch, sparse=True)
+    quick, looks, _ = trained(True, monkeypatch, sparse=True)
+    assert quick == slow and looks == list(range(40))
