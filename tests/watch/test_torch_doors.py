@@ -5,8 +5,9 @@ import pickle
 
 import pytest
 import torch
-import whynan
 from torch import nn
+
+import whynan
 from whynan.watching.torch import stepping
 from whynan.watching.torch.intercept import DOOR, watch_module
 
