@@ -103,6 +103,10 @@ def _is_backward(equation: Any) -> bool:
     return _TRANSPOSED in str(equation.source_info.name_stack)
 
 
+def _is_differentiated(equation: Any) -> bool:
+    return "jvp(" in str(equation.source_info.name_stack) and not _is_backward(equation)
+
+
 def results(step: Steps, outputs: Sequence[int]) -> list[Any]:
     """The variables that the step returns at these places; a result that is a constant is left out."""
     found = [step.closed.jaxpr.outvars[i] for i in outputs]
@@ -123,8 +127,7 @@ def depends(step: Steps, output: int, sources: set[Any]) -> bool:
 def in_forward_pass(step: Steps, output: int) -> bool:
     """Whether the step's result at that place was computed inside of what is differentiated."""
     ends = set(results(step, [output]))
-    stacks = (str(e.source_info.name_stack) for e in step.eqns if any(v in ends for v in e.outvars))
-    return any("jvp(" in stack and _TRANSPOSED not in stack for stack in stacks)
+    return any(_is_differentiated(e) for e in step.eqns if any(v in ends for v in e.outvars))
 
 
 def _needed(step: Steps, ends: Sequence[Any]) -> set[Any]:
@@ -136,8 +139,11 @@ def _needed(step: Steps, ends: Sequence[Any]) -> set[Any]:
 
 
 def cut(step: Steps, ends: Sequence[Any]) -> Steps:
-    """The part of the step that these variables are computed by, as a program that returns them."""
-    needed = _needed(step, ends)
+    """The part of the step that these variables are computed by, as a program that returns them.
+
+    What is differentiated stays whole: a gradient needs no logarithm, but is told as the logarithm's.
+    """
+    needed = _needed(step, [*ends, *(v for e in step.eqns if _is_differentiated(e) for v in e.outvars)])
     kept = [e for e in step.eqns if any(v in needed for v in e.outvars)]
     jaxpr = step.closed.jaxpr.replace(eqns=kept, outvars=list(ends), debug_info=step.closed.jaxpr.debug_info.with_unknown_names())
     return Steps(core.ClosedJaxpr(jaxpr, step.closed.consts), step.names)
@@ -170,8 +176,9 @@ def _eagerly(step: Steps, arrays: Sequence[Any], outputs: Sequence[tuple[str, st
     recorder.recording.handwritten |= dict.fromkeys(known.handwritten)
     recorder.recording.added |= dict.fromkeys(known.added)
     ends = [recorder.node(x) for x in ended]
-    losses = [n for n, (kind, _) in zip(ends, outputs, strict=True) if kind == "loss"]
-    recorder.settle(losses or _not_later(builder, recorder.scopes, first), first)
+    recorder.recording.kept.update(_not_later(builder, recorder.scopes, first))
+    losses = {n for n, (kind, _) in zip(ends, outputs, strict=True) if kind == "loss"}
+    recorder.settle(sorted(losses | recorder.recording.kept), first)
     return recorder.recording, inputs, ends, recorder.scopes, frozenset(recorder.ruled)
 
 
