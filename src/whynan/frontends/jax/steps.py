@@ -176,19 +176,20 @@ def _eagerly(step: Steps, arrays: Sequence[Any], outputs: Sequence[tuple[str, st
     recorder.recording.handwritten |= dict.fromkeys(known.handwritten)
     recorder.recording.added |= dict.fromkeys(known.added)
     ends = [recorder.node(x) for x in ended]
-    recorder.recording.kept.update(_not_later(builder, recorder.scopes, first))
+    recorder.recording.kept.update(_primal(builder, recorder.scopes, first))
     losses = {n for n, (kind, _) in zip(ends, outputs, strict=True) if kind == "loss"}
     recorder.settle(sorted(losses | recorder.recording.kept), first)
     return recorder.recording, inputs, ends, recorder.scopes, frozenset(recorder.ruled)
 
 
-def _not_later(builder: Builder, scopes: Mapping[int, str], first: int) -> list[int]:
-    """The nodes that neither stand in the backward pass nor are computed from one that does."""
+def _primal(builder: Builder, scopes: Mapping[int, str], first: int) -> list[int]:
+    """Where the forward pass ends: nodes that nothing uses, and that are not computed from one of the backward pass."""
     later: set[int] = set()
     for n in builder.nodes[first:]:
         if _TRANSPOSED in scopes.get(n.source, "") or any(i in later for i in n.inputs):
             later.add(n.id)
-    return [n.id for n in builder.nodes[first:] if n.id not in later]
+    used = {i for n in builder.nodes[first:] for i in n.inputs}
+    return [n.id for n in builder.nodes[first:] if n.id not in later and n.id not in used]
 
 
 def _compiled(step: Steps, arrays: Sequence[Any], losses: int) -> _Done:
