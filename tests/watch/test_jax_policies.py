@@ -16,7 +16,7 @@ from whynan.errors import NonFiniteError, WhynanError
 from whynan.watching.jax.watcher import JaxWatch
 from whynan.watching.jax.wiring import named_arrays
 from whynan.watching.policy import Options
-from whynan.watching.record import UNEXPLAINED
+from whynan.watching.record import BAD_STATE, UNEXPLAINED
 
 OPTIMIZER = optax.adam(0.1)
 
@@ -225,7 +225,18 @@ def test_an_optimizer_that_overflows_is_told_apart_from_the_gradient():
     watched = watch(jax.jit(train), folder=None, policy="skip")
     watched(params, optimizer.init(params), np.full(4, 1e30, np.float32))  # its square is infinite
     (incident,) = watched.incidents
-    assert incident.failed == "update" and incident.finding is not None and np.isfinite(incident.loss)
+    assert incident.failed == "update" and incident.cause == "square-overflow" and np.isfinite(incident.loss)
+    assert incident.finding.phase == "forward" and "opt_state[0].nu would not be finite after the update" in str(incident)
+
+
+def test_a_number_that_the_optimizer_keeps_is_no_data():
+    params, state = begun()
+    broken = (state[0]._replace(nu=jax.tree.map(lambda v: v.at[1].set(np.nan), state[0].nu)), *state[1:])
+    watched = watch(jax.jit(plain), folder=None, policy="skip")
+    watched(params, broken, *GOOD)
+    (incident,) = watched.incidents
+    assert incident.kind == BAD_STATE and incident.sample is None
+    assert "before the step opt_state[0].nu['w'][1] = NaN" in " ".join(str(incident).split())
 
 
 def test_a_step_that_looks_at_values():

@@ -5,8 +5,9 @@ program JAX's transformations have left their names: what stands below `transpos
 a gradient.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from whynan.frontends.jax.places import in_own_rule, spot_of
 from whynan.frontends.trace import Recording, finished
 from whynan.ir.dtype import INT64, Array
 from whynan.ir.frontend import Trace
-from whynan.ir.graph import Builder, Output
+from whynan.ir.graph import BACKWARD, FORWARD, Builder, Output
 
 _TRANSPOSED = "transpose("
 
@@ -179,6 +180,7 @@ def _eagerly(step: Steps, arrays: Sequence[Any], outputs: Sequence[tuple[str, st
     recorder.recording.kept.update(_primal(builder, recorder.scopes, first))
     losses = {n for n, (kind, _) in zip(ends, outputs, strict=True) if kind == "loss"}
     recorder.settle(sorted(losses | recorder.recording.kept), first)
+    _as_update(builder, recorder.scopes, first)
     return recorder.recording, inputs, ends, recorder.scopes, frozenset(recorder.ruled)
 
 
@@ -190,6 +192,13 @@ def _primal(builder: Builder, scopes: Mapping[int, str], first: int) -> list[int
             later.add(n.id)
     used = {i for n in builder.nodes[first:] for i in n.inputs}
     return [n.id for n in builder.nodes[first:] if n.id not in later and n.id not in used]
+
+
+def _as_update(builder: Builder, scopes: Mapping[int, str], first: int) -> None:
+    """What is neither differentiated nor a derivative is no backward pass, although it is computed from one: the optimizer's update."""
+    for n in builder.nodes[first:]:
+        if n.phase == BACKWARD and n.op != "const" and not re.search(r"(jvp|transpose)\(", scopes.get(n.source, _TRANSPOSED)):
+            builder.nodes[n.id] = replace(n, phase=FORWARD, derives=-1)
 
 
 def _compiled(step: Steps, arrays: Sequence[Any], losses: int) -> _Done:
