@@ -194,12 +194,8 @@ POLICIES = {
     "patience": {"policy": "skip", "patience": 2, "bad": (8, 16)},
 }
 
-# what takes long to compile, or is the same as another on a backend
-LEFT_OUT = {
-    "jax": ("inf-feature", "empty-mask", "exp-overflow", "own-step", "skip", "eagerly", "rollback", "stop", "patience"),
-    "torch": ("eagerly", "several-steps", "skip"),
-    "tensorflow": ("rollback",),
-}
+# Keras on PyTorch takes no several steps in one execution, and is always eager
+LEFT_OUT = {"torch": ("eagerly", "several-steps")}
 
 
 def trained(x, y, callbacks=(), **compiled):

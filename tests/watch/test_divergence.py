@@ -12,7 +12,7 @@ from whynan.analysis.finding import ERROR, Finding
 from whynan.ir.where import Site
 from whynan.watching.divergence import as_divergence, diverged, outlier
 from whynan.watching.flight import FlightRecord
-from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, DIVERGENCE, OVERFLOW, Incident, Moment
+from whynan.watching.record import BAD_DATA, BAD_STATE, CUSTOM_BACKWARD, DIVERGENCE, OVERFLOW, Incident, Moment
 
 SHAPES = ((10, 1), (10, 32, 1), (10, 64, 64, 1), (10, 32, 32, 32, 1))
 
@@ -266,7 +266,7 @@ def test_a_divergence_needs_no_finding():
     assert told.kind == DIVERGENCE and told.cause == "divergence" and "the loss grew" in str(told)
 
 
-@pytest.mark.parametrize("kind", [BAD_DATA, CUSTOM_BACKWARD])
+@pytest.mark.parametrize("kind", [BAD_DATA, BAD_STATE, CUSTOM_BACKWARD])
 def test_bad_data_and_a_wrong_backward_stay_what_they_are(kind):
     before = incident(kind)
     assert as_divergence(before, "the loss grew") is before

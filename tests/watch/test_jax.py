@@ -119,6 +119,29 @@ def test_the_where_trap():
     assert incident.finding.phase == "backward" and incident.suspects.samples == (2,) and incident.suspects.alone == (2,)
 
 
+def the_trap(z):
+    return jnp.where(z > 0, jnp.log(z), 0.0)
+
+
+@pytest.mark.parametrize(("of", "cause"), [(jnp.log, "log-of-zero"), (the_trap, "masked-branch-gradient")])
+def test_a_step_that_computes_gradients_alone_is_told_of_what_was_differentiated(of, cause):
+    def loss(params, batch):
+        return jnp.mean(of(batch["x"] @ params["w"]))
+
+    @jax.jit
+    def step(params, batch):
+        return jax.tree.map(lambda p, g: p - 1e-2 * g, params, jax.grad(loss)(params, batch))
+
+    good = {"x": np.ones((4, 3), np.float32)}
+    watched = watch(step, folder=None)
+    params = watched({"w": jnp.ones(3)}, good)
+    with pytest.raises(NonFiniteError) as caught:
+        watched(params, changed(good, "x", 2, 0))
+    incident = caught.value.incident
+    assert incident.cause == cause and incident.finding.phase == "backward" and incident.parameters == ("params['w']",)
+    assert incident.finding.op == "log" and incident.suspects.samples == (2,)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_bad_data(value):
     def loss(params, batch):

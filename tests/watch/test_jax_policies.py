@@ -14,8 +14,9 @@ from flax.training.train_state import TrainState
 from whynan import watch
 from whynan.errors import NonFiniteError, WhynanError
 from whynan.watching.jax.watcher import JaxWatch
+from whynan.watching.jax.wiring import named_arrays
 from whynan.watching.policy import Options
-from whynan.watching.record import UNEXPLAINED
+from whynan.watching.record import BAD_STATE, UNEXPLAINED
 
 OPTIMIZER = optax.adam(0.1)
 
@@ -224,7 +225,18 @@ def test_an_optimizer_that_overflows_is_told_apart_from_the_gradient():
     watched = watch(jax.jit(train), folder=None, policy="skip")
     watched(params, optimizer.init(params), np.full(4, 1e30, np.float32))  # its square is infinite
     (incident,) = watched.incidents
-    assert incident.failed == "update" and incident.finding is not None and np.isfinite(incident.loss)
+    assert incident.failed == "update" and incident.cause == "square-overflow" and np.isfinite(incident.loss)
+    assert incident.finding.phase == "forward" and "opt_state[0].nu would not be finite after the update" in str(incident)
+
+
+def test_a_number_that_the_optimizer_keeps_is_no_data():
+    params, state = begun()
+    broken = (state[0]._replace(nu=jax.tree.map(lambda v: v.at[1].set(np.nan), state[0].nu)), *state[1:])
+    watched = watch(jax.jit(plain), folder=None, policy="skip")
+    watched(params, broken, *GOOD)
+    (incident,) = watched.incidents
+    assert incident.kind == BAD_STATE and incident.sample is None
+    assert "before the step opt_state[0].nu['w'][1] = NaN" in " ".join(str(incident).split())
 
 
 def test_a_step_that_looks_at_values():
@@ -315,9 +327,68 @@ def test_objects_of_nnx_that_a_step_changes_in_place():
     assert same(nnx.state((model, optimizer)), good), "the objects hold what they held before"
     (incident,) = watched.incidents
     assert incident.cause == "div-by-zero" and incident.sample == 2  # told by trying: batch norm mixes the samples
-    assert incident.parameter.startswith("model['") and "optimizer" not in incident.parameter
+    assert incident.parameter.startswith("model.") and "optimizer" not in incident.parameter
     watched(model, optimizer, x, np.ones(6, np.float32))
     assert watched.bad_steps == 1 and not same(nnx.state((model, optimizer)), good)
+
+
+class Rooted(nnx.Module):
+    def __init__(self, rngs):
+        self.scale = nnx.Linear(3, 3, use_bias=False, rngs=rngs)
+
+    def __call__(self, x):
+        return jnp.sqrt(jnp.abs(self.scale(x)))
+
+
+class Roots(nnx.Module):
+    def __init__(self, rngs):
+        self.blocks = nnx.List([Rooted(rngs), Rooted(rngs)])
+
+    def features(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_layers_parameters_and_data_of_a_step_of_objects_have_the_users_names():
+    @nnx.jit
+    def train(net, optimizer, batch):
+        loss, grads = nnx.value_and_grad(lambda m: m.features(batch["x"]).mean())(net)
+        optimizer.update(net, grads)
+        return loss
+
+    net, own = Roots(nnx.Rngs(0)), Rooted.__call__
+    optimizer = nnx.Optimizer(net, optax.adam(1e-2), wrt=nnx.Param)
+    watched = watch(train, folder=None, policy="skip")
+    x = np.ones((4, 3), np.float32)
+    watched(net, optimizer, {"x": x})
+    x[2] = 0
+    watched(net, optimizer, {"x": x})
+    x[2, 1] = np.nan
+    watched(net, optimizer, batch={"x": x})
+    zero, nan = watched.incidents
+    assert zero.cause == "sqrt-grad-at-zero" and zero.layer == "blocks.0" and "batch['x'][2, 0] = 0" in str(zero)
+    assert zero.parameter == "net.blocks[0].scale.kernel"
+    assert nan.finding.message == "batch['x'][2, 1] is NaN before anything is computed." and nan.suspects.samples == (2,)
+    assert Rooted.__call__ is own and not any("whynan" in name for name in (*vars(net), *vars(net.blocks[0]))), "nothing stays"
+
+
+def step_of(state, *batch, rate=0.1, **more): ...
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs", "names"),
+    [
+        (step_of, ({"w": 1.0}, [2.0]), {"rate": [3.0]}, ["state['w']", "batch[0][0]", "rate[0]"]),
+        (jax.jit(step_of), ({"w": 1.0}, [2.0]), {"extra": [3.0]}, ["state['w']", "batch[0][0]", "extra[0]"]),
+        (partial(step_of, None), ([2.0], [2.0]), {}, ["batch[0][0]", "batch[1][0]"]),
+        (nnx.jit(step_of), ([2.0],), {}, ["state[0]"]),
+        (lambda *args: None, ([2.0],), {}, ["args[0][0]"]),
+        (max, ([2.0],), {}, ["args[0][0]"]),
+    ],
+)
+def test_arguments_have_the_names_that_the_step_has_for_them(function, args, kwargs, names):
+    assert list(named_arrays(function, args, kwargs)) == names
 
 
 def test_many_steps_in_one_scan():

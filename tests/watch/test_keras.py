@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 BACKENDS = ("tensorflow", "torch", "jax")
 BAD, BATCHES = 5, 4
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile: nothing here runs for long
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("keras") is None, reason="keras is not installed")]
 
@@ -47,7 +48,7 @@ def results(backend):
         capture_output=True,
         text=True,
         timeout=600,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "KERAS_BACKEND": backend, **QUIET},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "KERAS_BACKEND": backend, "XLA_FLAGS": QUICK, **QUIET},
     )
     found = {(line := json.loads(text))["scenario"]: line for text in run.stdout.splitlines() if text.startswith("{")}
     assert found, run.stderr[-2000:]

@@ -395,6 +395,8 @@ FOUND = (
         values=(("ids", (2, 1), 0.0),),
         failed="gradient",
     ),
-    Scenario(broken_row, "self.table(ids)", "nonfinite-input", kind="bad data", samples=(6,), values=(("table.weight", (9, 1), math.nan),)),
+    Scenario(
+        broken_row, "self.table(ids)", "nonfinite-input", kind="bad state", samples=(6,), values=(("table.weight", (9, 1), math.nan),)
+    ),
     Scenario(batch_norm_of_one, "x.std(0)", "zero-variance", layer="last", samples=(0,)),
 )

@@ -25,6 +25,7 @@ class Recording:
     notes: dict[str, None] = field(default_factory=dict)
     handwritten: dict[Site, None] = field(default_factory=dict)
     added: dict[Addend, None] = field(default_factory=dict)
+    kept: set[int] = field(default_factory=set)  # nodes that are part of the graph although no output may need them
 
 
 def first_line(error: BaseException) -> str:
@@ -110,12 +111,12 @@ def _summed(shapes: Sequence[Shape]) -> str:
 
 
 def finished(recording: Recording, inputs: Mapping[str, int], outputs: Sequence[Output]) -> Trace:
-    """The graph, without nodes that neither an output nor an assumption needs, and the values of the rest.
+    """The graph, without nodes that nothing needs that is to be known, and the values of the rest.
 
     Constants are told the numbers that the source has for them only here: no lowering may compute with those.
     """
     nodes = recording.builder.nodes
-    needed = {*inputs.values(), *(o.node for o in outputs), *(a.node for a in recording.assumptions)}
+    needed = {*inputs.values(), *(o.node for o in outputs), *(a.node for a in recording.assumptions), *recording.kept}
     for n in reversed(nodes):
         if n.id in needed:
             needed.update(n.inputs)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from whynan.watching.divergence import Divergence, divergence, outlier
 from whynan.watching.flight import EMPTIED, FlightRecord, norm_of, short
-from whynan.watching.record import BAD_DATA, DIVERGENCE, Incident, Moment
+from whynan.watching.record import BAD_DATA, BAD_STATE, DIVERGENCE, Incident, Moment
 
 QUANTILE = 0.95  # of the healthy gradient norms: clipping there touches one step in twenty
 ENOUGH = 20  # healthy steps from which a quantile is taken
@@ -28,7 +28,7 @@ def advice_from(flight: FlightRecord, moment: Moment, incident: Incident) -> tup
     lines = [*_clipped(flight, moment, incident), *_scale(flight, moment)]
     if found is not None:
         lines += [*_rate(found), *_warm_up(found), *_clip(found, incident.framework)]
-    elif incident.kind != BAD_DATA:
+    elif incident.kind not in (BAD_DATA, BAD_STATE):
         lines += _beginning(outlier(flight, moment), moment)
     return tuple(lines)
 

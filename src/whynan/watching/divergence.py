@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from whynan.analysis.finding import ERROR, Finding
 from whynan.watching.flight import APPLIED, FlightRecord, norm_of, short
-from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, DIVERGENCE, Incident, Moment, Suspects
+from whynan.watching.record import BAD_DATA, BAD_STATE, CUSTOM_BACKWARD, DIVERGENCE, Incident, Moment, Suspects
 
 GROWN = 10.0  # bits by which loss or gradient norm must have grown
 _MOVED = 5.0  # bits by which the parameters' norm must have grown where it confirms that
@@ -246,9 +246,9 @@ def _value(bits: float) -> str:
 def as_divergence(incident: Incident, reason: str) -> Incident:
     """The incident with divergence as its cause; the operation at which it overflowed is told as where it ended, not blamed.
 
-    Nor is a layer or a sample. Bad data and a wrong backward of the user's own stay what they are.
+    Nor is a layer or a sample. Bad data, a state that was broken before and a wrong backward of the user's own stay what they are.
     """
-    if not reason or incident.kind in (BAD_DATA, CUSTOM_BACKWARD):
+    if not reason or incident.kind in (BAD_DATA, BAD_STATE, CUSTOM_BACKWARD):
         return incident
     ended = incident.finding
     where = f" It ended at {_place(ended)}, which is not to blame." if ended is not None else ""

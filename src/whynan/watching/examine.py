@@ -13,7 +13,7 @@ from whynan.ir.dtype import Array
 from whynan.ir.frontend import Trace
 from whynan.ir.graph import BACKWARD
 from whynan.watching.culprits import Culprits
-from whynan.watching.record import BAD_DATA, CUSTOM_BACKWARD, OPERATION, OVERFLOW, Element
+from whynan.watching.record import BAD_DATA, BAD_STATE, CUSTOM_BACKWARD, OPERATION, OVERFLOW, Element
 
 MOST_ELEMENTS = 6
 MOST_SAMPLES = 1000
@@ -51,8 +51,10 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     bad = tuple(_nonfinite(given))
     broken = tuple(sorted({e.index[along[e.name]] for e in bad if e.name in along}))
     if why.cause == "nonfinite-input":
-        why, elements, samples = _entering(scene, why, given), bad or _parameter(scene, why), broken or culprits.samples
-        return Examined(trace, why, finding_of(why, mode), BAD_DATA, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
+        name = next((n for n, i in scene.graph.inputs.items() if i == why.node), "")
+        kind, elements = (BAD_STATE, _parameter(scene, why)) if name and name not in given else (BAD_DATA, bad)
+        why, samples = _entering(scene, why, given), broken or culprits.samples
+        return Examined(trace, why, finding_of(why, mode), kind, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
     if _outside(trace, why):
         finding = replace(finding_of(why, mode), message=_FILL, op="gather")
         return Examined(trace, why, finding, BAD_DATA, culprits.samples[:MOST_SAMPLES], culprits.elements()[:MOST_ELEMENTS])

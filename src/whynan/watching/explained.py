@@ -79,7 +79,7 @@ def _notes(incident: Incident) -> list[str]:
     """What an incident knows beyond its finding, a line each, for the formats that show reports."""
     notes = [UNTOUCHED, f"class of the cause: {incident.kind}"]
     notes += [f"layer: {incident.layer}"] if incident.layer else []
-    notes += [parameters_text(incident.parameters)] if incident.parameters else []
+    notes += [parameters_text(incident)] if incident.parameters else []
     notes += [f"sample {text}"] if (text := sample_text(incident.suspects)) else []
     notes += [element(e) for e in incident.suspects.elements]
     norms = [m.gradient_norm for m in incident.moments if math.isfinite(m.gradient_norm)]

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from whynan.analysis.finding import Finding
 
 # the classes of causes, the first question about an incident
-BAD_DATA, OPERATION, OVERFLOW, CUSTOM_BACKWARD, DIVERGENCE, UNEXPLAINED = (
+BAD_DATA, BAD_STATE, OPERATION, OVERFLOW, CUSTOM_BACKWARD, DIVERGENCE, UNEXPLAINED = (
     "bad data",
+    "bad state",
     "an operation's domain",
     "overflow",
     "a backward of your own",

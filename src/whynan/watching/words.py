@@ -19,6 +19,7 @@ from whynan.report.terminal import Page, chain, new_page, source
 from whynan.report.words import words
 from whynan.watching.record import (
     BAD_DATA,
+    BAD_STATE,
     CUSTOM_BACKWARD,
     DIVERGENCE,
     OPERATION,
@@ -35,6 +36,7 @@ UNTOUCHED = "Nothing was updated: parameters, optimizer state and buffers are as
 
 _CLASSES = {
     BAD_DATA: "the batch itself held values that are not finite",
+    BAD_STATE: "a parameter, or a number that the optimizer keeps, was not finite before this step",
     OPERATION: "data and parameters were finite, this operation's result was not",
     OVERFLOW: "the numbers outgrew the dtype's range",
     CUSTOM_BACKWARD: "a backward function that the user wrote gave values that are not finite",
@@ -50,6 +52,7 @@ _UNREPEATED = (
     "See that the model and loss= are watched, so that the step can be run again. If it was and stayed finite, look for what does not "
     "repeat: kernels that are not deterministic, the device, other threads."
 )
+_RESTORE = "Begin again from a checkpoint without it. Watched from there on, the run shows the step that breaks it."
 _STEPS_SHOWN = 6
 _NAMES_SHOWN = 8
 _LINKS_SHOWN = 10
@@ -78,6 +81,8 @@ def summary(incident: Incident) -> str:
     first = next((e for e in incident.suspects.elements if e.value is not None), None)
     if incident.kind == BAD_DATA and first is not None:
         return f"{what_failed(incident)}: the batch has {element(first)}"
+    if incident.kind == BAD_STATE and first is not None:
+        return f"{what_failed(incident)}: before the step {element(first)}"
     return f"{what_failed(incident)}: {_culprit(finding, incident.kind == CUSTOM_BACKWARD)}"
 
 
@@ -145,14 +150,14 @@ def _finding(page: Page, incident: Incident) -> None:
     page.field("class", [f"{incident.kind}: {_CLASSES[incident.kind]}" if incident.kind in _CLASSES else incident.kind])
     _place(page, incident)
     page.field("how", _text.shortened(chain(finding), _LINKS_SHOWN))
-    page.field("to do", [text.hint])
+    page.field("to do", [_RESTORE if incident.kind == BAD_STATE else text.hint])
     page.field("fix", [_text.fix_text(fix) for fix in finding.fixes])
 
 
 def _place(page: Page, incident: Incident) -> None:
     """Layer, parameters, and where in the batch."""
     page.field("layer", [incident.layer] if incident.layer else [])
-    page.field("parameter", [parameters_text(incident.parameters)] if incident.parameters else [])
+    page.field("parameter", [parameters_text(incident)] if incident.parameters else [])
     page.field("sample", [text] if (text := sample_text(incident.suspects)) else [])
     page.field("data", [element(e) for e in incident.suspects.elements])
 
@@ -194,7 +199,7 @@ def _look_up(incident: Incident) -> list[str]:
     finding, sample = incident.finding, incident.sample
     if incident.kind == BAD_DATA and sample is not None:
         lines.append(f"sample {sample} of this batch in your data set: every step that draws it will fail")
-    elif finding is not None and finding.site is not None and _is_checkable(incident, finding.site):
+    elif finding is not None and finding.site is not None and incident.kind != BAD_STATE and _is_checkable(incident, finding.site):
         target = shlex.quote(f"{shown_path(finding.site.file)}:{finding.site.function}")
         lines.append(f"whynan check {target}")
         lines.append(f"whynan fix {target}")
@@ -212,11 +217,12 @@ def _is_checkable(incident: Incident, site: Site) -> bool:
 # ---------------------------------------------------------------- phrases
 
 
-def parameters_text(names: Sequence[str]) -> str:
-    """The parameters whose gradients failed: the first by name, the others by number."""
-    if len(names) == 1:
-        return f"the gradient by {names[0]} is not finite"
-    return f"the gradient by {names[0]} and by {_text.count(len(names) - 1, 'other parameter')} is not finite"
+def parameters_text(incident: Incident) -> str:
+    """The parameters whose gradients, or what the optimizer made of which, failed: the first by name, the others by number."""
+    first, *others = incident.parameters
+    if incident.failed == "update":
+        return f"{first}{' and ' + _text.count(len(others), 'other value') if others else ''} would not be finite after the update"
+    return f"the gradient by {first}{' and by ' + _text.count(len(others), 'other parameter') if others else ''} is not finite"
 
 
 def sample_text(s: Suspects) -> str:

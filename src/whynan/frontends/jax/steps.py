@@ -5,8 +5,9 @@ program JAX's transformations have left their names: what stands below `transpos
 a gradient.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from whynan.frontends.jax.places import in_own_rule, spot_of
 from whynan.frontends.trace import Recording, finished
 from whynan.ir.dtype import INT64, Array
 from whynan.ir.frontend import Trace
-from whynan.ir.graph import Builder, Output
+from whynan.ir.graph import BACKWARD, FORWARD, Builder, Output
 
 _TRANSPOSED = "transpose("
 
@@ -103,6 +104,10 @@ def _is_backward(equation: Any) -> bool:
     return _TRANSPOSED in str(equation.source_info.name_stack)
 
 
+def _is_differentiated(equation: Any) -> bool:
+    return "jvp(" in str(equation.source_info.name_stack) and not _is_backward(equation)
+
+
 def results(step: Steps, outputs: Sequence[int]) -> list[Any]:
     """The variables that the step returns at these places; a result that is a constant is left out."""
     found = [step.closed.jaxpr.outvars[i] for i in outputs]
@@ -123,8 +128,7 @@ def depends(step: Steps, output: int, sources: set[Any]) -> bool:
 def in_forward_pass(step: Steps, output: int) -> bool:
     """Whether the step's result at that place was computed inside of what is differentiated."""
     ends = set(results(step, [output]))
-    stacks = (str(e.source_info.name_stack) for e in step.eqns if any(v in ends for v in e.outvars))
-    return any("jvp(" in stack and _TRANSPOSED not in stack for stack in stacks)
+    return any(_is_differentiated(e) for e in step.eqns if any(v in ends for v in e.outvars))
 
 
 def _needed(step: Steps, ends: Sequence[Any]) -> set[Any]:
@@ -136,8 +140,11 @@ def _needed(step: Steps, ends: Sequence[Any]) -> set[Any]:
 
 
 def cut(step: Steps, ends: Sequence[Any]) -> Steps:
-    """The part of the step that these variables are computed by, as a program that returns them."""
-    needed = _needed(step, ends)
+    """The part of the step that these variables are computed by, as a program that returns them.
+
+    What is differentiated stays whole: a gradient needs no logarithm, but is told as the logarithm's.
+    """
+    needed = _needed(step, [*ends, *(v for e in step.eqns if _is_differentiated(e) for v in e.outvars)])
     kept = [e for e in step.eqns if any(v in needed for v in e.outvars)]
     jaxpr = step.closed.jaxpr.replace(eqns=kept, outvars=list(ends), debug_info=step.closed.jaxpr.debug_info.with_unknown_names())
     return Steps(core.ClosedJaxpr(jaxpr, step.closed.consts), step.names)
@@ -170,18 +177,28 @@ def _eagerly(step: Steps, arrays: Sequence[Any], outputs: Sequence[tuple[str, st
     recorder.recording.handwritten |= dict.fromkeys(known.handwritten)
     recorder.recording.added |= dict.fromkeys(known.added)
     ends = [recorder.node(x) for x in ended]
-    losses = [n for n, (kind, _) in zip(ends, outputs, strict=True) if kind == "loss"]
-    recorder.settle(losses or _not_later(builder, recorder.scopes, first), first)
+    recorder.recording.kept.update(_primal(builder, recorder.scopes, first))
+    losses = {n for n, (kind, _) in zip(ends, outputs, strict=True) if kind == "loss"}
+    recorder.settle(sorted(losses | recorder.recording.kept), first)
+    _as_update(builder, recorder.scopes, first)
     return recorder.recording, inputs, ends, recorder.scopes, frozenset(recorder.ruled)
 
 
-def _not_later(builder: Builder, scopes: Mapping[int, str], first: int) -> list[int]:
-    """The nodes that neither stand in the backward pass nor are computed from one that does."""
+def _primal(builder: Builder, scopes: Mapping[int, str], first: int) -> list[int]:
+    """Where the forward pass ends: nodes that nothing uses, and that are not computed from one of the backward pass."""
     later: set[int] = set()
     for n in builder.nodes[first:]:
         if _TRANSPOSED in scopes.get(n.source, "") or any(i in later for i in n.inputs):
             later.add(n.id)
-    return [n.id for n in builder.nodes[first:] if n.id not in later]
+    used = {i for n in builder.nodes[first:] for i in n.inputs}
+    return [n.id for n in builder.nodes[first:] if n.id not in later and n.id not in used]
+
+
+def _as_update(builder: Builder, scopes: Mapping[int, str], first: int) -> None:
+    """What is neither differentiated nor a derivative is no backward pass, although it is computed from one: the optimizer's update."""
+    for n in builder.nodes[first:]:
+        if n.phase == BACKWARD and n.op != "const" and not re.search(r"(jvp|transpose)\(", scopes.get(n.source, _TRANSPOSED)):
+            builder.nodes[n.id] = replace(n, phase=FORWARD, derives=-1)
 
 
 def _compiled(step: Steps, arrays: Sequence[Any], losses: int) -> _Done:

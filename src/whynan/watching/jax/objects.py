@@ -1,12 +1,16 @@
 """Steps that change Flax NNX objects in place, seen as functions of the objects' state."""
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from whynan.watching.jax.wiring import arguments
+from whynan.watching.jax.modules import marked
+from whynan.watching.jax.wiring import OBJECTS, arguments, parameters
+
+_STATE = inspect.Parameter(OBJECTS, inspect.Parameter.POSITIONAL_ONLY)
 
 
 def objects(args: Sequence[Any]) -> tuple[int, ...]:
@@ -23,12 +27,9 @@ class Functional:
 
     def __init__(self, step: Callable[..., Any], plain: Callable[..., Any], args: Sequence[Any], places: Sequence[int]) -> None:
         self._nnx: Any = sys.modules["flax.nnx"]
-        self._step, self._plain, self._places = step, plain, self._named(plain, args, places)
-        self.held = self._held(args)
-
-    def _named(self, plain: Callable[..., Any], args: Sequence[Any], places: Sequence[int]) -> dict[int, str]:
         names = arguments(plain, args, {})
-        return {i: names[i] for i in places}
+        self._step, self._plain, self._places = step, plain, {i: names[i] for i in places}
+        self.held = self._held(args)
 
     def held_by(self, args: Sequence[Any]) -> None:
         """From now on the objects are those of this call."""
@@ -55,11 +56,19 @@ class Functional:
         out = self._step(*self._together(self.held, rest), **kwargs)
         return self.state(), out
 
-    def pure(self, _objects: Any, *rest: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """The same on objects made of the state, for tracing."""
-        made = self._nnx.merge(self._nnx.split(self.held)[0], _objects)
-        out = self._plain(*self._together(made, rest), **kwargs)
-        return self._nnx.state(made), out
+    @property
+    def pure(self) -> Callable[..., tuple[Any, Any]]:
+        """The same on objects made of the state, for tracing. Its parameters are called as the step's."""
+
+        def step_of_objects(state: Any, *rest: Any, **kwargs: Any) -> tuple[Any, Any]:
+            made = self._nnx.merge(self._nnx.split(self.held)[0], state)
+            marked(made.values())
+            out = self._plain(*self._together(made, rest), **kwargs)
+            return self._nnx.state(made), out
+
+        named: Any = step_of_objects
+        named.__signature__ = inspect.Signature([_STATE, *(p for p in parameters(self._plain) if p.name not in self.held)])
+        return step_of_objects
 
     def _together(self, held: Mapping[str, Any], rest: Sequence[Any]) -> list[Any]:
         given = iter(rest)

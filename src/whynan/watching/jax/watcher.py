@@ -327,5 +327,5 @@ def on_cpu(args: Any, kwargs: Any) -> bool:
 
 
 def _kinds(args: Any, kwargs: Any) -> Any:
-    """What a trace of the step depends on, as far as it is arrays."""
-    return tuple((np.shape(a), a.dtype) for a in arrays_of(args, kwargs))
+    """What a trace of the step depends on, as far as it is arrays, and how these are given."""
+    return jax.tree.structure((args, kwargs)), tuple((np.shape(a), a.dtype) for a in arrays_of(args, kwargs))

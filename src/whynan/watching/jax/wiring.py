@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from whynan.errors import WhynanError
 from whynan.frontends.jax import steps
+from whynan.watching.jax.modules import scoped
 
 _NORM = re.compile(r"(^|_)(g|grads?|gradients?)_?(global_?)?norm$|^global_norm$", re.IGNORECASE)
 
@@ -85,13 +86,20 @@ def _entered(value: Any, entry: Any) -> Any:
 
 def arguments(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[Key, str]:
     """The arguments' names: as the function's signature has them, else `args[0]`."""
+    given = parameters(function)
+    names = [p.name for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][: len(args)]
+    rest = next((p.name for p in given if p.kind is p.VAR_POSITIONAL), "args")
+    first = len(names) if rest in {p.name for p in given} else 0
+    names += [f"{rest}[{i - first}]" for i in range(len(names), len(args))]
+    return {**dict(enumerate(names)), **{k: k for k in kwargs}}
+
+
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function; none where they cannot be told."""
     try:
-        positional = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        positional = []
-    plain = [p.name for p in positional if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    names: dict[Key, str] = {i: plain[i] if i < len(plain) else f"args[{i}]" for i in range(len(args))}
-    return names | {k: k for k in kwargs}
+        return []
 
 
 # ---------------------------------------------------------------- the step as a program
@@ -125,7 +133,8 @@ def traced(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
         return function(*own, **named)
 
     called = [_called(names, leaves[i][0]) for i in held]
-    program, shape = steps.written_out(flat, called, [jnp.asarray(leaves[i][1]) for i in held])
+    with scoped():
+        program, shape = steps.written_out(flat, called, [jnp.asarray(leaves[i][1]) for i in held])
     return Traced(program, tuple(keys[i] for i in held), shape)
 
 
@@ -150,7 +159,15 @@ def named_arrays(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapp
 def _called(names: Mapping[Key, str], path: Sequence[Any]) -> str:
     """An array as Python reaches it. Objects that were gathered into one argument (`OBJECTS`) have their own names in its path."""
     name = names[_key_of(path)]
-    return path[2].key + jax.tree_util.keystr(tuple(path[3:])) if name == OBJECTS else name + jax.tree_util.keystr(tuple(path[2:]))
+    if name != OBJECTS:
+        return name + jax.tree_util.keystr(tuple(path[2:]))
+    return "".join(map(_attribute, path[2:])).removeprefix(".").removesuffix(".value")
+
+
+def _attribute(entry: Any) -> str:
+    """An entry of a path into the state of objects, as Python reaches it in the objects."""
+    key = getattr(entry, "key", None)
+    return f".{key}" if isinstance(key, str) and key.isidentifier() else jax.tree_util.keystr((entry,))
 
 
 def is_array(value: Any) -> bool:
