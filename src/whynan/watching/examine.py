@@ -50,7 +50,8 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     culprits = Culprits(scene, why, given, along)
     bad = tuple(_nonfinite(given))
     broken = tuple(sorted({e.index[along[e.name]] for e in bad if e.name in along}))
-    if why.cause == "nonfinite-input":
+    read = not trace.graph.nodes[why.node].inputs and not _outside(trace, why)  # of the step's data, or from anywhere else
+    if why.cause == "nonfinite-input" or read:
         why, elements, samples = _entering(scene, why, given), bad or _parameter(scene, why), broken or culprits.samples
         return Examined(trace, why, finding_of(why, mode), BAD_DATA, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
     if _outside(trace, why):
@@ -79,8 +80,10 @@ def _entering(scene: Scene, why: Blame, given: Mapping[str, Array]) -> Blame:
     if value is None or user is None:
         return why
     place = f"[{', '.join(map(str, why.element))}]" if why.element else ""
-    left = "" if name in given else " The last update, or a checkpoint, has left it so."
-    return replace(why, site=user.site, message=f"{name}{place} is {number(float(value[why.element]))} before anything is computed.{left}")
+    what = f"{name}{place}" if name else f"What this expression is given{f' (its element {place})' if place else ''}"
+    left = "" if name in given or not name else " The last update, or a checkpoint, has left it so."
+    message = f"{what} is {number(float(value[why.element]))} before anything is computed.{left}"
+    return replace(why, cause="nonfinite-input", site=user.site, message=message)
 
 
 def _parameter(scene: Scene, why: Blame) -> tuple[Element, ...]:
