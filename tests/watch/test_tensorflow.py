@@ -104,13 +104,13 @@ def same(before, after):
     return len(before) == len(after) and all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def failed(run, x, y, **options):
+def failed(run, *data, **options):
     """The incident of a step that must fail and change nothing."""
     run.optimizer.build(run.model.trainable_variables)
     step = whynan.watch(run.step, folder=None, **options)
     before = run.values()
     with pytest.raises(NonFiniteError) as error:
-        step(x, y)
+        step(*data)
     assert same(before, run.values())
     assert (step.step, step.bad_steps, len(step.incidents)) == (1, 1, 1)
     return error.value.incident
@@ -186,7 +186,7 @@ def test_a_large_but_finite_gradient_is_applied():
     assert step.bad_steps == 0 and run.optimizer.iterations == 1
 
 
-def test_two_optimizers_are_judged_each_by_its_own_gradients():
+def test_of_two_optimizers_none_updates_where_one_is_given_nan():
     keras.utils.set_random_seed(0)
     good, bad = (keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]) for _ in range(2))
     first, second = keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1)
@@ -199,11 +199,11 @@ def test_two_optimizers_are_judged_each_by_its_own_gradients():
             gradients = tape.gradient(value, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
 
-    before = [v.numpy() for v in bad.variables]
+    before = [v.numpy() for v in (*good.variables, *bad.variables)]
     watched = whynan.watch(step, model=[good, bad], optimizer=[first, second], policy="skip", folder=None)
     watched(batch()[0])
     assert watched.bad_steps == 1
-    assert same(before, [v.numpy() for v in bad.variables])
+    assert same(before, [v.numpy() for v in (*good.variables, *bad.variables)])
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
@@ -225,6 +225,99 @@ def test_a_step_that_updates_its_variables_by_hand(compiled):
     assert (incident.cause, incident.finding.site.text, incident.sample) == ("log-of-zero", "tf.math.log(x @ w)", BAD)
     assert np.array_equal(w.numpy(), before) and count == 1
     assert not np.array_equal(before, np.ones((2, 1)))
+
+
+class Accumulating(Run):
+    """Adds up gradients over two steps, in a method of an object: the update stands in a branch of the graph."""
+
+    def __init__(self, loss):
+        super().__init__(loss)
+        self.loss, self.count = loss, tf.Variable(0)
+        self.sums = [tf.Variable(tf.zeros_like(v)) for v in self.model.trainable_variables]
+        self.step = self.train
+
+    @tf.function
+    def train(self, x, y):
+        with tf.GradientTape() as tape:
+            value = self.loss(self.model(x, training=True), y)
+        for total, gradient in zip(self.sums, tape.gradient(value, self.model.trainable_variables), strict=True):
+            total.assign_add(gradient)
+        self.count.assign_add(1)
+        if self.count % 2 == 0:
+            self.optimizer.apply_gradients(zip(self.sums, self.model.trainable_variables, strict=True))
+            for total in self.sums:
+                total.assign(tf.zeros_like(total))
+        return value
+
+    def values(self):
+        return [*super().values(), *(v.numpy() for v in (*self.sums, self.count))]
+
+
+class Epoch(Run):
+    """All steps of an epoch in one function of the graph."""
+
+    def __init__(self, loss):
+        super().__init__(loss)
+        model, optimizer = self.model, self.optimizer
+
+        @tf.function
+        def epoch(x, y):
+            for i in tf.range(EIGHT // 2):
+                with tf.GradientTape() as tape:
+                    value = loss(model(x[2 * i : 2 * i + 2]), y)
+                optimizer.apply_gradients(zip(tape.gradient(value, model.trainable_variables), model.trainable_variables, strict=True))
+
+        self.step = epoch
+
+
+class Wrapped(Run):
+    """A plain function that calls one which was compiled, and traced, before."""
+
+    def __init__(self, loss):
+        super().__init__(loss, graph=True)
+        compiled, before = self.step, [v.numpy() for v in self.model.variables]
+        compiled(*batch())
+        for variable, value in zip(self.model.variables, before, strict=True):
+            variable.assign(value)
+        self.step = lambda x, y: compiled(x, y)
+
+
+@pytest.mark.parametrize("kind", [Accumulating, Epoch, Wrapped])
+def test_an_update_inside_of_a_branch_a_loop_or_another_function(kind):
+    run = kind(log_of_zero)
+    run.optimizer.build(run.model.trainable_variables)
+    step = whynan.watch(run.step, policy="skip", folder=None)
+    for _ in range(3):
+        step(*batch())
+    before = run.values()
+    step(*batch(-9.0))
+    (incident,) = step.incidents
+    assert (incident.cause, incident.finding.site.text, incident.sample) == ("log-of-negative", "tf.math.log(p)", BAD)
+    assert same(before, run.values())
+    step(*batch())
+    assert [m.outcome for m in step.flight] == ["applied"] * 3 + ["skip", "applied"]
+    plain = kind(log_of_zero)
+    for _ in range(4):
+        plain.step(*batch())
+    assert same([v.numpy() for v in run.model.variables], [v.numpy() for v in plain.model.variables])
+
+
+def test_arrays_of_numpy_are_named_and_a_data_set_is_not():
+    x, y = (t.numpy() for t in batch())
+    x[BAD, 1] = np.nan
+    incident = failed(Run(squared), x, y)
+    assert [(e.name, e.index) for e in incident.suspects.elements] == [("x", (BAD, 1))]
+    run = Run(squared)
+    rows, inner = tf.data.Dataset.from_tensors((x, y)), run.step
+    run.step = lambda rows: [inner(x, y) for x, y in rows]
+    incident = failed(run, rows)
+    assert (incident.kind, incident.finding.site.text) == ("bad data", "model(x, training=True)")
+
+
+def test_a_watched_step_inside_of_another_function_is_refused():
+    step = whynan.watch(Run(squared, graph=True).step, folder=None)
+    with pytest.raises(Exception, match="Watch the outer function"):
+        tf.function(lambda x, y: step(x, y), autograph=False)(*batch())
 
 
 def rooted(p, y):

@@ -182,24 +182,25 @@ def _masked(scene: Scene, node: Node, group: Sequence[Node], hidden: bool) -> bo
 
 def _zero_cotangent(scene: Scene, node: Node) -> bool:
     """Whether the failing element met a zero gradient: 0/0 or 0*inf, here or, for a factor by itself, where it is multiplied in."""
-    return scene.value(node.id) is not None and (_made_of_zero(scene, node) or _meets_zero(scene, node))
+    return scene.value(node.id) is not None and (bool(_made_of_zero(scene, node)) or _meets_zero(scene, node))
 
 
-def _made_of_zero(scene: Scene, node: Node) -> bool:
-    """Whether some element is NaN although an operand is 0 there."""
+def _made_of_zero(scene: Scene, node: Node) -> list[int]:
+    """The operands that are 0 where the node's value is NaN."""
     out = scene.value(node.id)
+    found: list[int] = []
     if out is None:
-        return False
+        return found
     for j in node.inputs:
         v = scene.value(j)
         if v is None:
             continue
         try:
             if (np.isnan(out) & (np.broadcast_to(v, out.shape) == 0)).any():
-                return True
+                found.append(j)
         except ValueError:
             continue
-    return False
+    return found
 
 
 def _meets_zero(scene: Scene, node: Node, most: int = 6) -> bool:
@@ -208,7 +209,7 @@ def _meets_zero(scene: Scene, node: Node, most: int = 6) -> bool:
     frontier = [node.id]
     for _ in range(most):
         after = [scene.graph.nodes[u] for i in frontier for u in users[i] if scene.bad(u)]
-        if any(_made_of_zero(scene, n) and any(_of_a_choice(scene, j) for j in n.inputs) for n in after if n.op in ("mul", "fma", "div")):
+        if any(_of_a_choice(scene, j) for n in after if n.op in ("mul", "fma", "div") for j in _made_of_zero(scene, n)):
             return True
         frontier = [n.id for n in after]
     return False

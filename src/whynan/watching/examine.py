@@ -50,9 +50,11 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     culprits = Culprits(scene, why, given, along)
     bad = tuple(_nonfinite(given))
     broken = tuple(sorted({e.index[along[e.name]] for e in bad if e.name in along}))
-    if why.cause == "nonfinite-input":
+    read = not trace.graph.nodes[why.node].inputs and not _outside(trace, why)  # of the step's data, or from anywhere else
+    if why.cause == "nonfinite-input" or read:
         name = next((n for n, i in scene.graph.inputs.items() if i == why.node), "")
-        kind, elements = (BAD_STATE, _parameter(scene, why)) if name and name not in given else (BAD_DATA, bad)
+        state = bool(name) and name not in given
+        kind, elements = (BAD_STATE, _parameter(scene, why)) if state else (BAD_DATA, bad or _parameter(scene, why))
         why, samples = _entering(scene, why, given), broken or culprits.samples
         return Examined(trace, why, finding_of(why, mode), kind, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
     if _outside(trace, why):
@@ -81,8 +83,10 @@ def _entering(scene: Scene, why: Blame, given: Mapping[str, Array]) -> Blame:
     if value is None or user is None:
         return why
     place = f"[{', '.join(map(str, why.element))}]" if why.element else ""
-    left = "" if name in given else " The last update, or a checkpoint, has left it so."
-    return replace(why, site=user.site, message=f"{name}{place} is {number(float(value[why.element]))} before anything is computed.{left}")
+    what = f"{name}{place}" if name else f"What this expression is given{f' (its element {place})' if place else ''}"
+    left = "" if name in given or not name else " The last update, or a checkpoint, has left it so."
+    message = f"{what} is {number(float(value[why.element]))} before anything is computed.{left}"
+    return replace(why, cause="nonfinite-input", site=user.site, message=message)
 
 
 def _parameter(scene: Scene, why: Blame) -> tuple[Element, ...]:

@@ -5,9 +5,11 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function.tf_method_target import TfMethodTarget
 
 from whynan.frontends.names import names_of
 from whynan.ir.dtype import Array
@@ -54,6 +56,14 @@ def owned_by(target: Callable[..., Any]) -> Owned:
     return Owned(trainable, tuple(found.values()), tuple(objects.values()))
 
 
+def plain_of(function: Any) -> Any:
+    """The Python function that a `tf.function` compiles, of a method bound to its object; anything else as it is."""
+    plain = getattr(function, "python_function", function)
+    bound = inspect.unwrap(plain) if inspect.isfunction(plain) else plain
+    owner = getattr(bound, "__self__", None)
+    return MethodType(bound.__func__, owner.target) if isinstance(owner, TfMethodTarget) else plain
+
+
 def argument_names(target: Any) -> tuple[str, ...]:
     """The names of the arguments of a target, of its `call` method if it is a Keras object; empty if Python cannot tell."""
     if not inspect.isroutine(target) and callable(getattr(target, "call", None)):
@@ -67,7 +77,7 @@ def argument_names(target: Any) -> tuple[str, ...]:
 def _holders(target: Any) -> Iterator[tuple[str, Any]]:
     """Objects that may own variables, each with the prefix of their names."""
     while isinstance(target, functools.partial) or hasattr(target, "python_function"):
-        target = target.func if isinstance(target, functools.partial) else target.python_function
+        target = target.func if isinstance(target, functools.partial) else plain_of(target)
     owner = getattr(target, "__self__", None)
     if owner is not None and not inspect.ismodule(owner) and not inspect.isbuiltin(target):
         yield "self.", owner
@@ -75,7 +85,8 @@ def _holders(target: Any) -> Iterator[tuple[str, Any]]:
     elif not inspect.isroutine(target):
         yield "", target
     for name, value in names_of(inspect.unwrap(target) if inspect.isfunction(target) else target):
-        if _unwrapped(value) is not None or _is_tracked(value) or inspect.ismethod(value) or _is_of_keras(value):
+        first = value[0] if isinstance(value, (list, tuple)) and value else value
+        if _unwrapped(first) is not None or _is_tracked(first) or inspect.ismethod(value) or _is_of_keras(value):
             yield f"{name}.", getattr(value, "__self__", value) if inspect.ismethod(value) else value
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from whynan.errors import WhynanError
@@ -44,10 +45,13 @@ def _compile(model: Any, before: Any) -> Callable[..., Any] | None:
     if model.run_eagerly:
         return None
 
+    known, asked = vars(before), False
+
     def compile_(step: Callable[..., Any]) -> Any:
-        known = vars(before)
-        if "_whynan" not in known:
+        nonlocal asked
+        if asked or "_whynan" not in known:
             known["_whynan"] = tf.function(step, autograph=False, reduce_retracing=True, jit_compile=model.jit_compile)
+        asked = True
         return known["_whynan"]
 
     return compile_
@@ -55,7 +59,9 @@ def _compile(model: Any, before: Any) -> Callable[..., Any] | None:
 
 def _state(model: Any) -> State:
     trainable = {str(v.path): raw(v) for v in model.trainable_variables}
-    return State(trainable, [raw(v) for v in (*model.non_trainable_variables, *model.metrics_variables)], [model.optimizer], [model])
+    others = [raw(v) for v in (*model.non_trainable_variables, *model.metrics_variables)]
+    optimizers = [o for o in {id(o): o for o in (model.optimizer, *vars(model).values())}.values() if isinstance(o, keras.Optimizer)]
+    return State(trainable, others, optimizers, [model])
 
 
 def _names(step: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class Rerun:
         yield Output("loss", "loss", loss_node(recorder.recording, losses))
         for u in updates:
             for g, v in zip(u.gradients, u.variables, strict=False):
-                if g is not None:
+                if g is not None and not isinstance(g, tf.Variable):  # a sum over several steps, kept in a variable, is none of this step's
                     variable = getattr(v, "value", v)
                     yield Output("gradient", names.get(id(variable), str(getattr(v, "path", v.name))), recorder.node(dense(g)))
 

@@ -4,15 +4,16 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from whynan.errors import WhynanError
 from whynan.frontends.names import names_of
-from whynan.frontends.tensorflow.owned import Owned, owned_by
+from whynan.frontends.tensorflow.owned import Owned, owned_by, plain_of
 from whynan.frontends.tensorflow.step import converted
 from whynan.watching.handle import Watched
 from whynan.watching.judge import Judge, euclidean
@@ -23,7 +24,7 @@ from whynan.watching.recipe import of_function
 from whynan.watching.record import Incident, Moment, Recipe
 from whynan.watching.replay import Again, batch_of, explained
 from whynan.watching.tensorflow.rerun import Rerun, arrays, named, part_of
-from whynan.watching.tensorflow.tap import BAD, FINE, LEFT_OUT, Guard, by_hand, differentiating
+from whynan.watching.tensorflow.tap import BAD, FINE, LEFT_OUT, Guard, Inside, by_hand, compiling, differentiating
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +57,11 @@ class WatchedStep(Watched):
     given: Callable[..., Any] | None = None  # what the user has, which is called again after `close`
     _run: Callable[..., Any] | None = None
     _closed: bool = False
-    _held_back: bool = False  # an optimizer of Keras' makes the step's updates: then a bad one is not made at all
+    _held_back: bool = False  # one optimizer of Keras' makes the step's one update: then a bad one is not made at all
+    _several: bool = False  # what one of several updates has changed is to be taken back where another is bad
+    _optimizers: list[Any] = field(default_factory=list)  # seen in the step
+    _inside: Inside = field(default_factory=Inside)
+    _clones: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.overseer, self._take, _put, self._norm)
@@ -65,8 +70,11 @@ class WatchedStep(Watched):
         """Run one step; see `policy` for what happens when it is bad."""
         if self._closed:
             return (self.given or self.function)(*args, **kwargs)
+        if not tf.executing_eagerly():
+            what = f"The watched step {getattr(self.function, '__name__', '')} is called inside of another tf.function."
+            raise WhynanError(what, "Watch the outer function: whynan.watch looks into the functions, loops and branches in it.")
         if self._run is None:
-            self._run = self._guarded if self.compile is None else self.compile(self._named())
+            self._run = self._compiled()
         self.judge.begin()
         result, report = self._run(*args, **kwargs)
         state, loss, squared, rate, scale = report.numpy().tolist()
@@ -76,8 +84,10 @@ class WatchedStep(Watched):
             self.judge.healthy(moment)
         elif state == LEFT_OUT:
             self.overseer.passed_over(moment._replace(outcome="left out by the loss scale"))
-        elif self.judge.bad(moment, lambda: self._explained(moment, args, kwargs)) == RETRY and (rest := self.judge.rest()):
-            return self._again(rest, args, kwargs)
+        else:
+            args, kwargs = tf.nest.map_structure(_tensor, (args, kwargs))
+            if self.judge.bad(moment, lambda: self._explained(moment, args, kwargs)) == RETRY and (rest := self.judge.rest()):
+                return self._again(rest, args, kwargs)
         return result
 
     def close(self) -> None:
@@ -91,25 +101,27 @@ class WatchedStep(Watched):
 
     # ------------------------------------------------------------ inside the step
 
-    def _named(self) -> Callable[..., Any]:
-        """The guarded step under the name of the user's function, by which TensorFlow speaks of it."""
+    def _compiled(self) -> Callable[..., Any]:
+        """The guarded step, under the name of the user's function, by which TensorFlow speaks of it."""
 
         def guarded(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
             return self._guarded(*args, **kwargs)
 
-        return functools.update_wrapper(guarded, self.function)
+        return self._guarded if self.compile is None else self.compile(functools.update_wrapper(guarded, self.function))
 
     def _guarded(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The step with its result and the guard's report; what a bad step has changed otherwise than by an optimizer is put back."""
-        state, guard = self.state(), Guard()
-        parameters = [] if self._held_back else [*state.parameters.values()]
-        before = [(v, v.read_value()) for v in (*parameters, *state.others)]
+        state, guard = self.state(), Guard(self._inside)
+        before = [(v, v.read_value()) for v in self._changed(state)]
         tap = Tap(guard.update)
-        with tap.open(differentiating(tap)):
+        with tap.open([*differentiating(tap), *compiling(self._clones)]):
             result = (converted(self.function) if self.convert and not tf.executing_eagerly() else self.function)(*args, **kwargs)
-        if guard.seen:
+        if guard.alone and not self._several:
             self._held_back = True
-            del before[: len(parameters)]
+            del before[: len(before) - len(state.others)]
+        elif guard.optimizers and not self._several:
+            self._several, self._optimizers = True, [*guard.optimizers]
+            self._run = None  # from the next step on with what these optimizers hold
         for found in [] if guard.seen else by_hand(tap):
             guard.update(found, lambda: None)
         report = guard.report()
@@ -125,6 +137,12 @@ class WatchedStep(Watched):
         elif before:
             tf.cond(tf.equal(report[0], BAD), put_back, lambda: tf.constant(False))
         return result, report
+
+    def _changed(self, state: State) -> list[Any]:
+        """The variables that a bad step may have changed: those that no optimizer has held back, those that are not trained last."""
+        parameters = [] if self._held_back and not self._several else [*state.parameters.values()]
+        optimizers = {id(o): o for o in (*state.optimizers, *self._optimizers)} if self._several else {}
+        return [*parameters, *(raw(v) for o in optimizers.values() for v in o.variables), *state.others]
 
     # ------------------------------------------------------------ when it is bad
 
@@ -161,6 +179,11 @@ class WatchedStep(Watched):
         return [(v, v.read_value()) for v in self.state().owned().state]
 
 
+def _tensor(value: Any) -> Any:
+    """An array as the tensor that a `tf.function` makes of it; anything else as it is."""
+    return tf.convert_to_tensor(value) if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" else value
+
+
 def _put(snapshot: list[tuple[Any, Any]]) -> None:
     for variable, value in snapshot:
         variable.assign(value)
@@ -191,7 +214,7 @@ def watch_step(step: Any, models: Sequence[Any], optimizers: Sequence[Any], over
     """
     if not callable(step):
         raise WhynanError(f"whynan.watch was given a {type(step).__name__}.", "Give it the function that makes one training step.")
-    plain = getattr(step, "python_function", step)
+    plain = plain_of(step)
     models, optimizers = _with(models, keras.Layer, plain), _with(optimizers, keras.Optimizer, plain)
     settings = {} if plain is step else {"jit_compile": step._jit_compile, "reduce_retracing": step._reduce_retracing}
     compile_ = None if plain is step else functools.partial(tf.function, autograph=False, input_signature=step.input_signature, **settings)

@@ -14,6 +14,8 @@ from whynan.watching.keras.tap import Apply, Patch, Tap, Update
 
 FINE, BAD, LEFT_OUT = 0.0, 1.0, 2.0  # left out: by a loss scale that was too large, as happens now and then
 
+NOTHING = [FINE, 0.0, 0.0, float("nan"), float("nan")]  # the report of a step without an update
+
 
 def differentiating(tap: Tap, taped: Callable[..., Any] | None = None) -> list[Patch]:
     """The tape's function that differentiates. `taped` calls it, if that is to have a frame of its own on the stack."""
@@ -31,6 +33,21 @@ def differentiating(tap: Tap, taped: Callable[..., Any] | None = None) -> list[P
     return [(tf.GradientTape, "gradient", made)]
 
 
+def compiling(clones: dict[Any, Any]) -> list[Patch]:
+    """A `tf.function` that the step calls: in its place a clone is traced, which the watch keeps, and which others never call."""
+    kind = type(tf.function(lambda: None))
+
+    def made(original: Apply) -> Apply:
+        def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+            if function not in clones:
+                clones[function] = function._clone(None)
+            return original(clones[function], *args, **kwargs)
+
+        return call
+
+    return [(kind, "__call__", made)]
+
+
 def by_hand(tap: Tap) -> list[Update]:
     """The gradients by variables in a step that has called no optimizer of Keras': it updates the variables itself."""
     here = (replace(u, gradients=[g for g in u.gradients if g is not None and _is_here(g)]) for u in tap.differentiated)
@@ -43,14 +60,44 @@ def losses_of(found: Update) -> list[Any]:
 
 
 def _is_here(tensor: Any) -> bool:
-    return tf.executing_eagerly() or getattr(tensor, "graph", None) is tf.compat.v1.get_default_graph()
+    return getattr(tensor, "graph", None) is (None if tf.executing_eagerly() else tf.compat.v1.get_default_graph())
+
+
+@dataclass(slots=True, eq=False)
+class Inside:
+    """What updates inside of a loop, of a branch or of a compiled function report, whose tensors only the graph there can read."""
+
+    variable: Any = None  # the first bad report of the step, else the last one; there after the first of them was traced
+
+    def note(self, told: Any) -> None:
+        """Keep a report."""
+        if self.variable is None:
+            with tf.init_scope():
+                self.variable = tf.Variable(NOTHING, trainable=False)
+        self.variable.assign(tf.where(tf.equal(self.variable[0], BAD), self.variable, told))
+
+    def taken(self) -> list[Any]:
+        """What was kept in this step, if anything can be."""
+        if self.variable is None:
+            return []
+        told = self.variable.read_value()
+        self.variable.assign(NOTHING)
+        return [told]
 
 
 @dataclass(slots=True, eq=False)
 class Guard:
     """Makes updates only where loss and gradients are finite, and says in `report` what it saw."""
 
-    seen: list[tuple[Any, Any, Any, Any, Any]] = field(default_factory=list)  # per update: as in `report`
+    inside: Inside
+    seen: list[Any] = field(default_factory=list)  # per update: as in `report`
+    optimizers: list[Any] = field(default_factory=list)
+    _graph: Any = field(default_factory=tf.compat.v1.get_default_graph)
+
+    @property
+    def alone(self) -> bool:
+        """Whether one update was all, so that nothing has changed where it was not made."""
+        return len(self.seen) == 1 and self.inside.variable is None
 
     def update(self, found: Update, make: Callable[[], Any]) -> None:
         """Make the update if it is sound."""
@@ -70,17 +117,22 @@ class Guard:
             tf.cond(wanted, lambda: (make(), tf.constant(True))[1], lambda: tf.constant(False))
         rate = tf.cast(getattr(found.optimizer, "learning_rate", float("nan")), tf.float32)
         state = tf.where(sound, FINE, tf.where(wanted, LEFT_OUT, BAD))
-        self.seen.append((state, loss, squared, rate, scale))
+        self.optimizers.append(found.optimizer)
+        told = tf.stack((state, loss, squared, rate, scale))
+        if tf.compat.v1.get_default_graph() is self._graph:
+            self.seen.append(told)
+        else:
+            self.inside.note(told)
 
     def report(self) -> Any:
         """Five numbers: FINE, BAD or LEFT_OUT, the loss, half of the gradients' squared norm, the learning rate, the loss scale."""
-        if not self.seen:
-            return tf.constant([0.0] + [float("nan")] * 4)
-        if len(self.seen) == 1:
-            return tf.stack(self.seen[0])
-        states, loss, squared, rate, scale = zip(*self.seen, strict=True)
-        refused = tf.reduce_any(tf.equal(tf.stack(states), BAD))
-        return tf.stack([tf.where(refused, BAD, tf.reduce_max(tf.stack(states))), tf.add_n(loss), tf.add_n(squared), rate[0], scale[0]])
+        told = [*self.seen, *self.inside.taken()]
+        if len(told) < 2:
+            return told[0] if told else tf.constant(NOTHING)
+        states, loss, squared, rate, scale = tf.unstack(tf.stack(told, axis=1))
+        refused = tf.reduce_any(tf.equal(states, BAD))
+        parts = (tf.where(refused, BAD, tf.reduce_max(states)), tf.reduce_sum(loss), tf.reduce_sum(squared), rate[-1], scale[0])
+        return tf.stack(parts)
 
 
 def _sum(tensors: Sequence[Any]) -> Any:
