@@ -56,8 +56,10 @@ def state(number, given):
     for name, value in given.items():
         if name == f"rng/{number}/cpu":
             torch.set_rng_state(value.cpu())
-        elif name.startswith(f"rng/{number}/cuda") and torch.cuda.is_available():
-            torch.cuda.set_rng_state(value.cpu(), name.rpartition("/")[2])
+        elif name.startswith((f"rng/{number}/cuda", f"rng/{number}/xpu", f"rng/{number}/mps")):
+            kind, _, index = name.rpartition("/")[2].partition(":")
+            if getattr(torch, kind).device_count() > int(index or 0):
+                getattr(torch, kind).set_rng_state(value.cpu(), *([int(index)] if index else []))
         elif name == f"rng/{number}/python":
             *state, left = value.tolist()
             random.setstate((3, tuple(map(int, state)), None if left != left else left))

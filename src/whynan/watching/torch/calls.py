@@ -109,28 +109,35 @@ def references(result: Any) -> tuple[Any, ...]:
     return tuple(map(ref, tensors_in(result)))
 
 
-_BUILT_FOR_CUDA = torch.version.cuda is not None or torch.version.hip is not None
+_CUDA = torch.version.cuda is not None or torch.version.hip is not None
+_BUILT_FOR: tuple[Any, ...] = (*((torch.cuda,) if _CUDA else ()), *((torch.xpu,) if getattr(torch.version, "xpu", None) else ()))
+_MPS = torch.backends.mps.is_available()
 
 
 def random_state() -> dict[str, torch.Tensor]:
-    """Torch's random state on the CPU and on every CUDA device in use, without waiting for the device."""
+    """Torch's random state on the CPU and on every CUDA, XPU and MPS device in use, without waiting for the device."""
     states = {"cpu": torch.default_generator.get_state()}
-    if _BUILT_FOR_CUDA and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it without types
-        states |= {f"cuda:{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
+    for kind in _BUILT_FOR:
+        if kind.is_initialized():
+            name = kind.__name__.removeprefix("torch.")
+            states |= {f"{name}:{i}": kind.get_rng_state(i) for i in range(kind.device_count())}
+    if _MPS:
+        states["mps"] = torch.mps.get_rng_state()
     return states
 
 
 def set_random_state(states: Mapping[str, torch.Tensor]) -> None:
     """Put back what `random_state` returned."""
     for device, state in states.items():
-        if device == "cpu":
+        kind, _, number = device.partition(":")
+        if kind == "cpu":
             torch.default_generator.set_state(state)
         else:
-            torch.cuda.set_rng_state(state, device)
+            getattr(torch, kind).set_rng_state(state, *([int(number)] if number else []))
 
 
 _is_any_autocast_enabled = torch._C._is_any_autocast_enabled
-_DEVICES = ("cpu", "cuda")
+_DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
 def autocast_state() -> Sequence[tuple[str, bool, Any]]:

@@ -1,12 +1,13 @@
 """A run whose flags stay on the device: each update is held back there if need be, and seen to when its flag has come to the host."""
 
 import math
-from collections.abc import Sequence
+from itertools import islice
 
 import torch
 
 from whynan.watching.record import Moment
 from whynan.watching.torch.bad import deal_with
+from whynan.watching.torch.later import forget_state
 from whynan.watching.torch.look import due, keep_buffers
 from whynan.watching.torch.notes import by_group, moment
 from whynan.watching.torch.run import Optimizer, Run
@@ -19,23 +20,26 @@ def look_later(run: Run, optimizer: Optimizer) -> bool:
     gradients, ends, rates = due(optimizer)
     if not settle(run) or not gradients:
         return False
+    upfront = run.upfront
     keep_buffers(run)
     run.later.hold(
         optimizer,
         gradients,
         _losses(run.window),
+        [*(torch.as_tensor(c.norm) for c in run.clips), *(r for r in rates if isinstance(r, torch.Tensor))],
         ends=ends,
         rates=rates,
-        clips=run.clips,
+        clips=len(run.clips),
         step=run.overseer.step,
         window=run.window,
+        upfront=upfront,
     )
     run.clips, run.window = [], Window()
     run.overseer.step += 1
     return True
 
 
-def _losses(window: Window) -> Sequence[torch.Tensor]:
+def _losses(window: Window) -> list[torch.Tensor]:
     """What adds up to the loss: the watched loss's values, and 0 for what the loop has made of them if that is finite."""
     values = [c.value for c in window.calls if c.seed is not None and c.value is not None]
     return [*values, *(t * 0 if values else t for t, *_ in window.roots)]
@@ -45,8 +49,11 @@ def settle(run: Run, all_of_them: bool = False) -> bool:
     """Note the healthy steps among those whose flag has come; False if one was bad, and all after it are dropped with it."""
     later = run.later
     while later is not None and (seen := later.due(all_of_them)) is not None:
-        flag, loss, *norms = seen.read()
-        made = moment(seen.step, loss, by_group(norms, seen.ends), seen.rates, None, seen.clips, 0, math.nan)
+        flag, loss, *rest = seen.read()
+        norms, others = rest[: seen.ends[-1]], iter(rest[seen.ends[-1] :])
+        clipped = list(islice(others, seen.clips))
+        rates = [next(others) if isinstance(r, torch.Tensor) else r for r in seen.rates]
+        made = moment(seen.step, loss, by_group(norms, seen.ends), rates, math.nan, clipped, 0, math.nan)
         run.overseer.step -= 1
         if not flag:
             run.overseer.healthy(made)
@@ -54,7 +61,8 @@ def settle(run: Run, all_of_them: bool = False) -> bool:
         after = later.rest()
         for window in (run.window, *(w.window for w in after)):
             window.restore_buffers()
-        run.window = seen.window
+        run.window, run.upfront = seen.window, seen.upfront
+        forget_state(run.optimizers[0], seen.stateful)
         number = run.overseer.step = seen.step
         try:
             deal_with(run, run.optimizers[0], made, "gradient" if math.isfinite(loss) else "loss", ())

@@ -1,6 +1,7 @@
 """The look at loss and gradients before an optimizer changes anything: the update is due, is it to be made?"""
 
 import math
+from typing import Any
 
 import torch
 from torch.linalg import vector_norm
@@ -9,6 +10,7 @@ from whynan.watching.policy import RETRY
 from whynan.watching.torch import health
 from whynan.watching.torch.bad import deal_with
 from whynan.watching.torch.calls import LOSS
+from whynan.watching.torch.moved import ratio
 from whynan.watching.torch.notes import by_group, note
 from whynan.watching.torch.ranks import FINE, GRADIENT, shard
 from whynan.watching.torch.ranks import LOSS as LOSS_FAILED
@@ -28,16 +30,24 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
     gradients, ends, rates = due(optimizer)
     if run.sharded:
         gradients = [shard(g) for g in gradients]
-    norms = health.norms(gradients)
+    scaler, clips, sample = run.scaler, run.clips, notes.sample
+    norms, losses, (scale, found, by), clipped, moved, rates = health.read(
+        health.norms_of(gradients),
+        health.losses_in(window, scaler is not None),
+        (math.nan, 0, 1) if scaler is None else (scaler._scale, _given(optimizer, "found_inf", 0), _given(optimizer, "grad_scale", 1)),
+        [_whole(c.norm) for c in clips],
+        () if sample is None else sample.norms(optimizer),
+        rates,
+    )
+    notes.sample = None
     total = math.hypot(*norms)
-    loss, loss_fine = health.loss_of(window, run.parameter_ids, run.scaler is not None)
+    loss, loss_fine = health.loss_of(window, run.parameter_ids, scaler is not None, losses)
     fine = loss_fine and (math.isfinite(total) or health.finite(gradients))
-    if run.scaler is not None and (found := getattr(optimizer, "found_inf", None)) is not None:  # the optimizer divides by the scale
-        if not fine and float(found) > 0:
-            run.updated = False
-            return False
-        by = getattr(optimizer, "grad_scale", None)
-        norms = norms if by is None else [n / float(by) for n in norms]
+    if found > 0 and not fine:
+        run.updated = False
+        return False
+    if by != 1:  # the optimizer divides by the scale
+        norms = [n / by for n in norms]
         total = math.hypot(*norms)
     if run.ranks is not None:
         fine = run.ranks.tell(FINE if fine else GRADIENT if loss_fine else LOSS_FAILED)
@@ -45,12 +55,9 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
         if fine:
             return True
         overseer.step -= 1
-    scale = None if run.scaler is None else run.scaler._scale.clone()
-    clips, number = run.clips, run.numbers[id(optimizer)]
+    number = run.numbers[id(optimizer)]
     groups = (total,) if len(ends) == 1 else by_group(norms, ends)
-    ratio = math.nan if notes.sample is None else notes.sample.ratio(optimizer)
-    notes.sample = None
-    notes.seen.append((overseer.step, loss, groups, rates, scale, clips, number, ratio))
+    notes.seen.append((overseer.step, loss, groups, rates, scale, clipped, number, ratio(moved)))
     if clips:
         run.clips = []
     if not fine:
@@ -89,13 +96,24 @@ def is_ordinary(run: Run, optimizer: Optimizer) -> bool:
     if not (math.isfinite(loss) and total <= notes.ordinary):
         return False
     overseer, rates = run.overseer, [float(group["lr"]) for group in groups if "lr" in group]
-    notes.seen.append((overseer.step, loss, (total,), rates, None, (), 0, math.nan))
+    notes.seen.append((overseer.step, loss, (total,), rates, math.nan, (), 0, math.nan))
     window.closing = True
     overseer.applied()
     return True
 
 
-def due(optimizer: Optimizer) -> tuple[list[torch.Tensor], list[int], list[float]]:
+def _given(optimizer: Optimizer, name: str, otherwise: float) -> Any:
+    """What a gradient scaler has given an optimizer."""
+    value = getattr(optimizer, name, None)
+    return otherwise if value is None else value
+
+
+def _whole(norm: Any) -> Any:
+    """A norm; of gradients that are spread over ranks that of all, which all ranks ask for in the same step."""
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
+def due(optimizer: Optimizer) -> tuple[list[torch.Tensor], list[int], list[Any]]:
     """The gradients that an update would use, up to which of them each parameter group goes, and the groups' learning rates."""
     gradients: list[torch.Tensor] = []
     ends, rates = [], []
@@ -103,7 +121,7 @@ def due(optimizer: Optimizer) -> tuple[list[torch.Tensor], list[int], list[float
         gradients += [g for p in group["params"] if (g := p.grad) is not None]
         ends.append(len(gradients))
         if "lr" in group:
-            rates.append(float(group["lr"]))
+            rates.append(group["lr"])
     return gradients, ends, rates
 
 

@@ -1,6 +1,7 @@
 """How far an update has moved the parameters, measured on so many elements of each that keeping a copy of them costs next to nothing."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -19,15 +20,21 @@ class Sample:
         self._optimizer = optimizer
         self._copies = [t.clone() for t in _some(optimizer)]
 
-    def ratio(self, optimizer: torch.optim.Optimizer) -> float:
-        """The norm of their change since over their norm; NaN if it was another optimizer, or other parameters."""
+    def norms(self, optimizer: torch.optim.Optimizer) -> Sequence[torch.Tensor]:
+        """The norms of each one's change since, then those of each one; none if it was another optimizer, or other parameters."""
         if optimizer is not self._optimizer:
-            return math.nan
+            return ()
         now, then = _some(optimizer), self._copies
         if [t.shape for t in now] != [t.shape for t in then]:
-            return math.nan
-        size = math.hypot(*health.norms(then))
-        return math.hypot(*health.norms(list(torch._foreach_sub(now, then)))) / size if size else math.nan
+            return ()
+        return health.norms_of([*torch._foreach_sub(now, then), *then]) if then else ()
+
+
+def ratio(norms: Sequence[float]) -> float:
+    """The norm of the change over that of the parameters; NaN if they are not known."""
+    half = len(norms) // 2
+    size = math.hypot(*norms[half:])
+    return math.hypot(*norms[:half]) / size if size else math.nan
 
 
 def _some(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

@@ -4,13 +4,12 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from whynan.watching.record import Moment
 from whynan.watching.torch import health
-from whynan.watching.torch.intercept import Clip
 from whynan.watching.torch.moved import Sample
 
 if TYPE_CHECKING:
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 AT_LEAST, AT_MOST = 8, 64  # steps that are noted together
 SECONDS = 0.1  # that long, if there are at least so many
 
-# a step's number, loss, norms by group, rates, scale, clippings, optimizer, update ratio
-Seen = tuple[int, float, Sequence[float], Sequence[float], Any, Sequence[Clip], int, float]
+# a step's number, loss, norms by group, rates, scale, norms before clippings, optimizer, update ratio
+Seen = tuple[int, float, Sequence[float], Sequence[float], float, Sequence[float], int, float]
 
 
 class Notes:
@@ -66,13 +65,18 @@ def note(run: "Run", optimizer: torch.optim.Optimizer | None = None) -> None:
 
 
 def moment(
-    step: int, loss: float, norms: Sequence[float], rates: Sequence[float], scale: Any, clips: Sequence[Clip], optimizer: int, ratio: float
+    step: int,
+    loss: float,
+    norms: Sequence[float],
+    rates: Sequence[float],
+    scale: float,
+    clipped: Sequence[float],
+    optimizer: int,
+    ratio: float,
 ) -> Moment:
     """The record of a step."""
-    clipped = math.hypot(*(float(c.norm) for c in clips)) if clips else math.nan
-    return Moment(
-        step, loss, tuple(norms), math.nan, ratio, tuple(rates), math.nan if scale is None else float(scale), clipped, optimizer=optimizer
-    )
+    clipped_from = math.hypot(*clipped) if clipped else math.nan
+    return Moment(step, loss, tuple(norms), math.nan, ratio, tuple(rates), scale, clipped_from, optimizer=optimizer)
 
 
 def by_group(norms: Sequence[float], ends: Sequence[int]) -> list[float]:

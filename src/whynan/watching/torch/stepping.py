@@ -6,7 +6,7 @@ from typing import Any
 from whynan.watching.policy import ROLLBACK
 from whynan.watching.torch import health
 from whynan.watching.torch.bad import left_out
-from whynan.watching.torch.held import look_later
+from whynan.watching.torch.held import look_later, settle
 from whynan.watching.torch.later import let_go
 from whynan.watching.torch.look import is_ordinary, look
 from whynan.watching.torch.run import Optimizer, Run
@@ -28,10 +28,12 @@ def around_step(run: Run, original: Callable[..., Any], args: tuple[Any, ...], k
         elif run.later is None or run.scaler is not None:
             result = original(*args, **kwargs) if look(run, optimizer) else None
         else:
-            result = original(*args, **kwargs) if look_later(run, optimizer) else None
-            let_go(optimizer)
+            try:
+                result = original(*args, **kwargs) if look_later(run, optimizer) else None
+            finally:
+                let_go(optimizer)
         options, overseer = run.overseer.options, run.overseer
-        if options.policy == ROLLBACK and overseer.in_a_row == 0 and overseer.step % options.every == 0:
+        if options.policy == ROLLBACK and overseer.step % options.every == 0 and settle(run, all_of_them=True) and not overseer.in_a_row:
             run.snapshots.take()
         return result
     finally:
