@@ -130,7 +130,7 @@ def _differentiated(run: Run, roots: tuple[torch.Tensor, ...], plain: bool) -> N
     window = run.window
     if window.closing:
         window.clear(run.several)
-    if window.backwards >= MICRO_BATCHES:
+    if window.backwards >= MICRO_BATCHES and not window.full:
         _forget(run)
     others = {id(t): t for t in roots}  # those that are not the losses of calls
     for call in window.calls:
@@ -141,7 +141,9 @@ def _differentiated(run: Run, roots: tuple[torch.Tensor, ...], plain: bool) -> N
         else:  # something lies between this loss and the root: the gradient that comes in tells what
             call.await_seed()
     values = tuple([t.detach() for t in roots]) if others else roots  # a loss is kept with its call
-    window.differentiate(Differentiated(frames_behind(3), values, plain, autocast_state(), tuple(window.calls)))
+    frames = frames_behind(3)
+    again = window.differentiate(Differentiated(frames, values, plain, autocast_state(), tuple(window.calls)))
+    window.round = run.rounds.kept(frames, again)
     if others and not window.full:
         window.roots += [(t.detach(), ref(t), t.grad_fn) for t in others.values()]
 

@@ -18,6 +18,7 @@ from whynan.watching.torch.later import Later, can_hold
 from whynan.watching.torch.notes import Notes
 from whynan.watching.torch.ranks import is_sharded, ranks_of
 from whynan.watching.torch.remedies import Snapshots
+from whynan.watching.torch.rounds import Rounds
 from whynan.watching.torch.updates import Kept, inside
 from whynan.watching.torch.window import Window
 
@@ -36,7 +37,7 @@ class Run:
     `before` are parameters and state before a step whose closure is called several times. `left_out` counts, by optimizer, the steps in
     a row that the scaler made no update in; `steppers` are the optimizers, and those inside of them, with the number of the outer one;
     `draws` tells whether calls draw from Python's or NumPy's random numbers; `later` are steps whose flag is
-    still on the device.
+    still on the device; `rounds` are the loops that accumulate.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Run:
         self.during_replay: Callable[[], AbstractContextManager[Any]] = nullcontext  # silences what a framework would log again
         self.stopped = False  # policy "stop": the loop is asked to end
         self.window = Window()
-        self.draws = Draws()
+        self.draws, self.rounds = Draws(), Rounds()
         self.current: Call | None = None
         self.inside = 0
         self.asleep = self.stepping = self.updated = False
