@@ -1,5 +1,6 @@
 """The hooks that run while a step does: what they keep of it, references and no copies where that is enough."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
@@ -26,6 +27,14 @@ from whynan.watching.torch.intercept import Clip, frames_behind, place_behind
 from whynan.watching.torch.run import Run
 from whynan.watching.torch.updates import gradients_of
 from whynan.watching.torch.window import MICRO_BATCHES, Differentiated
+
+log = logging.getLogger("whynan.watch")
+
+NEVER_STEPS = 256  # calls of backward from the beginning that are a reason to ask for the optimizer
+_NEVER = (
+    f"backward was called {NEVER_STEPS} times, and {{kinds}}, which whynan.watch was given, {{have}} made no step: nothing is looked at "
+    "or held back. Pass the optimizer that the loop steps (a list, if there are several)."
+)
 
 
 def before_model(run: Run, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
@@ -130,7 +139,7 @@ def _differentiated(run: Run, roots: tuple[torch.Tensor, ...], plain: bool) -> N
     window = run.window
     if window.closing:
         window.clear(run.several)
-    if window.backwards >= MICRO_BATCHES and not window.full:
+    if window.backwards >= MICRO_BATCHES:
         _forget(run)
     others = {id(t): t for t in roots}  # those that are not the losses of calls
     for call in window.calls:
@@ -151,6 +160,11 @@ def _differentiated(run: Run, roots: tuple[torch.Tensor, ...], plain: bool) -> N
 def _forget(run: Run) -> None:
     """Forget the micro-batches so far if they are healthy, so that a step of many keeps no more than a few."""
     window = run.window
+    if run.overseer.step == 0 and window.forgotten + window.backwards == NEVER_STEPS:
+        kinds = " and ".join(type(o).__name__ for o in run.optimizers)
+        log.warning("%s", _NEVER.format(kinds=kinds, have="have" if run.several else "has"))
+    if window.full:
+        return
     if health.loss_of(window, run.parameter_ids)[1] and all(health.finite(gradients_of(o)) for o in run.optimizers):
         window.forget()
     else:

@@ -44,6 +44,8 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
         if fine:
             return True
         overseer.step -= 1
+    elif run.several:
+        run.turns(run.numbers[id(optimizer)])
     scale = None if run.scaler is None else run.scaler._scale.clone()
     clips, number = run.clips, run.numbers[id(optimizer)]
     groups = (total,) if len(ends) == 1 else by_group(norms, ends)

@@ -69,6 +69,7 @@ class Run:
         self.scaler: Any = None
         self.clips: list[Clip] = []
         self.before: Kept | None = None
+        self._turn: set[int] = set()
         self.left_out: dict[int, int] = {}
         self.notes = Notes()
         self.whole: Mapping[int, torch.nn.Module] = {}  # sharded models on one rank, while a step is looked into
@@ -82,6 +83,14 @@ class Run:
         several = len(self.models) > 1
         found: dict[str, torch.nn.Module] = {str(i) if several else "": self._plain(m) for i, m in enumerate(self.models)}
         return {**found, "loss": self.loss} if isinstance(self.loss, torch.nn.Module) else found
+
+    def turns(self, number: int) -> None:
+        """An optimizer's update is due, of several: a step of the loop is over when one of them comes again."""
+        if number in self._turn:
+            self._turn.clear()
+        elif self._turn:
+            self.overseer.step -= 1  # it is a part of the step that the one before has ended
+        self._turn.add(number)
 
     def buffers(self) -> list[Buffers]:
         """Copies of the models' changing buffers as they are now."""
