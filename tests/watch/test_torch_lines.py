@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -61,14 +62,14 @@ def caught(run, net, loss=None):
     return error.value.incident
 
 
-def check(incident, mark, text, cause, sample=5, phase="forward"):
+def check(incident, mark, text, cause, sample=5, phase="forward", step=BAD_STEP):
     finding = incident.finding
     assert finding is not None, incident.unexplained
     assert (finding.site.text, finding.site.line) == (text, line_of(mark))
     assert (finding.cause, finding.phase) == (cause, phase)
     if sample is not None:
         assert incident.sample == sample
-    assert incident.step == BAD_STEP
+    assert incident.step == step
 
 
 def test_a_loss_in_one_line():
@@ -333,17 +334,80 @@ def test_a_model_that_returns_its_loss():
     check(incident, "returned", "(logits - labels).abs().log()", "log-of-zero")
 
 
-def test_only_the_last_micro_batch_of_several():
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_any_micro_batch_of_several(bad):
     def run(net, opt):
         for x, y in batches(net):
             opt.zero_grad()
-            for k in range(2):
-                mx, my = x[4 * k : 4 * k + 4], y[4 * k : 4 * k + 4]
+            for k in range(3):
+                mx, my = x[:4] + k, y[:4] + k
+                if k == bad:
+                    mx, my = x[4:], y[4:]
                 loss = (net(mx) - my).abs().log().mean() / 2  # at micro
                 loss.backward()
             opt.step()
 
-    check(caught(run, Net()), "micro", "(net(mx) - my).abs().log()", "log-of-zero", sample=1)
+    incident = caught(run, Net())
+    check(incident, "micro", "(net(mx) - my).abs().log()", "log-of-zero", sample=1)
+    assert incident.suspects.call == bad
+
+
+@pytest.mark.parametrize(("count", "bad"), [(4, 0), (4, 2), (12, 0), (20, 17)])
+def test_a_micro_batch_of_the_first_step_where_only_the_gradient_fails(count, bad):
+    def run(net, opt):
+        data = iter(range(count))
+        for k in data:
+            x, y = torch.randn(4, 4), torch.zeros(4, 1)
+            out = net(x)
+            if k == bad:
+                y[2] = out.detach()[2]
+            loss = (out - y).square().sqrt().mean() / count  # at root
+            loss.backward()
+        opt.step()
+
+    incident = caught(run, Net())
+    check(incident, "root", "(out - y).square().sqrt()", "sqrt-grad-at-zero", sample=2, phase="backward", step=0)
+    assert (incident.failed, incident.suspects.call) == ("gradient", bad)
+
+
+def test_what_a_loop_s_round_made_is_let_go():
+    """The frame of a loop that does not accumulate holds nothing of its first round; one that does, no graph."""
+    outputs = []
+
+    def run(net, opt, every):
+        for k in range(1, 5):
+            out = net(torch.randn(8, 4))
+            out.square().mean().backward()
+            outputs.append(weakref.ref(out))
+            assert sum(o() is not None for o in outputs) == 1
+            if k % every == 0:
+                opt.step()
+
+    for every in (1, 4):
+        net = Net()
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+        with whynan.watch(net, optimizer=optimizer, folder=None):
+            run(net, optimizer, every)
+        outputs.clear()
+
+
+def test_what_cannot_be_run_again_is_named():
+    def overwritten(net, opt):
+        x = torch.empty(4, 4)
+        for k in range(2):
+            x.copy_(torch.randn(4, 4))  # what the first round had is not kept anywhere
+            out = net(x)
+            target = out.detach() - k
+            (out - target).log().mean().backward()
+        opt.step()
+
+    def taken(net, opt):
+        out = net(torch.randn(4, 4))
+        next(iter([(out - out.detach()).log().mean()])).backward()
+        opt.step()
+
+    assert caught(overwritten, Net()).unexplained == "micro-batch 0 could not be run again, and the others are finite."
+    assert caught(taken, Net()).unexplained.startswith("the lines that lead to the loss could not be run again")
 
 
 def test_a_closure():

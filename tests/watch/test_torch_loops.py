@@ -185,7 +185,7 @@ def test_alternating_updates(which: str, generator_first: bool) -> None:
                 update()
             bad["now"] = False
         assert kept
-    assert watch.bad_steps == 1 and watch.step == 10
+    assert watch.bad_steps == 1 and watch.step == 5 and watch.incidents[0].step == 3
     (incident,) = watch.incidents
     assert incident.reproduced and incident.failed == "loss" and "log" in incident.finding.site.text
     assert all(p.isfinite().all() for m in (g, d) for p in m.parameters())
@@ -225,6 +225,20 @@ def test_a_fault_in_a_model_that_was_called_before_the_other_update() -> None:
     assert incident.parameter.startswith("0.inner")
 
 
+def test_a_step_is_one_round_of_the_loop_however_many_optimizers_make_it() -> None:
+    """One update of the first, two of the second: a step ends where an optimizer comes again."""
+    models = [nn.Linear(3, 1), nn.Linear(3, 1)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in models]
+    with watched(models, optimizers, policy="skip") as watch:
+        for number, which in enumerate([0, 1, 1, 0, 1, 1, 0, 1]):
+            x, t = batch(number, bad=number == 6)
+            optimizers[which].zero_grad()
+            log_loss(models[which](x), t).backward()
+            optimizers[which].step()
+    assert [(m.step, m.optimizer) for m in watch.flight] == [(0, 0), (0, 1), (1, 1), (1, 0), (2, 1), (3, 1), (3, 0), (4, 1)]
+    assert watch.incidents[0].step == 3 and watch.step == 5
+
+
 # ---------------------------------------------------------------- accumulation
 
 
@@ -259,14 +273,17 @@ def test_long_accumulation_keeps_a_few_micro_batches(bad_at: int | None) -> None
         assert watch.incidents[0].suspects.call == bad_at and watch.incidents[0].suspects.samples == (BAD_SAMPLE,)
 
 
-def test_retry_of_an_accumulated_step() -> None:
+@pytest.mark.parametrize("own_lines", [False, True])
+def test_retry_of_an_accumulated_step(own_lines: bool) -> None:
     models = [net(), net()]
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in models]
     healthy = [i for i in range(6) if i != BAD_SAMPLE]
-    with watched(models[0], optimizers[0], policy="retry"):
+    with watched(models[0], optimizers[0], None if own_lines else log_loss, policy="retry"):
         for k in range(3):
             x, t = batch(k, bad=k == 1)
-            (log_loss(models[0](x), t) / 3).backward()
+            p = models[0](x)
+            loss = ((p.squeeze(-1) - t) ** 2 + 0.0 * t.log()).mean() if own_lines else log_loss(p, t)
+            (loss / 3).backward()
         optimizers[0].step()
     for k in range(3):
         x, t = batch(k)
@@ -275,6 +292,20 @@ def test_retry_of_an_accumulated_step() -> None:
     optimizers[1].step()
     for a, b in zip(state(models[0]), state(models[1]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_an_optimizer_that_never_steps_is_asked_for_once(failing: bool, caplog: pytest.LogCaptureFixture) -> None:
+    model, loss = nn.Linear(3, 1), nn.MSELoss()
+    given, used = torch.optim.SGD(model.parameters(), lr=0.1), torch.optim.Adam(model.parameters())
+    with watched(model, given, loss) as watch:
+        for _ in range(600):
+            used.zero_grad()
+            loss(model(torch.full((2, 3), torch.nan if failing else 1.0)), torch.zeros(2, 1)).backward()
+            used.step()
+            assert len(watch.run.window.calls) <= 18
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "whynan.watch"]
+    assert "backward was called 256 times, and SGD, which whynan.watch was given, has made no step" in said
 
 
 # ---------------------------------------------------------------- what else happens around steps

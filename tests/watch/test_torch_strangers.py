@@ -28,7 +28,9 @@ def line_of(text):
         return next(i for i, line in enumerate(file, 1) if line.rstrip().endswith(f"# {text}"))
 
 
-def test_an_overflow_before_a_cast_of_the_model_s_result_is_not_called_bad_data():
+@pytest.mark.parametrize("seed", [0, 12])  # the loss is not finite; the loss is, as relu stops the overflow, and a gradient is not
+def test_an_overflow_before_a_cast_of_the_model_s_result_is_not_called_bad_data(seed):
+    torch.manual_seed(seed)
     model, optimizer = parts(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     criterion = nn.MSELoss()
     with whynan.watch(model, loss=criterion, optimizer=optimizer, policy="skip", folder=None) as watch:
@@ -41,6 +43,7 @@ def test_an_overflow_before_a_cast_of_the_model_s_result_is_not_called_bad_data(
             loss.backward()
         optimizer.step()
     incident = watch.incidents[0]
+    assert incident.failed == ("gradient" if seed else "loss")
     assert (incident.kind, incident.suspects.samples, incident.suspects.call) == (OVERFLOW, (3,), 2), told(incident)
     assert incident.finding.site.file == __file__ and incident.finding.site.line == line_of("the model's call")
 

@@ -306,9 +306,9 @@ def _last_steps(page: Page, incident: Incident) -> None:
 
 
 def _with_own(incident: Incident) -> tuple[Moment, ...]:
-    """The steps with the bad one last."""
-    before = tuple(m for m in incident.moments if m.step < incident.step)
-    own = next((m for m in incident.moments if m.step == incident.step), Moment(incident.step, incident.loss))
+    """The steps with the bad one last; of several optimizers those of its own."""
+    own = next((m for m in incident.moments[::-1] if m.step == incident.step), Moment(incident.step, incident.loss))
+    before = tuple(m for m in incident.moments if m.step < incident.step and m.optimizer == own.optimizer)
     return (*before, own if own.outcome != "applied" else own._replace(outcome="not applied"))
 
 

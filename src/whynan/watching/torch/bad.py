@@ -55,6 +55,8 @@ def left_out(run: Run, scaler: Any, optimizer: Optimizer) -> bool:
     note(run)
     clips, run.clips = run.clips, []
     number = run.numbers[id(optimizer)]
+    if run.several:
+        run.turns(number)
     moment = Moment(run.overseer.step, loss, scale=scale, outcome="left out by the gradient scaler", optimizer=number)
     fine = loss_fine and row < SCALER_PATIENCE and scale >= 1
     if run.ranks is not None:

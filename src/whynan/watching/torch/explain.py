@@ -63,12 +63,19 @@ def _looked_into(run: "Run", base: Incident) -> Incident:
         return replace(base, unexplained="no call of the model or the loss was seen in this step: pass the model and loss=.")
     notes = tuple(f"an argument of {type(c.target).__name__} was overwritten after the call" for c in run.window.calls if c.overwritten())
     errors = []
+    left = dict.fromkeys(range(run.window.forgotten, run.window.forgotten + run.window.backwards))
     for part in parts:
         first = outcome(part, run.parameters)
         errors += [first.error] if first.error else []
         if first.failed:
             return _explained_part(run, part, first, replace(base, notes=notes))
+        if part.differentiated and not first.error:
+            left.pop(part.number, None)
     why = f"run again, it raised {errors[0]}" if errors else "run again in eager mode, every piece of this step is finite"
+    if 0 < len(left) < run.window.backwards:
+        why = f"micro-batch {', '.join(map(str, left))} could not be run again, and the others are finite"
+    elif left and not errors:
+        why = "the lines that lead to the loss could not be run again; all else is finite"
     return replace(base, unexplained=f"{why}.", notes=notes)
 
 

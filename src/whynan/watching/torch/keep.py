@@ -1,5 +1,6 @@
 """The hooks that run while a step does: what they keep of it, references and no copies where that is enough."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
@@ -26,7 +27,15 @@ from whynan.watching.torch.chance import chance
 from whynan.watching.torch.intercept import Clip, frames_behind, place_behind
 from whynan.watching.torch.run import Run
 from whynan.watching.torch.updates import gradients_of
-from whynan.watching.torch.window import MICRO_BATCHES, Differentiated, Window
+from whynan.watching.torch.window import MICRO_BATCHES, Differentiated
+
+log = logging.getLogger("whynan.watch")
+
+NEVER_STEPS = 256  # calls of backward from the beginning that are a reason to ask for the optimizer
+_NEVER = (
+    f"backward was called {NEVER_STEPS} times, and {{kinds}}, which whynan.watch was given, {{have}} made no step: nothing is looked at "
+    "or held back. Pass the optimizer that the loop steps (a list, if there are several)."
+)
 
 
 def around_call(run: Run, role: str, target: Any, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -82,15 +91,16 @@ def around_backward(run: Run, original: Callable[..., Any], args: tuple[Any, ...
     """`torch.autograd.backward`, called."""
     if run.asleep:
         refuse_in_replay()
-    elif not _differentiated_alone(run.window, args, kwargs):
+    elif not _differentiated_alone(run, args, kwargs):
         roots = args[0] if args else kwargs.get("tensors", ())
         first = args[1] if len(args) > 1 else kwargs.get("grad_tensors")
         _differentiated(run, (roots,) if isinstance(roots, torch.Tensor) else tuple(roots), first is None)
     return original(*args, **kwargs)
 
 
-def _differentiated_alone(window: Window, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _differentiated_alone(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Note `loss.backward()` where it is the step's first and the watched loss has just returned, as in most steps: in a few moves."""
+    window = run.window
     calls = window.calls
     if window.backwards or window.closing or not args or (len(args) > 1 and args[1] is not None) or kwargs.get("grad_tensors") is not None:
         return False
@@ -99,7 +109,9 @@ def _differentiated_alone(window: Window, args: tuple[Any, ...], kwargs: dict[st
     call, window.root = calls[-1], args[0]
     call.seed = ONES
     window.backwards, window.done = 1, len(calls)
-    window.differentiated.append(Differentiated(frames_behind(3), args[:1], True, call.autocast, tuple(calls), window.forgotten))
+    frames = frames_behind(3)
+    window.differentiated.append(Differentiated(frames, args[:1], True, call.autocast, tuple(calls), window.forgotten))
+    window.round = run.rounds.kept(frames, again=False)
     return True
 
 
@@ -120,7 +132,9 @@ def _differentiated(run: Run, roots: tuple[torch.Tensor, ...], plain: bool) -> N
         else:  # something lies between this loss and the root: the gradient that comes in tells what
             call.await_seed()
     values = tuple([t.detach() for t in roots]) if others else roots  # a loss is kept with its call
-    window.differentiate(Differentiated(frames_behind(3), values, plain, autocast_state(), tuple(window.calls)))
+    frames = frames_behind(3)
+    again = window.differentiate(Differentiated(frames, values, plain, autocast_state(), tuple(window.calls)))
+    window.round = run.rounds.kept(frames, again)
     if others and not window.full:
         window.roots += [(t.detach(), ref(t), t.grad_fn) for t in others.values()]
 
@@ -128,6 +142,11 @@ def _differentiated(run: Run, roots: tuple[torch.Tensor, ...], plain: bool) -> N
 def _forget(run: Run) -> None:
     """Forget the micro-batches so far if they are healthy, so that a step of many keeps no more than a few."""
     window = run.window
+    if run.overseer.step == 0 and window.forgotten + window.backwards == NEVER_STEPS:
+        kinds = " and ".join(type(o).__name__ for o in run.optimizers)
+        log.warning("%s", _NEVER.format(kinds=kinds, have="have" if run.several else "has"))
+    if window.full:
+        return
     if health.loss_of(window, run.parameter_ids)[1] and all(health.finite(gradients_of(o)) for o in run.optimizers):
         window.forget()
     else:

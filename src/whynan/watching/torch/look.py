@@ -55,6 +55,8 @@ def look(run: Run, optimizer: Optimizer, again: bool = False) -> bool:
         if fine:
             return True
         overseer.step -= 1
+    elif run.several:
+        run.turns(run.numbers[id(optimizer)])
     number = run.numbers[id(optimizer)]
     groups = (total,) if len(ends) == 1 else by_group(norms, ends)
     notes.seen.append((overseer.step, loss, groups, rates, scale, clipped, number, ratio(moved)))

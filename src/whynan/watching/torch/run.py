@@ -17,6 +17,7 @@ from whynan.watching.torch.later import Later, can_hold
 from whynan.watching.torch.notes import Notes
 from whynan.watching.torch.ranks import is_sharded, ranks_of
 from whynan.watching.torch.remedies import Snapshots
+from whynan.watching.torch.rounds import Rounds
 from whynan.watching.torch.updates import Kept, inside
 from whynan.watching.torch.window import Window
 
@@ -35,7 +36,7 @@ class Run:
     (compiled, or `forward`). `before` are parameters and state before a step whose closure is called several times. `left_out` counts, by
     optimizer, the steps in a row that the scaler made no update in; `steppers` are the optimizers, and those inside of them, with the
     number of the outer one; `draws` tells whether calls draw from Python's or NumPy's random numbers; `later` are steps whose flag is
-    still on the device.
+    still on the device; `rounds` are the loops that accumulate.
     """
 
     def __init__(
@@ -62,11 +63,12 @@ class Run:
         self.during_replay: Callable[[], AbstractContextManager[Any]] = nullcontext  # silences what a framework would log again
         self.stopped = False  # policy "stop": the loop is asked to end
         self.window = Window()
-        self.draws = Draws()
+        self.draws, self.rounds = Draws(), Rounds()
         self.asleep = self.inside = self.stepping = self.updated = False
         self.scaler: Any = None
         self.clips: list[Clip] = []
         self.before: Kept | None = None
+        self._turn: set[int] = set()
         self.left_out: dict[int, int] = {}
         self.notes = Notes()
         self.whole: Mapping[int, torch.nn.Module] = {}  # sharded models on one rank, while a step is looked into
@@ -80,6 +82,14 @@ class Run:
         several = len(self.models) > 1
         found: dict[str, torch.nn.Module] = {str(i) if several else "": self._plain(m) for i, m in enumerate(self.models)}
         return {**found, "loss": self.loss} if isinstance(self.loss, torch.nn.Module) else found
+
+    def turns(self, number: int) -> None:
+        """An optimizer's update is due, of several: a step of the loop is over when one of them comes again."""
+        if number in self._turn:
+            self._turn.clear()
+        elif self._turn:
+            self.overseer.step -= 1  # it is a part of the step that the one before has ended
+        self._turn.add(number)
 
     def buffers(self) -> list[Buffers]:
         """Copies of the models' changing buffers as they are now."""

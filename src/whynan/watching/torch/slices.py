@@ -104,8 +104,9 @@ def slices_of(step: Differentiated, way: Way) -> Iterator[Slice]:
     """The lines that lead to a call of `backward`: for each frame in which they can be found, innermost first. None has been run yet."""
     if len(step.roots) != 1 or not step.plain:
         return
-    for depth, (frame, last) in enumerate(step.frames):
-        if depth and not _hands_on(step.frames[depth - 1][0]):
+    frames = step.frames if step.round is None else (*step.frames, (step.round.frame, step.round.last))
+    for depth, (frame, last) in enumerate(frames):
+        if depth and not _hands_on(frames[depth - 1][0]):
             return
         try:
             yield _in_frame(frame, last, step, way, outer=depth > 0)
@@ -135,10 +136,14 @@ def _in_frame(frame: FrameType, last: int, step: Differentiated, way: Way, outer
     replayed = {id(c.target) for c in step.calls} - made
     source = "".join(lines)
     known = frame.f_globals if frame.f_locals is frame.f_globals else dict(frame.f_locals)
+    past = step.round if step.round is not None and step.round.frame is frame else None
+    if past is not None:
+        known = {**known, **past.values}
 
     def read(tree: ast.Module) -> tuple[list[ast.stmt], Reader]:
         found = path_to(tree, where)
-        reader = Reader(known, frame.f_globals, _stored_since(found, frame), way)
+        since = _stored_since(found, frame)
+        reader = Reader(known, frame.f_globals, since if past is None else (since | past.names) - past.values.keys(), way)
         return reader.sliced(found, differentiated_in(found, where, outer)), reader
 
     body, reader = read(_Unread(frame, replayed).visit(ast.parse(source)))

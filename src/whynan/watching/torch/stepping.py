@@ -57,7 +57,7 @@ def _with_closure(run: Run, original: Callable[..., Any], optimizer: Optimizer, 
             raise Dropped
         if kept is not None:  # what comes is the same step
             run.window.forget()
-            run.window.closing = False
+            run.window.closing, run.window.forgotten = False, 0  # micro-batches are those of one evaluation
         return value
 
     try:

@@ -9,6 +9,7 @@ import torch
 
 from whynan.watching.torch.buffers import Buffers
 from whynan.watching.torch.calls import LOSS, MODEL, Call
+from whynan.watching.torch.rounds import Round
 
 MICRO_BATCHES = 8  # calls of backward whose data are kept
 MOST_CALLS = 512
@@ -19,7 +20,7 @@ CALLS = 16  # calls that are kept although nothing was differentiated by them
 class Differentiated:
     """One call of `backward`: the frames that it came from, innermost first, with where each of them was; the detached roots; whether it
     started from ones; autocast as it was then; the step's calls until then, without those before another `backward` from the same place;
-    its number in the step.
+    its number in the step; the round of the loop that it was made in, if the frame has gone on to another.
     """
 
     frames: tuple[tuple[FrameType, int], ...]
@@ -28,6 +29,7 @@ class Differentiated:
     autocast: Sequence[tuple[str, bool, Any]]
     calls: tuple[Call, ...]
     number: int = 0
+    round: Round | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -36,15 +38,17 @@ class Window:
 
     A step may have many micro-batches: when `MICRO_BATCHES` of them were found healthy they are forgotten (`forget`), their buffers are
     not: `earlier` holds those from before the step. `backwards` counts calls of backward since, `done` the calls before the last of
-    them, `forgotten` the losses forgotten. With `full` no more calls are kept: one of those kept has gone bad; `room` is how many are
+    them, `forgotten` those before. With `full` no more calls are kept: one of those kept has gone bad; `room` is how many are
     kept. `dropped` is what was done about the step, by the look before the update of the optimizer `judge`; `stepped` are the optimizers
-    that have made their updates, `undo` takes some of these back.
+    that have made their updates, `undo` takes some of these back. `round` is that of the last call of `backward`, in a loop that
+    accumulates.
     """
 
     calls: list[Call] = field(default_factory=list)
     roots: list[tuple[torch.Tensor, Any, Any]] = field(default_factory=list)  # detached, a weak reference to the tensor, its node
-    differentiated: list[Differentiated] = field(default_factory=list)  # of calls from the same place the last: it has its frame's values
+    differentiated: list[Differentiated] = field(default_factory=list)
     root: torch.Tensor | None = None  # where the step has one call of `backward`, for a watched loss: that
+    round: Round | None = None
     closing: bool = False  # an optimizer has stepped: the next call begins a new window
     full: bool = False
     room: int = CALLS
@@ -65,27 +69,32 @@ class Window:
         """The calls of the model."""
         return (c for c in self.calls if c.role == MODEL)
 
-    def differentiate(self, step: Differentiated) -> None:
-        """Note a call of `backward`. Of several from the same place the last is kept, with the calls since the one before.
+    def differentiate(self, step: Differentiated) -> bool:
+        """Note a call of `backward`; whether the one before came from the same place: then the frame's names have other values by now.
 
-        The place is the innermost frame that still runs: a library's `backward` in between has a frame of its own each time.
+        The place is the innermost frame that still runs: a library's `backward` in between has a frame of its own each time. Of the
+        call before, frames inside of that are kept, and its round of the loop.
         """
-        if self.differentiated:
-            self._follow(step)
+        again = bool(self.differentiated) and self._follow(step)
         step.number = self.forgotten + self.backwards
-        self.differentiated.append(step)
+        if not self.full:
+            self.differentiated.append(step)
+            del self.differentiated[:-MICRO_BATCHES]
         self.backwards, self.done = self.backwards + 1, len(self.calls)
+        return again
 
-    def _follow(self, step: Differentiated) -> None:
+    def _follow(self, step: Differentiated) -> bool:
         running = dict(step.frames)
         last = self.differentiated[-1].frames
         inner = next((i for i, (frame, _) in enumerate(last) if frame in running), None)
-        if inner is not None and running[last[inner][0]] == last[inner][1]:
+        again = inner is not None and running[last[inner][0]] == last[inner][1]
+        if again:
+            before = self.differentiated[-1]
+            before.frames, before.round = last[:inner], self.round
             step.calls = tuple(self.calls[self.done :])
-            self.differentiated[-1].frames = last[:inner]  # the others hold this call's values by now
-            if not inner:
+            if not inner and before.round is None:
                 self.differentiated.pop()
-        del self.differentiated[: 1 - MICRO_BATCHES]
+        return again
 
     def clear(self, carry: bool = False) -> None:
         """Forget everything; with `carry` not the calls of models whose results are still there, for another optimizer's step."""
@@ -99,6 +108,7 @@ class Window:
         else:
             self.calls.clear()
         self.closing = self.full = False
+        self.round = None
         self.backwards = self.forgotten = self.judge = self.done = 0
         self.room = CALLS
         self.dropped, self.root = "", None
@@ -110,7 +120,7 @@ class Window:
     def forget(self) -> None:
         """Forget the calls that were differentiated: they were found healthy, and the step goes on."""
         early, late = self.calls[: self.done], self.calls[self.done :]
-        self.forgotten += sum(c.seed is not None for c in early)
+        self.forgotten += self.backwards
         self._leave(early)
         self.roots.clear()
         self.differentiated.clear()
