@@ -78,11 +78,14 @@ class Scene:
         return node.op == "const" or (bool(sources) and node.op not in SUMMARIES - PASSING and all(self._meant[j] for j in sources))
 
     def derived(self, node: Node) -> list[Node]:
-        """The forward nodes whose derivative a backward node computes (none for a forward node)."""
+        """The forward nodes whose derivative a backward node computes (none for a forward node).
+
+        Of the derivative of a derivative, which derives no forward node itself, those of the same expression.
+        """
         if node.phase == FORWARD:
             return []
-        forward = (n for n in self.graph.nodes if n.phase == FORWARD)
-        return [n for n in forward if (n.source == node.derives if node.derives >= 0 else n.site == node.site)]
+        forward = [n for n in self.graph.nodes if n.phase == FORWARD]
+        return [n for n in forward if 0 <= node.derives == n.source] or [n for n in forward if n.site == node.site]
 
     def followed(self, node: Node, j: int) -> bool:
         """Whether the search for the origin goes on from a node to its input j."""

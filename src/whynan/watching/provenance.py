@@ -22,13 +22,15 @@ NONE, MIXED = 0.0, 1e15  # a label is a number between them
 Labels = npt.NDArray[np.float64]
 
 _BY_VALUE = frozenset({"sort_values", "topk_values", "kth", "masked_select"})  # where elements go depends on the values
+_SCATTERS = {"index_put": (0, 1), "scatter": (0, 2), "scatter_add": (0, 2)}  # which inputs hold values; the others say where they go
 _MOVES_TOO = frozenset({"concat", "pad", "slice_scatter", "diagonal_scatter", "as_strided_scatter"})
 
 
 def labelled(scene: Scene, inputs: Mapping[int, Labels], wanted: Iterable[int], own: bool = False) -> dict[int, Labels]:
     """The labels of the wanted nodes' elements and of all that they are computed from. `inputs` are the labels of input nodes.
 
-    With `own` an element that meets a number that all share (the mean of a batch norm) keeps its label: it is the sample's own.
+    With `own` an element that meets a number that all share (the mean of a batch norm) keeps its label: it is the sample's own. And
+    where each sample meets each (a matrix of pairs), an element is that of its row.
     """
     found: dict[int, Labels] = {}
     with np.errstate(all="ignore"):
@@ -56,7 +58,7 @@ def _labels(scene: Scene, node: Node, inputs: list[Labels], own: bool) -> Labels
         return np.zeros(node.shape)
     call = call_of(scene.graph, node)
     try:
-        found = _exactly(scene, node, call, inputs)
+        found = _exactly(scene, node, call, inputs, own)
     except (ValueError, TypeError, IndexError, KeyError, ArithmeticError):
         found = None
     if found is not None and found.shape == node.shape:
@@ -70,17 +72,20 @@ def _shared(labels: Labels, node: Node) -> bool:
     return labels.size < math.prod(node.shape) and bool((labels == MIXED).any()) and not bool(of_one.any())
 
 
-def _exactly(scene: Scene, node: Node, call: Call, inputs: list[Labels]) -> Labels | None:
+def _exactly(scene: Scene, node: Node, call: Call, inputs: list[Labels], own: bool) -> Labels | None:
     """By what the operation does, where that is simple."""
     record = OPS.get(node.op)
+    meet = _rows if own else together
     if node.op == "matmul":
-        return _product(*inputs)
+        return meet(np.broadcast_arrays(joined(inputs[0], (-1,)), joined(inputs[1], (-2,))))
     if record is None:
         return None
     if record.elementwise:
-        return together(np.broadcast_to(a, node.shape) for a in inputs)
+        return meet(np.broadcast_to(a, node.shape) for a in inputs)
     if (record.moves and node.op not in _BY_VALUE) or node.op in _MOVES_TOO:
         return _moved(scene, node, call, inputs)
+    if node.op in _SCATTERS:
+        return _scattered(scene, node, call, inputs)
     axes = _axes(call)
     if axes and len(inputs) == 1 and inputs[0].ndim == len(node.shape):
         return np.array(np.broadcast_to(joined(inputs[0], axes), node.shape))
@@ -98,14 +103,20 @@ def _moved(scene: Scene, node: Node, call: Call, inputs: list[Labels]) -> Labels
     return together([found, *(_roughly(a, node.shape) for a in inputs[1:])])
 
 
+def _scattered(scene: Scene, node: Node, call: Call, inputs: list[Labels]) -> Labels:
+    """What several values were added to has their label if all have the same: if their mean square is the square of their mean."""
+
+    def of(numbers: list[Labels]) -> Labels:
+        given = [numbers[k] if k in _SCATTERS[node.op] else scene.values[j] for k, j in enumerate(node.inputs)]
+        return np.asarray(OPS[node.op].evaluate(call, *given), np.float64)
+
+    count, total, squares = of([(a != NONE) * 1.0 for a in inputs]), of(inputs), of([a * a for a in inputs])
+    return np.where(count == 0, NONE, np.where(total * total == count * squares, total / np.maximum(count, 1), MIXED))
+
+
 def _axes(call: Call) -> tuple[int, ...]:
     axes = call.attrs.get("dims", call.attrs.get("dim"))
     return tuple(axes) if isinstance(axes, (tuple, list)) else (axes,) if isinstance(axes, int) else ()
-
-
-def _product(a: Labels, b: Labels) -> Labels:
-    """A matrix product: each element has a row of the one and a column of the other."""
-    return together(np.broadcast_arrays(joined(a, (-1,)), joined(b, (-2,))))
 
 
 def _roughly(a: Labels, shape: Shape) -> Labels:
@@ -117,6 +128,7 @@ def _roughly(a: Labels, shape: Shape) -> Labels:
         if len(shape) > a.ndim:
             return np.array(np.broadcast_to(wide, shape))
     pairs = [(k, m) for k in range(a.ndim) for m in range(len(shape)) if a.shape[k] == shape[m] > 1]
+    pairs = [(k, m) for k, m in pairs if k == m or a.shape.count(a.shape[k]) == shape.count(shape[m]) == 1]
     for axis, other in sorted(pairs, key=lambda p: p[0] != p[1]):
         rows = joined(a, tuple(k for k in range(a.ndim) if k != axis)).reshape(-1)
         if not (rows == MIXED).any():
@@ -138,6 +150,14 @@ def together(parts: Iterable[Labels]) -> Labels:
     for a in rest:
         found = np.where(found == NONE, a, np.where((a == NONE) | (a == found), found, MIXED))
     return found
+
+
+def _rows(parts: Iterable[Labels]) -> Labels:
+    """As `together`, but where labels that change along the first axis meet others that do not, the first stay."""
+    given = list(parts)
+    first = [a.ndim > 1 and len(a) > 1 and bool((a[1:] != a[:1]).any()) and bool((a[..., 1:] == a[..., :1]).all()) for a in given]
+    rows = together(a for a, is_first in zip(given, first, strict=True) if is_first) if any(first) else np.zeros(given[0].shape)
+    return np.where((rows != NONE) & (rows != MIXED), rows, together(given))
 
 
 def sample_labels(values: Array, axis: int) -> Labels:

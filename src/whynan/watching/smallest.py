@@ -3,18 +3,19 @@
 from collections.abc import Callable, Sequence
 
 
-def smallest(batch: int, fails: Callable[[Sequence[int]], bool], suspects: Sequence[int] = (), tries: int = 64) -> tuple[int, ...]:
+def smallest(batch: int, fails: Callable[[Sequence[int]], bool | None], suspects: Sequence[int] = (), tries: int = 64) -> tuple[int, ...]:
     """Samples that fail together while none of the tried smaller parts does; empty if nothing smaller than the batch was found.
 
     First each suspect alone, then halves and their complements (delta debugging: Zeller and Hildebrandt, "Simplifying and isolating
-    failure-inducing input", 2002). `fails` runs the step on the given samples; at most `tries` runs are made.
+    failure-inducing input", 2002). `fails` runs the step on the given samples (None: it cannot be run on them alone); at most `tries`
+    runs are made.
     """
     left = tries
 
-    def tried(pick: Sequence[int]) -> bool:
+    def tried(pick: Sequence[int]) -> bool | None:
         nonlocal left
         left -= 1
-        return left >= 0 and bool(pick) and fails(pick)
+        return fails(pick) if left >= 0 and pick else None
 
     for s in list(suspects)[: tries // 4]:
         if tried([s]):
@@ -34,6 +35,6 @@ def smallest(batch: int, fails: Callable[[Sequence[int]], bool], suspects: Seque
             break
         else:
             pieces = min(2 * pieces, len(kept))
-    if len(kept) == batch or (not suspects and tried([i for i in range(batch) if i not in kept])):
-        return ()  # with nobody under suspicion and the others failing as well, it is not these samples' doing
+    if len(kept) == batch or (not suspects and tried([i for i in range(batch) if i not in kept]) is not False):
+        return ()  # with nobody under suspicion and the others not known to be healthy, it is not these samples' doing
     return tuple(kept)

@@ -219,14 +219,14 @@ def _alone(bad: Bad, batch: int, suspects: Sequence[int], seconds: float) -> tup
         return ()
     end = time.monotonic() + max(seconds, 1.0)
 
-    def fails(part: Sequence[int]) -> bool:
+    def fails(part: Sequence[int]) -> bool | None:
         if time.monotonic() > end:
-            return False
+            return None
         args, kwargs = _each(bad, batch, lambda a: parts.filled(a, part, batch))
         try:
             return bad.fails(args, kwargs)
         except Exception:  # a batch that the user's code refuses
-            return False
+            return None
 
     return smallest(batch, fails, suspects)
 

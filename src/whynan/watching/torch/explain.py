@@ -148,8 +148,9 @@ def _alone(run: "Run", part: Part, batch: int, suspects: tuple[int, ...] = ()) -
         return ()
     end = time.monotonic() + run.overseer.options.replay_seconds
 
-    def fails(pick: Sequence[int]) -> bool:
-        return time.monotonic() < end and outcome(part, run.parameters, pick).failed
+    def fails(pick: Sequence[int]) -> bool | None:
+        found = outcome(part, run.parameters, pick) if time.monotonic() < end else Outcome(error="no time is left")
+        return None if found.error else found.failed
 
     return smallest(batch, fails, suspects)
 

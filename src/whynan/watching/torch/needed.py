@@ -193,10 +193,19 @@ class Reader:
         return {n: self._module[n] for n in sorted(self._needed) if n in self._module and n not in self._known} | free
 
     def free(self) -> dict[str, Any]:
-        """The values of the names that are read before they are assigned to. Raises Refused if one has a history of its own."""
-        for name in sorted(self._needed & self._known.keys()):
-            self._taken[name] = Missing() if name in self._later else self._checked(name, self._known[name])
+        """The values of the names that are read before they are assigned to, tensors of the module's among them.
+
+        Raises Refused if one has a history of its own.
+        """
+        data = {n: v for n, v in self._module.items() if n in self._needed and tensors_in(v)}
+        for name, value in sorted({**data, **{n: v for n, v in self._known.items() if n in self._needed}}.items()):
+            self._taken[name] = Missing() if name in self._later else self._checked(name, value)
         return dict(self._taken)
+
+    def left(self, body: Sequence[ast.stmt]) -> dict[str, torch.Tensor]:
+        """The tensors that the frame still has of the names that the statements assign to."""
+        kept = {n: self._known.get(n) for s in body for n in stores(s) - self._later - {ROOT}}
+        return {n: t for n, t in kept.items() if isinstance(t, torch.Tensor)}
 
 
 class _Renamed(ast.NodeTransformer):

@@ -18,6 +18,8 @@ def watch_refusals() -> list[Undo]:
     return [
         surely(torch.nn.functional.binary_cross_entropy, _cross_entropy),
         surely(torch.distributions.Distribution.__init__, _distribution),
+        surely(torch.distributions.Distribution._validate_sample, _value),
+        surely(torch.distributions.Categorical.sample, _sample),
     ]
 
 
@@ -48,3 +50,20 @@ def _distribution(original: Callable[..., Any], args: tuple[Any, ...], kwargs: d
         if not _not_finite(*tensors_in(vars(args[0]))):
             raise
         return original(*args[:3], **{**kwargs, "validate_args": False})
+
+
+def _value(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        original(*args, **kwargs)
+    except ValueError:
+        if not _not_finite(*tensors_in((args[1:], kwargs, vars(args[0])))):
+            raise
+
+
+def _sample(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return original(*args, **kwargs)
+    except RuntimeError:
+        if not _not_finite(args[0].probs):
+            raise
+        return torch.zeros(args[0]._extended_shape(*args[1:], **kwargs), dtype=torch.int64, device=args[0].probs.device)

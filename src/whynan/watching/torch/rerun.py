@@ -174,7 +174,7 @@ def batch_of(part: Part) -> int:
 def pieces(window: Window, parameters: Mapping[str, torch.Tensor]) -> Iterator[Part]:
     """The pieces to look into, best first.
 
-    The user's own lines where something lies between the calls and the loss, or where they have made what a call got and is not finite;
+    The user's own lines where something lies between the calls and the loss, or where they have made of other tensors what is not finite;
     then the calls; then those lines that use values of before; last what starts from a value between the calls that is not finite.
     """
 
@@ -185,10 +185,11 @@ def pieces(window: Window, parameters: Mapping[str, torch.Tensor]) -> Iterator[P
     parts = parts_of(window)
     clean = parts and all(p.ends and not p.cut and all(c.seed is ONES for c in p.ends) for p in parts) and not window.roots
     clean = clean and not any(_of_torch(c.target) for p in parts for c in p.ends)  # else no line of the user's would be seen
-    if any(not finite(t) for c in window.calls for t in c.tensors() if t.grad_fn is None):
+    lines = [] if clean else list(from_lines(Way()))
+    got = [t for c in window.calls for t in c.tensors() if t.grad_fn is None] + [t for p in lines for t in p.given.values()]
+    if not all(map(finite, got)):
         yield from (p for p in from_lines(Way(doubting=True)) if all(map(finite, p.given.values())))
-    if not clean:
-        yield from from_lines(Way())
+    yield from lines
     yield from (p for p in parts if not _enters_bad(p))
     yield from (p for p in from_lines(Way(doubting=True, cutting=True)) if p.cut and not _enters_bad(p))
     yield from (p for p in parts if _enters_bad(p))

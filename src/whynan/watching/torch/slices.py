@@ -12,7 +12,7 @@ import dis
 import linecache
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
@@ -52,7 +52,8 @@ class Slice:
 
     `values` are what they read of the frame, `calls` the step's calls of models, `root` what `backward` was called on, and `exactly`
     whether the lines must give just that (a library in between may have scaled it); `seed` is the gradient that came in by their result.
-    `made` are the models, by id, whose arguments the lines make again.
+    `made` are the models, by id, whose arguments the lines make again. `left` are the tensors that the frame has of the names that the
+    lines assign to, `again` what they gave these names when they ran last.
     """
 
     code: CodeType
@@ -62,8 +63,10 @@ class Slice:
     step: Differentiated
     exactly: bool
     made: Set[int]
+    left: Mapping[str, torch.Tensor]
     portable: "Portable | None" = None
     seed: float = 1.0
+    again: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, replaced: Replaced) -> torch.Tensor:
         """Run the lines, with tensors of the data replaced; returns their result.
@@ -73,20 +76,20 @@ class Slice:
         space = {**self.globals, **{n: replaced_in(v, replaced) for n, v in self.values.items()}}
         with replay(), in_autocast(self.step.autocast), _Replay(self.calls, replaced, self.made):
             exec(self.code, space)  # the user's own lines, which this process has run already
-        root = space[ROOT]
+        root, self.again = space[ROOT], {n: space.get(n) for n in self.left}
         if not isinstance(root, torch.Tensor) or not root.requires_grad:
             raise Refused("the lines give no tensor that could be differentiated")
         return root
 
     def confirmed(self, root: torch.Tensor) -> bool:
-        """Whether a result on the whole data is what was differentiated in the step: the same numbers, but for rounding."""
+        """Whether a run on the whole data, with this result, was as in the step: the same numbers, but for rounding."""
         was, now = self.step.roots[0].double(), root.detach().double()
-        if was.shape != now.shape:
+        if was.shape != now.shape or not all(map(_alike, self.left.values(), self.again.values())):
             return False
         if not self.exactly and bool(torch.isfinite(was).all() & torch.isfinite(now).all()):
             self.seed = float((was / now).mean())
             return True
-        return torch.allclose(now, was, rtol=1e-3, atol=1e-6, equal_nan=True)
+        return _alike(now, was)
 
     def given(self) -> list[Call]:
         """The calls of models that get the arguments that they had in the step."""
@@ -98,6 +101,13 @@ class Slice:
         read = {id(t): t for _, t in _data(self.values)} | {id(t): t for c in self.given() for t in c.tensors()}
         yield from ((n, t) for n, t in named.items() if id(t) in read)
         yield from _data(self.values)
+
+
+def _alike(a: torch.Tensor, b: Any) -> bool:
+    """Whether two tensors hold the same numbers, but for rounding."""
+    if not isinstance(b, torch.Tensor) or a.shape != b.shape:
+        return False
+    return torch.allclose(a.detach().double(), b.detach().double(), rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
 def slices_of(step: Differentiated, way: Way) -> Iterator[Slice]:
@@ -150,7 +160,8 @@ def _in_frame(frame: FrameType, last: int, step: Differentiated, way: Way, outer
     module = ast.fix_missing_locations(ast.Module(body, type_ignores=[]))
     compiled = compile(module, code.co_filename, "exec", dont_inherit=True).replace(co_name=code.co_name, co_qualname=code.co_qualname)
     values, portable = reader.free(), _portable(*read(ast.parse(source)))
-    return Slice(compiled, frame.f_globals, values, list(step.calls), step, not outer, doubted, portable)
+    left = reader.left(body)
+    return Slice(compiled, frame.f_globals, values, list(step.calls), step, not outer, doubted, left, portable)
 
 
 def _stored_since(found: list[Level], frame: FrameType) -> set[str]:
