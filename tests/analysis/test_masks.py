@@ -175,3 +175,12 @@ def test_a_mask_of_numbers_counts_only_where_all_agree_what_is_zero(fmt: Format)
     guard = either(s, mask, not_(s, asked(s, "any", s.op("cast", m, fmt=BOOL), -1)))
     out = s.reduce("logsumexp", s.op("where", guard, x, s.const(-np.inf), fmt=FLOAT32), -1)
     assert proven(s, out, x=SCORES, m=interval(0, 1, 2, fmt=fmt)).finite == (not fmt.flush)
+
+
+def test_a_number_equals_itself_unless_it_may_be_nan() -> None:
+    for op, says in (("eq", 1.0), ("le", 1.0), ("ne", 0.0), ("lt", 0.0)):
+        s = Small()
+        x = s.input("x", 3)
+        same, maybe = s.op(op, x, x), s.op(op, s.op("log", x), s.op("log", x))
+        bounds = proven(s, s.op("logical_and", same, maybe), x=interval(-1, 1)).bounds
+        assert ends(bounds[same]) == (says, says) and ends(bounds[maybe]) == (0.0, 1.0)

@@ -7,6 +7,7 @@ import pytest
 from tests.analysis.small import Small, ends, interval, proven
 
 from whynan.domain.interval import Bounds
+from whynan.ir.dtype import FORMATS
 
 WIDE = interval(-1e4, 1e4, 2)
 
@@ -112,3 +113,31 @@ def test_real_rows_stay_inside(way: str) -> None:
         r = a / t
         found = r @ r.T
         assert found.min() >= lo and found.max() <= hi, (way, scale)
+
+
+def test_the_bounds_of_unit_rows_are_within_a_few_roundings() -> None:
+    """What 1 - cos^2 + 1e-5 needs: short rows, whose cosine no more than some twenty spacings beyond 1 can come from rounding."""
+    s = Small()
+    x, y = s.input("x", 3, 5), s.input("y", 3, 5)
+    cosine = s.reduce("sum", s.op("mul", unit(s, x, "clamp"), unit(s, y, "clamp")), -1)
+    assert ends(proven(s, cosine, x=WIDE, y=WIDE).bounds[cosine])[1] <= 1 + 4e-6
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 64])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_cosines_of_real_libraries_stay_inside(n: int, dtype: str) -> None:
+    """Many parallel rows, so that the largest rounding is met; as a sum of products and as a matrix product."""
+    torch = pytest.importorskip("torch")
+    fmt = FORMATS[dtype]
+    s = Small()
+    u = unit(s, s.input("x", 4, n, fmt=fmt), "clamp")
+    both = s.reduce("sum", s.op("mul", u, u), -1)
+    p = s.op("matmul", u, s.op("permute", u, shape=(n, 4), axes=(-1, -2)), shape=(4, 4))
+    found = proven(s, s.op("add", p, both, shape=(4, 4)), x=interval(-100, 100, 2, fmt)).bounds
+    rng = np.random.default_rng(0)
+    for scale in (max(1e-9, 100 * fmt.smallest), 1e-3, 1.0, 50.0):
+        drawn = rng.normal(size=(4000, n)) * scale
+        rows = torch.tensor(np.where(rng.random((4000, 1)) < 0.5, np.round(drawn, 2), drawn)).to(getattr(torch, dtype)).clamp(-100, 100)
+        r = torch.nn.functional.normalize(rows[rows.abs().amax(1) > 0], dim=1)  # in half precision the guard is 0
+        assert float((r * r).sum(1).max()) <= ends(found[both])[1]
+        assert float((r @ r[:50].T).double().abs().max()) <= ends(found[p])[1]

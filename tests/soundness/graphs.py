@@ -643,13 +643,15 @@ def _size(m: Maker, x: int, reduction: str, dims: tuple[int, ...]) -> int:
 
 
 def _sorted_parts(m: Maker) -> None:
-    """Differences of neighbours in a sorted value, and of what only resembles it."""
+    """Differences of neighbours in a sorted value or in running extremes, and of what only resembles it."""
     x = m.pick(1)
     d = m.dims(x)[0]
     n = m.shape(x)[d]
     if n < 2:
         raise _Misfit
-    s = m.builder.add("sort_values", (x,), m.shape(x), m.fmt(x), dim=d, descending=m.chance(0.5)) if m.chance(0.85) else x
+    op = m.one("sort_values", "sort_values", "cummax", "cummin")
+    more = {"descending": m.chance(0.5)} if op == "sort_values" else {}
+    s = m.builder.add(op, (x,), m.shape(x), m.fmt(x), dim=d, **more) if m.chance(0.85) else x
     e = m.dims(x)[0] if m.chance(0.15) else d
     if m.shape(x)[e] < 2:
         raise _Misfit

@@ -65,7 +65,30 @@ def composed(x, y):  # type: ignore[no-untyped-def]
     return 1 - (alpha * through[:-1]).sum()
 
 
-LOSSES = (composed, variance, divergence, jensen_shannon, log_sum_exp, by_hand, union, circle, rows, plus_part)
+def overlap(x, y):  # type: ignore[no-untyped-def]
+    return torch.sqrt(torch.softmax(x, 0) * torch.softmax(y, 0)).sum()
+
+
+def overlap_of_roots(x, y):  # type: ignore[no-untyped-def]
+    return (torch.softmax(x, 0).sqrt() * torch.softmax(y, 0).sqrt()).sum()
+
+
+def shares_by_hand(x, y):  # type: ignore[no-untyped-def]
+    e, f = torch.exp(x - x.amax()), torch.exp(y - y.amax())
+    return torch.sqrt(e * (1 / e.sum()) * (f / f.sum()) + 1e-3).sum() - (e * (1 / e.sum())).sum()
+
+
+def means(x, y):  # type: ignore[no-untyped-def]
+    a, b = x.abs() + 0.01, y.abs() + 0.01
+    return ((a + b) / 2 - torch.sqrt(a * b)).amin()
+
+
+def law_of_cosines(x, y):  # type: ignore[no-untyped-def]
+    return x[0] * x[0] + y[0] * y[0] - 2 * x[0] * y[0] * torch.cos(y[1])
+
+
+ROOTS = (overlap, overlap_of_roots, shares_by_hand, means, law_of_cosines)
+LOSSES = (*ROOTS, composed, variance, divergence, jensen_shannon, log_sum_exp, by_hand, union, circle, rows, plus_part)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])

@@ -1,4 +1,4 @@
-"""Rows that only rise or only fall: sorted ones, the k largest, running sums and products, and what is made of them one by one."""
+"""Rows that only rise or only fall: sorted ones, the k largest, running extremes, sums and products, and what is made of them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +12,8 @@ from whynan.domain.interval import Bounds
 from whynan.ir.graph import Node
 
 MOST_ROUNDING = 0.01  # relative; of a longer running sum nothing is said
+_EXTREME = {"cummax": 1, "cummin": -1}  # which way the largest, the smallest so far run
+_SUMMED = frozenset({"cumsum", "cumprod"})
 DEPTH = 6  # operations between a row and the one that it is made of
 
 
@@ -81,14 +83,16 @@ class _Rows(NamedTuple):
         return slack if slack == EXACT else Slack(0.0, 2 * slack.relative * self.size(v) + slack.absolute)
 
     def _scanned(self, row: Node) -> _Row | None:
-        """Sorted rows, and running sums and products: these are added up in any order, so that each element errs by itself."""
+        """Sorted rows, running extremes, and running sums and products: these are added up in any order, so that each errs by itself."""
         if row.op in ("sort_values", "topk_values"):
             falls = row.attrs.get("descending", row.attrs.get("largest", False))
             return _Row(-1 if falls else 1, EXACT) if row.attrs.get("sorted", True) else None
-        x = self.bounds[row.inputs[0]] if row.op in ("cumsum", "cumprod") and row.format.is_float else None
+        x = self.bounds[row.inputs[0]] if row.op in _SUMMED or row.op in _EXTREME else None
+        if row.op in _EXTREME:
+            return _Row(_EXTREME[row.op], EXACT) if x is not None and not x.may_nan.any() else None
         n = row.shape[row.attrs["dim"]]
         rounding, lost = 1.05 * n * row.format.eps, 4 * n * row.format.tiny  # two results err by up to n half units each
-        if x is None or x.nonfinite.any() or row.attrs.get("contracted") or rounding > MOST_ROUNDING:
+        if x is None or not row.format.is_float or x.nonfinite.any() or row.attrs.get("contracted") or rounding > MOST_ROUNDING:
             return None
         if row.op == "cumprod":
             return _Row(-1, Slack(rounding, lost)) if bool((x.lo >= 0).all() and (x.hi <= 1).all()) else None

@@ -65,13 +65,15 @@ def _grown(view: View, root: Vertex, closed: frozenset[Vertex]) -> list[Cone]:
     fewest = MAX_LEAVES + 1
     while frontier:
         able = {v for v in frontier if v not in closed and view.elementwise(v)} if len(inner) < MAX_VERTICES else set()
-        if inner and _count(view, leaves | frontier) >= MAX_LEAVES:  # only on to what makes them no more
-            able = {v for v in able if _count(view, set(view.inputs(v)) - inner - leaves - frontier) <= 1}
         leaves |= frontier - able
-        frontier = able
-        if not able:
+        next_ones = able
+        if inner and _count(view, leaves | frontier) >= MAX_LEAVES:  # only on to what makes them no more; others wait
+            next_ones = {v for v in able if _count(view, set(view.inputs(v)) - inner - leaves - frontier) <= 1}
+        if not next_ones:
+            leaves |= able
             break
-        v = max(able)
+        frontier = able
+        v = max(next_ones)
         inner.add(v)
         frontier = (able - {v}) | {u for u in view.inputs(v) if u not in inner and u not in leaves}
         varying = _count(view, leaves | frontier)

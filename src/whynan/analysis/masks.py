@@ -14,7 +14,7 @@ from whynan.ir.graph import Node
 Dims = frozenset[int]  # negative axes of a value
 
 TRUE, FALSE = make(1.0, 1.0, fraction=False), make(0.0, 0.0, neg_zero=False, fraction=False)
-_ALIKE = {"eq": TRUE, "le": TRUE, "ge": TRUE, "ne": FALSE, "lt": FALSE, "gt": FALSE}
+ALIKE = {"eq": TRUE, "le": TRUE, "ge": TRUE, "ne": FALSE, "lt": FALSE, "gt": FALSE}
 _COUNTS = frozenset({"any", "sum", "amax", "count_nonzero"})  # zero where all elements of whole numbers from 0 on are, else not
 
 
@@ -65,7 +65,7 @@ def _distinct(view: View, bounds: Sequence[Bounds | None], i: int) -> bool:
 def _compared(view: View, bounds: Sequence[Bounds | None], v: Vertex) -> tuple[Vertex, bool] | None:
     """x != 0 and x == 0, and other comparisons of whole numbers from 0 on that say the same."""
     op = view.op(v)
-    if op not in _ALIKE:
+    if op not in ALIKE:
         return None
     x, c = view.inputs(v)
     value, b = view.node(c).attrs.get("value"), bounds[x[0]]
@@ -107,7 +107,7 @@ def _counts(view: View, node: Node, inner: Bounds) -> bool:
 
 def met(view: View, bounds: Sequence[Bounds | None], node: Node) -> list[tuple[Dims, Bounds]]:
     """What some element of each row of this node is, and the axes along which the rows run, from how the node compares or selects."""
-    if node.op in _ALIKE or node.op == "sub":
+    if node.op in ALIKE or node.op == "sub":
         return _diagonal(view, bounds, node)
     if node.op in ("logical_or", "bitwise_or") and node.format.kind == "bool":
         ways = view.inputs(view.root(node.id))
@@ -124,7 +124,7 @@ def _diagonal(view: View, bounds: Sequence[Bounds | None], node: Node) -> list[t
     apart = [(x, y) for x, y in zip(a[1], b[1], strict=True) if x != y] if a[0] == b[0] else []
     if len(apart) != 1 or min(apart[0]) < 0 or known is None or known.nonfinite.any():
         return []
-    said = make(0.0, 0.0) if node.op == "sub" else _ALIKE[node.op]
+    said = make(0.0, 0.0) if node.op == "sub" else ALIKE[node.op]
     return [(frozenset({axis - rank}), said) for axis in apart[0]]
 
 

@@ -14,6 +14,7 @@ from whynan.ir.dtype import nearest
 from whynan.ir.graph import Node
 
 DEPTH = 8
+SPARE = 4  # roundings beside those of the additions, in spacings: of the squares, a root, a number added, with as many again
 MOST_TERMS_LOST = 0.1  # of a row's length that rounding may cost before nothing is said
 _KEEPS = frozenset({"roll", "flip", "slice"})  # the same elements, or some of them, at other places
 _SHRINKS = frozenset({"neg", "abs", "relu"})
@@ -37,7 +38,7 @@ def length_bound(facts: Relations, node: Node) -> Bounds | None:
     limit = most if node.op == "norm" else most * (most if y == x else _length(facts, y, row, DEPTH))
     formats = [node.format, *(facts.view.node(v).format for v in (x, y, *more))]
     eps, tiny, largest = max(f.eps for f in formats), max(f.tiny for f in formats), min(f.max for f in formats)
-    rounding = 2 * (row.length + 20) * eps
+    rounding = (row.length + SPARE) * eps  # twice what additions in any order lose
     lost = 4 * row.length * (sqrt(tiny) if node.op == "norm" else tiny)
     end = limit * (1 + rounding) + lost
     if not end < largest or rounding > MOST_TERMS_LOST or (node.op == "norm" and not most * max(most, 1.0) < largest / 4):
@@ -173,7 +174,7 @@ def _unit(facts: Relations, x: Vertex, divisor: Vertex, row: _Row, squared: bool
     if not least >= tiny:
         return inf  # where subnormals are flushed the divisor may be zero
     least = sqrt(least) if squared else least
-    rounding = (row.length + 20) * eps
+    rounding = (row.length + 2 * len(way) + SPARE) * eps / 2  # of the sum of squares and of what is made of it, at half a spacing each
     if rounding > MOST_TERMS_LOST:
         return inf
     return sqrt((1 + 2 * rounding) * (1 + 4 * row.length * (sqrt(lost) / least) ** 2)) * (1 + 1e-9)

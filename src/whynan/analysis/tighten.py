@@ -12,6 +12,7 @@ from whynan.analysis.conditions import chosen_by
 from whynan.analysis.contracted import contracted
 from whynan.analysis.entropy import entropy
 from whynan.analysis.guarded import guarded
+from whynan.analysis.masks import ALIKE
 from whynan.analysis.monomials import product_bound
 from whynan.analysis.rows import length_bound
 from whynan.analysis.shares import sum_of_shares
@@ -23,6 +24,7 @@ from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Node
 from whynan.ops._opdef import bound
 
+_PAIRED = frozenset({"add", "sub", "mul", "div"})
 NOTHING = 1e-3  # a sum's least value relative to its largest one, from which on it is not looked at more closely
 
 
@@ -123,10 +125,12 @@ def _contracted(state: State, node: Node, result: Bounds) -> Bounds:
 
 
 def _pair(state: State, node: Node, result: Bounds) -> Bounds:
-    if node.op not in ("sub", "div", "mul", "add") or len(node.inputs) != 2:
+    if node.op not in _PAIRED and node.op not in ALIKE:
         return result
     a, b = state.view.inputs(state.view.root(node.id))
     left, right = state.bounds[a[0]], state.bounds[b[0]]
+    if node.op in ALIKE:
+        return meet(result, ALIKE[node.op]) if a == b and left is not None and not left.may_nan.any() else result
     if left is None or right is None or not node.format.is_float or (node.op == "div" and "ulps" in node.attrs):
         return result
     if a == b:

@@ -44,6 +44,7 @@ class Atoms:
         self.all: list[Atom] = []
         self._known: dict[Hashable, int] = {}
         self._ranges: dict[Key, tuple[float, float]] = {}
+        self._over_sums: set[int] = set()  # exponentials that are 1 over a sum of exponentials
 
     def leaf(self, name: Hashable, lo: float, hi: float) -> Poly:
         """The computed value of an element, by a name that tells it from others."""
@@ -86,7 +87,7 @@ class Atoms:
         self._ranges[key(p)] = (max(before[0], lo - TINY * abs(lo)), min(before[1], hi + TINY * abs(hi)))
 
     def _plain_range(self, p: Poly) -> tuple[float, float]:
-        lo = hi = size = 0.0
+        lo = hi = below = above = 0.0  # the ends, and the sums of their terms' magnitudes, with which their roundings grow
         for mono, c in p.items():
             a, b = self.monomial_range(mono)
             x = float(c)  # OverflowError where it is beyond float64
@@ -97,9 +98,9 @@ class Atoms:
             ends: tuple[float, ...] = (x * a, x * b)
             if min(map(abs, ends)) < VANISHING:
                 ends = _outward(x, a) + _outward(x, b)
-            lo, hi, size = lo + min(ends), hi + max(ends), size + max(map(abs, ends))
-        slack = size * (TINY + len(p) * 2.0**-52)
-        return (lo - slack, hi + slack) if isfinite(size) else (-inf, inf)
+            lo, hi, below, above = lo + min(ends), hi + max(ends), below + abs(min(ends)), above + abs(max(ends))
+        slack = TINY + len(p) * 2.0**-52
+        return (lo - below * slack, hi + above * slack) if isfinite(below + above) else (-inf, inf)
 
     def monomial_range(self, mono: Monomial) -> tuple[float, float]:
         """Between which numbers a product of atoms lies; even powers are not negative."""
@@ -187,11 +188,15 @@ class Atoms:
         one = only(u)
         if one is not None:
             return self._log_of_product(*one)
-        if any(self.kind(i) == "exp" for mono in u for i in mono) and all(c > 0 for c in u.values()):
+        if self._of_exponentials(u):
             members = [self._log_of_product(mono, Fraction(1)) for mono in u]
             if all(members) and len(members) <= MOST_MEMBERS:
                 return self._log_of_sum([m[0] for m in members if m], list(u.values()))
         return self._log_atom(u)
+
+    def _of_exponentials(self, u: Poly) -> bool:
+        """Whether it is a sum, without a minus, with an exponential in it."""
+        return any(self.kind(i) == "exp" for mono in u for i in mono) and all(c > 0 for c in u.values())
 
     def _log_atom(self, u: Poly) -> tuple[Poly, float] | None:
         lo, hi = self.range(u)
@@ -236,11 +241,12 @@ class Atoms:
         return total([atom(self._intern(name, new)), shared, constant(value)]), TINY * (1 + abs(value))
 
     def reciprocal(self, u: Poly) -> Approximate | None:
-        """1/u of something of one sign: of a product the product of the reciprocals."""
+        """1/u of something of one sign: of a product the product of the reciprocals, of a sum of exponentials exp(-log(u))."""
         one = only(u)
         if one is None:
             inverse = self._inverse(u)
-            return None if inverse is None else Approximate(inverse, 0.0)
+            power = self._one_over_sum(u) if inverse is not None and self._of_exponentials(u) else None
+            return power if power is not None or inverse is None else Approximate(inverse, 0.0)
         out, relative = constant(1 / one[1]), 0.0
         for i in one[0]:
             part = self._reciprocal_of_atom(i)
@@ -248,6 +254,21 @@ class Atoms:
                 return None
             out, relative = self.product(out, part.poly), relative + part.relative
         return Approximate(out, relative * 2)
+
+    def _one_over_sum(self, u: Poly) -> Approximate | None:
+        """1/u as exp(-log u), which products with other exponentials are made one with: each share of a softmax is exp(x - lse)."""
+        found = self.log(u)
+        if found is None:
+            return None
+        exponent, ends = scaled(found[0], -1), [-log(x) for x in self.range(u)]
+        y, c = rest(exponent)
+        slack = found[1] + TINY * (1 + abs(float(c)))
+        self.narrow(y, ends[1] - float(c) - slack, ends[0] - float(c) + slack)
+        power = self.exp(exponent)
+        if power is None:
+            return None
+        self._over_sums |= {i for mono in power.poly for i in mono}
+        return Approximate(power.poly, power.relative + 2 * found[1])
 
     def _reciprocal_of_atom(self, i: int) -> Approximate | None:
         a = self.all[i]
@@ -273,7 +294,7 @@ class Atoms:
         return self.function("sqrt", u, sqrt(lo) * (1 - TINY), sqrt(hi) * (1 + TINY))
 
     def product(self, p: Poly, q: Poly) -> Poly:
-        """p q, with sqrt(u)^2 as u and u times 1/u as 1 where u is one atom."""
+        """p q, with sqrt(u)^2 as u, u times 1/u as 1 where u is one atom, and an exponential over a sum of them as one."""
         out = times(p, q)
         for mono in list(out):
             simpler = self._simplified(mono)
@@ -292,7 +313,22 @@ class Atoms:
                 left.remove(i)
                 left.remove(one[0][0])
                 return {tuple(left): 1 / one[1]}
+            if i in self._over_sums and (merged := self._merged(mono, i)) is not None:
+                return merged
         return None
+
+    def _merged(self, mono: Monomial, i: int) -> Poly | None:
+        """The product with the exponential i and one other made one."""
+        other = next((j for j in mono if j != i and self.kind(j) == "exp"), None)
+        if other is None:
+            return None
+        power = self.exp(plus(self.all[i].args[0], self.all[other].args[0]))
+        if power is None or set(power.poly.values()) != {Fraction(1)}:
+            return None  # a number in the exponent would be rounded
+        left = list(mono)
+        left.remove(i)
+        left.remove(other)
+        return self.product({tuple(left): Fraction(1)}, power.poly)
 
 
 def logarithm(c: Fraction) -> float:

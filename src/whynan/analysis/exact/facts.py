@@ -18,6 +18,7 @@ MOST_FACTS = 240
 MOST_MONOMIALS = 320
 MOST_SQUARED = 40  # atoms in one quadratic form
 MOST_PRODUCTS = 24  # products of two atoms that are bounded by those of their ends
+MOST_LINEAR = 4  # atoms in which a polynomial is linear
 MOST_WAYS = 8
 ROUNDS = 3
 MODERATE = 1e6  # tangents and chords of larger values are of no use
@@ -36,6 +37,8 @@ def facts_for(atoms: Atoms, p: Poly) -> list[Poly]:
     take(_gibbs(atoms, p))
     bilinear = bool(found)
     take(_squares(atoms, p))
+    take(_roots(atoms, p))
+    take(_squares_at_ends(atoms, p))
     for _ in range(ROUNDS):
         monomials = {mono for q in (p, *found.values()) for mono in q}
         fresh = sorted({i for mono in monomials for i in mono} - done)
@@ -139,16 +142,36 @@ def _log(atoms: Atoms, i: int) -> Iterator[Poly]:
 
 
 def _sqrt(atoms: Atoms, i: int) -> Iterator[Poly]:
-    """sqrt(u) <= (u / c + c) / 2, and its chord from below."""
+    """sqrt(u) <= (u / c + c) / 2, and its chord from below; sqrt(x y) <= (x + y) / 2."""
     u = atoms.all[i].args[0]
     lo, hi = max(atoms.range(u)[0], 0.0), atoms.range(u)[1]
     if not 0 < hi < MODERATE**2:
         return
+    if (means := _means(atoms, u)) is not None:
+        yield minus(means, atom(i))
     for c in {sqrt(hi), sqrt((lo + hi) / 2), 1.0}:
         yield minus(scaled(plus(scaled(u, 1 / Fraction(c)), constant(c)), Fraction(1, 2)), atom(i))
     bottom, top = Fraction(sqrt(lo) * (1 - TINY)), Fraction(sqrt(hi) * (1 - TINY))
     if hi > lo and top > bottom:
         yield minus(atom(i), plus(constant(bottom), minus(u, constant(lo)), (top - bottom) / (Fraction(hi) - Fraction(lo))))
+
+
+def _means(atoms: Atoms, u: Poly) -> Poly | None:
+    """The arithmetic means of factors that are not negative: sqrt(c x y + d) <= sqrt(c) (x + y) / 2 + sqrt(d); None for other values."""
+    variable, d = rest(u)
+    if len(variable) != 1 or d < 0:
+        return None
+    ((mono, c),) = variable.items()
+    if len(mono) != 2 or c <= 0 or min(atoms.all[k].lo for k in mono) < 0:
+        return None
+    root, more = (Fraction(sqrt(t) * (1 + TINY)) for t in (c, d))
+    return plus(scaled(plus(atom(mono[0]), atom(mono[1])), root / 2), constant(more))
+
+
+def _roots(atoms: Atoms, p: Poly) -> Iterator[Poly]:
+    """sqrt(u) sqrt(v) <= (u + v) / 2."""
+    for mono in sorted(mono for mono in p if [atoms.kind(i) for i in mono] == ["sqrt", "sqrt"])[:MOST_SQUARED]:
+        yield minus(scaled(total(atoms.all[i].args[0] for i in mono), Fraction(1, 2)), {mono: Fraction(1)})
 
 
 def _circle(atoms: Atoms, i: int) -> Iterator[Poly]:
@@ -227,6 +250,16 @@ def _squares(atoms: Atoms, p: Poly) -> Iterator[Poly]:
             shift = _short(-float(vector @ centre))
             line = plus({(i,): w for i, w in zip(inside, weights, strict=True) if w}, constant(shift))
             yield times(line, line)
+
+
+def _squares_at_ends(atoms: Atoms, p: Poly) -> Iterator[Poly]:
+    """a^2 + b^2 - 2 a b c for c in [-1, 1] is linear in c: the squares that make it up at c's ends, times the distance to the other end."""
+    linear = {i for mono in p if len(mono) == 3 for i in mono if all(m.count(i) <= 1 for m in p)}
+    for i in sorted(linear)[:MOST_LINEAR]:
+        a = atoms.all[i]
+        for end, distance in zip((a.hi, a.lo), _sides(atoms, i), strict=False):
+            there = total({tuple(j for j in mono if j != i): c * (Fraction(end) if i in mono else 1)} for mono, c in p.items())
+            yield from (times(square, distance) for square in _squares(atoms, there))
 
 
 def _short(x: float) -> Fraction:
