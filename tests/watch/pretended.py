@@ -91,7 +91,7 @@ class Event:
 
 
 class Device(TorchDispatchMode):
-    """The device while it is pretended. `waits` are what the host waited for, `events` counts waits for events; they come late if `slow`."""
+    """The device while it is pretended. `waits` are what the host waited for, `events` counts waits for events: late ones if `slow`."""
 
     def __init__(self, slow: bool = False) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import traceback
 
 import pytest
 import torch
@@ -105,3 +106,19 @@ def test_sparse_gradients_get_the_whole_look(monkeypatch):
     slow, _, _ = trained(False, monkeypatch, sparse=True)
     quick, looks, _ = trained(True, monkeypatch, sparse=True)
     assert quick == slow and looks == list(range(40))
+
+
+def test_the_frames_of_a_watched_closure_can_be_read():
+    """Debuggers and test runners read every frame's locals; cells that are not there would crash Python."""
+    half = 0.5
+
+    def loss(p):
+        if half:
+            raise KeyError(half)
+
+    model = nn.Linear(2, 2)
+    with whynan.watch(model, loss=loss, optimizer=torch.optim.SGD(model.parameters(), 0.1), folder=None):
+        with pytest.raises(KeyError) as failure:
+            loss(model(torch.ones(1, 2)))
+        read = [frame.f_locals.get("half") for frame, _ in traceback.walk_tb(failure.value.__traceback__)]
+    assert read.count(0.5) == 3  # of the test, of the watched function, of the original

@@ -50,17 +50,18 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     culprits = Culprits(scene, why, given, along)
     bad = tuple(_nonfinite(given))
     broken = tuple(sorted({e.index[along[e.name]] for e in bad if e.name in along}))
-    read = not trace.graph.nodes[why.node].inputs and not _outside(trace, why)  # of the step's data, or from anywhere else
+    outside, own = _outside(trace, why), _handwritten(trace, why)
+    read = not (trace.graph.nodes[why.node].inputs or outside or own)  # of the step's data, or from anywhere else
     if why.cause == "nonfinite-input" or read:
         name = next((n for n, i in scene.graph.inputs.items() if i == why.node), "")
         state = bool(name) and name not in given
         kind, elements = (BAD_STATE, _parameter(scene, why)) if state else (BAD_DATA, bad or _parameter(scene, why))
         why, samples = _entering(scene, why, given), broken or culprits.samples
         return Examined(trace, why, finding_of(why, mode), kind, samples[:MOST_SAMPLES], elements[:MOST_ELEMENTS])
-    if _outside(trace, why):
+    if outside:
         finding = replace(finding_of(why, mode), message=_FILL, op="gather")
         return Examined(trace, why, finding, BAD_DATA, culprits.samples[:MOST_SAMPLES], culprits.elements()[:MOST_ELEMENTS])
-    kind = CUSTOM_BACKWARD if _handwritten(trace, why) else kind_of(why, bool(bad))
+    kind = CUSTOM_BACKWARD if own else kind_of(why, bool(bad))
     if kind != BAD_DATA and bad and _from_data(scene, why, given):
         return Examined(trace, why, finding_of(why, mode), BAD_DATA, broken[:MOST_SAMPLES], bad[:MOST_ELEMENTS])
     return Examined(trace, why, finding_of(why, mode), kind, culprits.samples[:MOST_SAMPLES], culprits.elements()[:MOST_ELEMENTS])

@@ -43,7 +43,7 @@ def to_dict(incident: Incident) -> dict[str, Any]:
         "cause": incident.cause,
         "finding": None if finding is None else finding_dict(replace(finding, witness=None)),
         "suspects": plain(incident.suspects),
-        "moments": [plain(moment) for moment in incident.moments],
+        "moments": [plain(moment._asdict()) for moment in incident.moments],
         "tensors": [_stored_dict(stored) for stored in incident.stored],
     }
 

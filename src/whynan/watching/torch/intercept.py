@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
+from opcode import opmap
 from pathlib import Path
 from sys import _getframe
 from types import CodeType, FrameType, FunctionType
@@ -107,7 +108,12 @@ def _with(around: Around, call: Callable[..., Any]) -> Callable[..., Any]:
 def _code_that_calls(handed: Callable[..., Any], like: CodeType) -> CodeType:
     template = _handing_on.__code__
     constants = tuple(handed if c == _PLACE else c for c in template.co_consts)
-    return template.replace(co_consts=constants, co_freevars=like.co_freevars, co_name=like.co_name, co_qualname=like.co_qualname)
+    code = template.replace(co_consts=constants, co_freevars=like.co_freevars, co_name=like.co_name, co_qualname=like.co_qualname)
+    if not like.co_freevars:
+        return code
+    # the frame gets the closure's cells by an instruction: without them, whoever reads its locals (a debugger) would crash Python
+    cells, nowhere = bytes((opmap["COPY_FREE_VARS"], len(like.co_freevars))), bytes((0xF8,))
+    return code.replace(co_code=cells + code.co_code, co_linetable=nowhere + code.co_linetable)
 
 
 def watch_function(function: Any, around: Around) -> Undo | None:

@@ -53,7 +53,8 @@ class Notes:
             if len(found) < AT_LEAST or self._unsampled >= AT_MOST:  # sooner than was due: the step is out of the ordinary
                 self.sample, self._unsampled = Sample(optimizer), 0
         before, self._noted = self._noted, monotonic()
-        self.room = min(max(int(SECONDS / (self._noted - before) * len(found)), AT_LEAST), AT_MOST)
+        seconds = (self._noted - before) / max(len(found), 1)  # a step's
+        self.room = AT_MOST if AT_MOST * seconds <= SECONDS else max(AT_LEAST, int(SECONDS / seconds))
         return found
 
 
