@@ -122,3 +122,23 @@ def test_the_frames_of_a_watched_closure_can_be_read():
             loss(model(torch.ones(1, 2)))
         read = [frame.f_locals.get("half") for frame, _ in traceback.walk_tb(failure.value.__traceback__)]
     assert read.count(0.5) == 3  # of the test, of the watched function, of the original
+
+
+def log_loss(p, t):
+    return -(t * torch.log(p)).mean()
+
+
+def test_a_scripted_model_is_watched():
+    model = torch.jit.script(nn.Sequential(nn.Linear(2, 1), nn.Sigmoid()))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    x = torch.ones(4, 2)
+    x[2] = -1e9
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+    with whynan.watch(model, loss=log_loss, optimizer=optimizer, folder=None):
+        log_loss(model(x), torch.ones(4, 1)).backward()
+        with pytest.raises(whynan.NonFiniteError) as failure:
+            optimizer.step()
+    incident = failure.value.incident
+    assert incident.finding.site.text == "torch.log(p)" and incident.sample == 2
+    assert model[0].weight.tolist() == [[1.0, 1.0]]

@@ -307,8 +307,8 @@ def surely(function: Any, around: Around) -> Undo:
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
     """The module that torch.compile or DistributedDataParallel was given."""
     while True:
-        compiled = module._modules.get("_orig_mod")
-        inner = compiled if compiled is not None else module._modules["module"] if is_data_parallel(module) else None
+        inside = "_orig_mod" if "_orig_mod" in module._modules else "module" if is_data_parallel(module) else None
+        inner = None if inside is None else module._modules[inside]
         if inner is None:
             return module
         module = inner
