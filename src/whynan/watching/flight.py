@@ -31,7 +31,6 @@ class FlightRecord:
         self._gone = 0
         self._alarms: dict[int, Alarm] = {}
         self._text = ""
-        self._ordinary = 0.0
 
     def add(self, moment: Moment) -> None:
         """Append one step. The oldest leaves the ring when that is full."""
@@ -40,9 +39,10 @@ class FlightRecord:
                 self._past.append(self._ring[0])
             self._gone += 1
         self._ring.append(moment)
-        alarm = self._alarms.setdefault(moment.optimizer, Alarm())
+        alarm = self._alarms.get(moment.optimizer)
+        if alarm is None:
+            alarm = self._alarms[moment.optimizer] = Alarm()
         self._text = alarm.add(moment)
-        self._ordinary = alarm.ordinary if len(self._alarms) == 1 else min(a.ordinary for a in self._alarms.values())
 
     @property
     def moments(self) -> tuple[Moment, ...]:
@@ -60,7 +60,7 @@ class FlightRecord:
 
         A watcher that notes several steps together notes at once when it is exceeded. 0 in the first steps.
         """
-        return self._ordinary
+        return min((a.ordinary for a in self._alarms.values()), default=0.0)
 
     @property
     def alarm(self) -> str:
@@ -110,7 +110,11 @@ class Alarm:
     calm: int = 0
     warned: bool = False
     overflown: bool = False
-    ordinary: float = 0.0
+
+    @property
+    def ordinary(self) -> float:
+        """The norm up to which a step is quite ordinary; 0 in the first steps."""
+        return 2.0 ** min(self.usual + max(_MARGIN, _NOISE * self.noise) / 2, 1000.0) if self.seen >= _FIRST else 0.0
 
     def add(self, moment: Moment) -> str:
         """Take in one step and return what it gives cause to warn of, empty if nothing."""
@@ -135,7 +139,6 @@ class Alarm:
         self.usual += weight * min(max(bits - self.usual, -margin), margin)
         self.last = bits
         self.seen += 1
-        self.ordinary = 2.0 ** min(self.usual + margin / 2, 1000.0) if self.seen >= _FIRST else 0.0
         return warn
 
     def _rest(self, change: float) -> bool:
