@@ -75,13 +75,14 @@ def test_a_copy_is_called_by_itself(copied):
     assert DOOR not in vars(twin)
 
 
-def trained(quick, monkeypatch, sparse=False, steps=40):
+def trained(quick, monkeypatch, sparse=False, grouped=False, steps=40):
     torch.manual_seed(0)
     looks = []
     whole = stepping.look
     monkeypatch.setattr(stepping, "look", lambda run, *rest, **more: looks.append(run.overseer.step) or whole(run, *rest, **more))
     model = nn.Sequential(nn.Embedding(5, 4, sparse=sparse), nn.Linear(4, 3))
-    optimizer, loss = torch.optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss()
+    groups = [{"params": part.parameters(), "lr": rate} for part, rate in zip(model, (0.1, 0.2), strict=True)]
+    optimizer, loss = torch.optim.SGD(groups if grouped else model.parameters(), 0.1), nn.CrossEntropyLoss()
     with whynan.watch(model, loss=loss, optimizer=optimizer, folder=None) as watch:
         if not quick:
             watch.run.quick = None
@@ -94,9 +95,10 @@ def trained(quick, monkeypatch, sparse=False, steps=40):
     return known, looks, [p.detach().clone() for p in model.parameters()]
 
 
-def test_the_quick_look_notes_what_the_whole_one_does(monkeypatch):
-    slow, all_looks, ends = trained(False, monkeypatch)
-    quick, few_looks, same = trained(True, monkeypatch)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_quick_look_notes_what_the_whole_one_does(grouped, monkeypatch):
+    slow, all_looks, ends = trained(False, monkeypatch, grouped=grouped)
+    quick, few_looks, same = trained(True, monkeypatch, grouped=grouped)
     assert quick == slow
     assert all(torch.equal(a, b) for a, b in zip(ends, same, strict=True))
     assert all_looks == list(range(40)) and len(few_looks) < 25

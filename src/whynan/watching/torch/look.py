@@ -87,10 +87,10 @@ def is_ordinary(run: Run, optimizer: Optimizer) -> bool:
     Most steps are like this, and what is done at each of them is what watching costs. Everything else is left to `look`.
     """
     notes, window, groups = run.notes, run.window, optimizer.param_groups
-    if window.root is None or len(notes.seen) >= notes.room or notes.sample or run.clips or run.upfront or len(groups) > 1:
+    if window.root is None or len(notes.seen) >= notes.room or notes.sample or run.clips or run.upfront:
         return False
     try:
-        norms = [vector_norm(g).item() for p in groups[0]["params"] if (g := p.grad) is not None]
+        norms = [math.hypot(*[vector_norm(g).item() for p in group["params"] if (g := p.grad) is not None]) for group in groups]
     except (RuntimeError, NotImplementedError):  # sparse ones
         run.quick = None
         return False
@@ -98,7 +98,7 @@ def is_ordinary(run: Run, optimizer: Optimizer) -> bool:
     if not (math.isfinite(loss) and total <= notes.ordinary):
         return False
     overseer, rates = run.overseer, [float(group["lr"]) for group in groups if "lr" in group]
-    notes.seen.append((overseer.step, loss, (total,), rates, math.nan, (), 0, math.nan))
+    notes.seen.append((overseer.step, loss, norms, rates, math.nan, (), 0, math.nan))
     window.closing = True
     overseer.applied()
     return True
