@@ -1,5 +1,7 @@
 """`whynan.watch(step)` for TensorFlow training steps that a person writes with a GradientTape."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -318,6 +320,56 @@ def test_a_watched_step_inside_of_another_function_is_refused():
     step = whynan.watch(Run(squared, graph=True).step, folder=None)
     with pytest.raises(Exception, match="Watch the outer function"):
         tf.function(lambda x, y: step(x, y), autograph=False)(*batch())
+
+
+def drawing(compiled, times=1, bad=1):
+    """A step that draws its batch itself, `times` in a loop; one batch is bad. With its parameters and an iterator of four."""
+    w = tf.Variable([[1.0], [1.0]], name="w")
+    optimizer = keras.optimizers.SGD(0.1)
+
+    def train(x):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_mean(tf.math.log(x @ w))
+        optimizer.apply_gradients([(tape.gradient(value, w), w)])
+        return value
+
+    def once(iterator):
+        return train(next(iterator)["x"])
+
+    def several(iterator):
+        total = tf.constant(0.0)
+        for _ in tf.range(times):
+            total += train(next(iterator)["x"])
+        return total
+
+    rows = np.concatenate([batch(0.0 if i == bad else None)[0] for i in range(4)])
+    step = once if times == 1 else several
+    return tf.function(step) if compiled else step, w, iter(tf.data.Dataset.from_tensor_slices({"x": rows}).batch(EIGHT))
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+def test_a_batch_that_the_step_draws_from_an_iterator_is_kept(compiled):
+    step, w, iterator = drawing(compiled)
+    watched = whynan.watch(step, policy="skip", folder=None)
+    values = []
+    for _ in range(4):
+        watched(iterator)
+        values.append(w.numpy())
+    (incident,) = watched.incidents
+    assert (incident.step, incident.cause, incident.finding.site.text) == (1, "log-of-zero", "tf.math.log(x @ w)")
+    assert incident.suspects.samples == incident.suspects.alone == (BAD,) and "batch.x[5, 0] = 0" in str(incident)
+    assert [np.array_equal(a, b) for a, b in pairwise(values)] == [True, False, False], "no batch was lost"
+
+
+def test_what_is_drawn_in_a_loop_of_the_graph_is_said_to_be_gone():
+    step, w, iterator = drawing(True, times=2, bad=3)
+    watched = whynan.watch(step, policy="skip", folder=None)
+    watched(iterator)
+    before = w.numpy()
+    watched(iterator)
+    assert np.array_equal(w.numpy(), before) and not np.array_equal(before, np.ones((2, 1)))
+    (incident,) = watched.incidents
+    assert incident.failed == "loss" and "pass it as an argument" in incident.unexplained
 
 
 def rooted(p, y):

@@ -19,6 +19,7 @@ from whynan.watching.examine import Examined, examined
 from whynan.watching.record import UNEXPLAINED, Incident, Moment, Recipe, Suspects
 from whynan.watching.smallest import smallest
 
+_NOT_AGAIN = "the failure did not come again: it may stem from random numbers or from the order of sums in the compiled program"
 MOST_PARTS = 12  # runs that look for a small part of the batch that fails alone
 
 
@@ -52,13 +53,14 @@ class Again:
 def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Incident:
     """The incident of a step that failed so ("loss", "gradient", ...). Looking for a small part of the batch ends after so many seconds."""
     start = time.monotonic()
-    notes, found, recorded, how = list(again.notes), None, None, ""
+    notes, found, recorded, how, why = list(again.notes), None, None, "", ""
     for how in again.modes:
         try:
             recorded = again.record(how, None)
             found = examined(recorded.trace, how, again.given, again.batch)
         except WhynanError as error:
             notes.append(f"the step could not be recorded in mode {how}: {error}")
+            why = why or str(error)
             continue
         if found is not None:
             break
@@ -74,7 +76,7 @@ def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Inci
         finding=None,
         kind=UNEXPLAINED,
         suspects=Suspects(batch=again.batch),
-        unexplained="the failure did not come again: it may stem from random numbers or from the order of sums in the compiled program",
+        unexplained=f"the step could not be run again: {why}" if why and recorded is None else _NOT_AGAIN,
         notes=tuple(notes),
         recipe=recipe,
         tensors=tensors,

@@ -23,6 +23,7 @@ from whynan.watching.keras.data import collected
 from whynan.watching.keras.layers import Layers
 from whynan.watching.keras.tap import Tap, Update
 from whynan.watching.replay import Recorded, renamed
+from whynan.watching.tensorflow.drawn import giving, together
 from whynan.watching.tensorflow.tap import by_hand, differentiating, losses_of
 
 SEED = 0
@@ -38,7 +39,8 @@ class _Differentiated(BaseException):
 @dataclass(frozen=True, slots=True, eq=False)
 class Rerun:
     """A step with the arguments of the failed call. `owned` has the variables by name and all that the step may change,
-    `names` tells a step's tensors by argument name, `convert` says whether AutoGraph rewrites the step."""
+    `names` tells a step's tensors by argument name, `convert` says whether AutoGraph rewrites the step,
+    `drawn` is what the step drew from iterators."""
 
     step: Callable[..., Any]
     args: tuple[Any, ...]
@@ -48,19 +50,20 @@ class Rerun:
     names: Callable[..., dict[str, Any]]
     models: Sequence[Any]
     convert: bool = False
+    drawn: Sequence[Any] = ()
 
     def record(self, how: str, rows: Sequence[int] | None) -> Recorded:
         """Run the step up to its update, on some of the samples if rows are given. Raises TargetError with the framework's own line."""
-        args, kwargs = self._arguments(rows)
+        args, kwargs, drawn = self._arguments(rows)
         if how != "eager":
-            return self._compiled(how, args, kwargs)
+            return self._compiled(how, args, kwargs, drawn)
         recorder = Recorder()
         layers = Layers(lambda: recorder.calls, self.models)
         with session(SEED, python=True, seeded=False), self.owned.lent({}):
-            nodes = {name: recorder.input(name, t) for name, t in self.names(self.step, args, kwargs).items() if t.dtype in FORMATS}
+            nodes = {name: recorder.input(name, t) for name, t in self._named(args, kwargs, drawn).items() if t.dtype in FORMATS}
             nodes |= {name: recorder.input(name, v) for name, v in self.owned.parameters.items() if v.dtype in FORMATS}
             try:
-                with layers.open():
+                with layers.open(), giving(drawn):
                     updates = Eager(recorder, _taped.__code__).follow(lambda: _updates(self.step, args, kwargs))
             except WhynanError:
                 raise
@@ -69,17 +72,21 @@ class Rerun:
             outputs = list(self._outputs(recorder, updates))
         return Recorded(finished(recorder.recording, nodes, outputs), layers.of)
 
-    def _compiled(self, how: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recorded:
+    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], drawn: Sequence[Any]) -> dict[str, Any]:
+        return self.names(self.step, args, kwargs) | collected(together(drawn), tf.Tensor)
+
+    def _compiled(self, how: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], drawn: Sequence[Any]) -> Recorded:
         """The loss that the step differentiates first, with its gradients, recorded as a compiled loss is."""
-        leaves = tf.nest.flatten((args, dict(kwargs)))
-        names = {id(t): name for name, t in self.names(self.step, args, kwargs).items() if t.dtype in FORMATS}
+        whole = (args, dict(kwargs), list(drawn))
+        leaves = tf.nest.flatten(whole)
+        names = {id(t): name for name, t in self._named(args, kwargs, drawn).items() if t.dtype in FORMATS}
         real = {f"a{i}": names[id(t)] for i, t in enumerate(leaves) if id(t) in names}  # names as Python's arguments have them
         step = converted(self.step) if self.convert else self.step
 
         def loss(**arrays: Any) -> Any:
-            own, named = tf.nest.pack_sequence_as((args, dict(kwargs)), [arrays.get(f"a{i}", t) for i, t in enumerate(leaves)])
+            own, named, draws = tf.nest.pack_sequence_as(whole, [arrays.get(f"a{i}", t) for i, t in enumerate(leaves)])
             try:
-                with patch.object(tf.GradientTape, "gradient", _stop):
+                with patch.object(tf.GradientTape, "gradient", _stop), giving(draws):
                     step(*own, **named)
             except _Differentiated as found:
                 return found.loss
@@ -92,10 +99,9 @@ class Rerun:
         trace = program.capture(inputs, tuple(wrt), how)
         return Recorded(renamed(trace, real), lambda node: "")
 
-    def _arguments(self, rows: Sequence[int] | None) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        if rows is None:
-            return self.args, self.kwargs
-        return tf.nest.map_structure(lambda t: part_of(t, rows, self.batch), (self.args, dict(self.kwargs)))  # type: ignore[no-any-return]
+    def _arguments(self, rows: Sequence[int] | None) -> tuple[tuple[Any, ...], Mapping[str, Any], Sequence[Any]]:
+        whole = (self.args, dict(self.kwargs), list(self.drawn))
+        return whole if rows is None else tf.nest.map_structure(lambda t: part_of(t, rows, self.batch), whole)
 
     def _outputs(self, recorder: Recorder, updates: Sequence[Update]) -> Iterator[Output]:
         losses = [recorder.node(t) for u in updates for t in losses_of(u)]

@@ -17,12 +17,14 @@ from whynan.frontends.tensorflow.owned import Owned, owned_by, plain_of
 from whynan.frontends.tensorflow.step import converted
 from whynan.watching.handle import Watched
 from whynan.watching.judge import Judge, euclidean
+from whynan.watching.keras.data import collected
 from whynan.watching.keras.tap import Tap
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY
 from whynan.watching.recipe import of_function
 from whynan.watching.record import Incident, Moment, Recipe
 from whynan.watching.replay import Again, batch_of, explained
+from whynan.watching.tensorflow.drawn import here, noting, together
 from whynan.watching.tensorflow.rerun import Rerun, arrays, named, part_of
 from whynan.watching.tensorflow.tap import BAD, FINE, LEFT_OUT, Guard, Inside, by_hand, compiling, differentiating
 
@@ -60,6 +62,7 @@ class WatchedStep(Watched):
     _held_back: bool = False  # one optimizer of Keras' makes the step's one update: then a bad one is not made at all
     _several: bool = False  # what one of several updates has changed is to be taken back where another is bad
     _optimizers: list[Any] = field(default_factory=list)  # seen in the step
+    _trained: list[Any] = field(default_factory=list)  # variables that these update
     _inside: Inside = field(default_factory=Inside)
     _clones: dict[Any, Any] = field(default_factory=dict)
 
@@ -76,7 +79,7 @@ class WatchedStep(Watched):
         if self._run is None:
             self._run = self._compiled()
         self.judge.begin()
-        result, report = self._run(*args, **kwargs)
+        result, report, drawn = self._run(*args, **kwargs)
         state, loss, squared, rate, scale = report.numpy().tolist()
         norm = math.sqrt(2 * squared) if squared >= 0 else squared
         moment = Moment(self.overseer.step, loss, (norm,), learning_rates=(rate,), scale=scale)
@@ -86,7 +89,7 @@ class WatchedStep(Watched):
             self.overseer.passed_over(moment._replace(outcome="left out by the loss scale"))
         else:
             args, kwargs = tf.nest.map_structure(_tensor, (args, kwargs))
-            if self.judge.bad(moment, lambda: self._explained(moment, args, kwargs)) == RETRY and (rest := self.judge.rest()):
+            if self.judge.bad(moment, lambda: self._explained(moment, args, kwargs, drawn)) == RETRY and (rest := self._rest(drawn)):
                 return self._again(rest, args, kwargs)
         return result
 
@@ -104,24 +107,27 @@ class WatchedStep(Watched):
     def _compiled(self) -> Callable[..., Any]:
         """The guarded step, under the name of the user's function, by which TensorFlow speaks of it."""
 
-        def guarded(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        def guarded(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
             return self._guarded(*args, **kwargs)
 
         return self._guarded if self.compile is None else self.compile(functools.update_wrapper(guarded, self.function))
 
-    def _guarded(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """The step with its result and the guard's report; what a bad step has changed otherwise than by an optimizer is put back."""
+    def _guarded(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """The step with its result, the guard's report and what it has drawn from iterators.
+
+        What a bad step has changed otherwise than by an optimizer is put back.
+        """
         state, guard = self.state(), Guard(self._inside)
         before = [(v, v.read_value()) for v in self._changed(state)]
         tap = Tap(guard.update)
-        with tap.open([*differentiating(tap), *compiling(self._clones)]):
+        with noting() as drawn, tap.open([*differentiating(tap), *compiling(self._clones)]):
             result = (converted(self.function) if self.convert and not tf.executing_eagerly() else self.function)(*args, **kwargs)
         if guard.alone and not self._several:
             self._held_back = True
             del before[: len(before) - len(state.others)]
         elif guard.optimizers and not self._several:
-            self._several, self._optimizers = True, [*guard.optimizers]
-            self._run = None  # from the next step on with what these optimizers hold
+            self._several, self._optimizers, self._trained = True, [*guard.optimizers], [raw(v) for v in guard.variables]
+            self._run = None  # from the next step on with what these optimizers hold and update
         for found in [] if guard.seen else by_hand(tap):
             guard.update(found, lambda: None)
         report = guard.report()
@@ -136,24 +142,30 @@ class WatchedStep(Watched):
                 put_back()
         elif before:
             tf.cond(tf.equal(report[0], BAD), put_back, lambda: tf.constant(False))
-        return result, report
+        return result, report, here(drawn)
 
     def _changed(self, state: State) -> list[Any]:
         """The variables that a bad step may have changed: those that no optimizer has held back, those that are not trained last."""
-        parameters = [] if self._held_back and not self._several else [*state.parameters.values()]
+        trained = {v.ref(): v for v in (*state.parameters.values(), *self._trained)}
+        parameters = [] if self._held_back and not self._several else [*trained.values()]
         optimizers = {id(o): o for o in (*state.optimizers, *self._optimizers)} if self._several else {}
         return [*parameters, *(raw(v) for o in optimizers.values() for v in o.variables), *state.others]
 
     # ------------------------------------------------------------ when it is bad
 
-    def _explained(self, moment: Moment, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Incident:
-        given = arrays(self.names(self.function, args, kwargs))
+    def _explained(self, moment: Moment, args: tuple[Any, ...], kwargs: Mapping[str, Any], drawn: Sequence[Any]) -> Incident:
+        own = collected(together(drawn), tf.Tensor)
+        given = arrays(self.names(self.function, args, kwargs) | own)
         batch = batch_of(given)
         state = self.state()
-        rerun = Rerun(self.function, args, kwargs, state.owned(), batch, self.names, state.models, self.convert)
-        kept = self.bundled or self._called
+        rerun = Rerun(self.function, args, kwargs, state.owned(), batch, self.names, state.models, self.convert, drawn)
+
+        def bundled() -> tuple[Recipe, dict[str, Any]]:
+            recipe, tensors = (self.bundled or self._called)(args, kwargs)
+            return recipe, tensors | {f"batch/{name}": t for name, t in own.items()}
+
         modes = ("eager",) if self.compile is None else ("eager", "xla" if self.jit else "function")
-        again = Again("tensorflow", str(tf.__version__), modes, given, batch, rerun.record, bundled=lambda: kept(args, kwargs))
+        again = Again("tensorflow", str(tf.__version__), modes, given, batch, rerun.record, bundled=bundled)
         failed = "gradient" if math.isfinite(moment.loss) else "loss"
         if failed == "gradient" and not math.isnan(moment.scale):
             failed = "scale"
@@ -165,6 +177,10 @@ class WatchedStep(Watched):
         load = ("# first load your variables from given['parameters/...']: see the names in incident.json",)
         tensors |= {f"parameters/{name}": v for name, v in self.state().parameters.items()}
         return replace(recipe, lines=(*load, *recipe.lines)), tensors
+
+    def _rest(self, drawn: Sequence[Any]) -> Sequence[int]:
+        """The samples to try again without the others; none where the step would draw other ones."""
+        return () if drawn else self.judge.rest()
 
     def _again(self, rest: Sequence[int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run the step on some of the samples."""

@@ -92,6 +92,7 @@ class Guard:
     inside: Inside
     seen: list[Any] = field(default_factory=list)  # per update: as in `report`
     optimizers: list[Any] = field(default_factory=list)
+    variables: list[Any] = field(default_factory=list)  # that they update
     _graph: Any = field(default_factory=tf.compat.v1.get_default_graph)
 
     @property
@@ -118,6 +119,7 @@ class Guard:
         rate = tf.cast(getattr(found.optimizer, "learning_rate", float("nan")), tf.float32)
         state = tf.where(sound, FINE, tf.where(wanted, LEFT_OUT, BAD))
         self.optimizers.append(found.optimizer)
+        self.variables += found.variables
         told = tf.stack((state, loss, squared, rate, scale))
         if tf.compat.v1.get_default_graph() is self._graph:
             self.seen.append(told)
