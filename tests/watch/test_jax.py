@@ -98,6 +98,22 @@ def test_norm_gradient_at_zero():
     assert incident.suspects.samples == (3,) and incident.suspects.alone == (3,) and incident.parameter == "params['scale']"
 
 
+def test_gradients_are_not_taken_for_those_of_an_optimizers_state():
+    optimizer = optax.MultiSteps(optax.chain(optax.clip(1.0), optax.adam(1e-3)), 2)
+
+    @jax.jit
+    def step(*, state, batch):
+        loss, grads = jax.value_and_grad(lambda p: jnp.mean(jnp.log(batch["x"] @ p["w"])))(state["params"])
+        updates, opt = optimizer.update(jax.tree.map(lambda g: g / 2, grads), state["opt"], state["params"])
+        return {"opt": opt, "params": optax.apply_updates(state["params"], updates)}, loss
+
+    params = {"w": jnp.ones(3)}
+    with pytest.raises(NonFiniteError) as caught:
+        watch(step, folder=None)(state={"opt": optimizer.init(params), "params": params}, batch={"x": np.zeros((1, 3), np.float32)})
+    assert caught.value.incident.parameters == ("state['params']['w']",)
+    assert "batch['x'][0, 0] = 0" in str(caught.value)
+
+
 def test_square_root_gradient_at_zero():
     def loss(params, batch):
         return jnp.mean(jnp.sqrt(jnp.square(forward(params, batch["x"]) * batch["y"])))

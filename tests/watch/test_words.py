@@ -148,6 +148,12 @@ def test_a_sparkline_of_steep_growth_shows_logarithms():
     assert sparkline([0.0, 1e9], 50)[1] == ""
 
 
+def test_a_curve_leaves_out_steps_where_nothing_was_measured():
+    steps = [Moment(k, 1.0, update_ratio=math.nan if k % 2 else 1.0 + k) for k in range(20)]
+    line = next(t for t in told(incident(step=20, moments=(*steps,))).splitlines() if "update ratio   " in t)
+    assert line.split()[2] == "__.:-=+*##!", "one for each number, and the failing step"
+
+
 def test_a_sparkline_keeps_spikes_and_what_is_not_finite():
     line, _ = sparkline([1.0] * 500 + [9.0] + [1.0] * 498 + [math.nan], 50)
     assert len(line) == 50 and line.count("#") == 1 and line.endswith("!")

@@ -302,7 +302,7 @@ def _last_steps(page: Page, incident: Incident) -> None:
         page.line(("  " + page.clean(row), ""))
     for name, value in columns[:2]:
         if len(moments) > _STEPS_SHOWN:
-            _spark(page, name, [value(m) for m in moments])
+            _spark(page, name, [v for m in moments if not math.isnan(v := value(m)) or m.outcome != "applied"])  # NaN: not measured
 
 
 def _with_own(incident: Incident) -> tuple[Moment, ...]:

@@ -120,6 +120,12 @@ def reached(step: Steps, ends: Sequence[Any]) -> set[int]:
     return {i for i, v in enumerate(step.closed.jaxpr.invars) if v in needed}
 
 
+def read_when_differentiated(step: Steps) -> list[int]:
+    """The places of the arguments that go into what is differentiated as they are: parameters and data, no state of an optimizer."""
+    read = {v for e in step.eqns if _is_differentiated(e) for v in e.invars if not isinstance(v, core.Literal)}
+    return [i for i, v in enumerate(step.closed.jaxpr.invars) if v in read]
+
+
 def depends(step: Steps, output: int, sources: set[Any]) -> bool:
     """Whether the step's result at that place is computed from one of these variables."""
     return bool(_needed(step, results(step, [output])) & sources)

@@ -136,15 +136,20 @@ def _differentiated(bad: Bad, step: Traced) -> list[_End]:
 
 
 def _names_of(step: Traced, gradients: Sequence[Any]) -> list[str]:
-    """The parameters that gradients belong to: the first run of arguments with the same shapes in the same order, else one by one."""
-    given = [(v.aval.shape, v.aval.dtype) for v in step.program.closed.jaxpr.invars]
+    """The parameters that gradients belong to: the first run of arguments with the same shapes in the same order, else one by one.
+
+    Arguments that what is differentiated reads come first: an optimizer's state has the parameters' shapes, too.
+    """
+    given = [((v.aval.shape, v.aval.dtype), n) for v, n in zip(step.program.closed.jaxpr.invars, step.program.names, strict=True)]
     wanted = [(v.aval.shape, v.aval.dtype) for v in gradients]
-    names = step.program.names
-    for start in range(len(given) - len(wanted) + 1):
-        if given[start : start + len(wanted)] == wanted:
-            return list(names[start : start + len(wanted)])
-    alike = [[n for n, kind in zip(names, given, strict=True) if kind == w] for w in wanted]
-    return [found[0] if found else f"gradient {i}" for i, found in enumerate(alike)]
+    read = [given[i] for i in steps.read_when_differentiated(step.program)]
+    for found in (read, given):
+        for start in range(len(found) - len(wanted) + 1):
+            run = found[start : start + len(wanted)]
+            if [kind for kind, _ in run] == wanted:
+                return [name for _, name in run]
+    alike = [[n for kind, n in (*read, *given) if kind == w] for w in wanted]
+    return [names[0] if names else f"gradient {i}" for i, names in enumerate(alike)]
 
 
 def _updated(bad: Bad, step: Traced) -> list[_End]:
