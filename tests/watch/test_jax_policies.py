@@ -373,6 +373,31 @@ def test_layers_parameters_and_data_of_a_step_of_objects_have_the_users_names():
     assert Rooted.__call__ is own and not any("whynan" in name for name in (*vars(net), *vars(net.blocks[0]))), "nothing stays"
 
 
+@pytest.mark.parametrize("how", ["named", "together"])
+def test_objects_given_by_name_or_in_a_tuple_are_guarded(how):
+    def train(net, optimizer, x):
+        loss, grads = nnx.value_and_grad(lambda m: jnp.log(m.features(x)).mean())(net)
+        optimizer.update(net, grads)
+        return loss
+
+    net = Roots(nnx.Rngs(0))
+    both = (net, nnx.Optimizer(net, optax.adam(1e-2), wrt=nnx.Param))
+    watched = watch(nnx.jit(train if how == "named" else lambda run, x: train(*run, x)), folder=None, policy="skip")
+
+    def step(x):
+        watched(net=both[0], optimizer=both[1], x=x) if how == "named" else watched(both, x)
+
+    x = np.ones((4, 3), np.float32)
+    step(x)
+    good = jax.tree.map(np.array, nnx.state(both))
+    step(np.where(np.arange(4)[:, None] == 2, 0, x))
+    (incident,) = watched.incidents
+    assert same(nnx.state(both), good) and incident.cause == "log-of-zero" and "x[2, 0] = 0" in str(incident)
+    assert incident.parameter == ("net" if how == "named" else "run[0]") + ".blocks[0].scale.kernel"
+    step(x)
+    assert watched.bad_steps == 1 and not same(nnx.state(both), good)
+
+
 def step_of(state, *batch, rate=0.1, **more): ...
 
 

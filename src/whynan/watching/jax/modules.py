@@ -1,7 +1,7 @@
 """Which module of Flax NNX an operation was traced in. Flax's linen and Haiku open name scopes themselves, NNX does not."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -13,12 +13,12 @@ _MARK = "_whynan_path"  # a static attribute: the copies that NNX's transformati
 _Path = tuple[str, ...]
 
 
-def marked(objects: Iterable[Any]) -> None:
+def marked(objects: Mapping[str, Any]) -> None:
     """Let the modules inside of objects know their paths. The objects must be no one else's."""
     nnx = sys.modules["flax.nnx"]
-    for root in objects:
-        for path, module in nnx.iter_modules(root) if isinstance(root, nnx.Module) else ():
-            setattr(module, _MARK, tuple(map(str, path)))
+    for path, module in list(nnx.iter_graph(objects)):
+        if isinstance(module, nnx.Module):
+            setattr(module, _MARK, tuple(map(str, path[1:])))
 
 
 @contextmanager

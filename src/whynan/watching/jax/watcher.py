@@ -131,9 +131,9 @@ class JaxWatch(Watched):
                 "Watch that function: whynan.watch(jax.jit(f)). Inside of it, whynan.optax.guard holds bad updates back.",
             )
         self._near = on_cpu(args, kwargs)
-        places = objects(args)
+        places = objects(args, kwargs)
         if places:
-            self._functional = Functional(self._given, self._function, args, places)
+            self._functional = Functional(self._given, self._function, args, kwargs, places)
             self._run, self._function = self._functional.run, self._functional.pure
             return
         self._run = undonated(self._given) if donates(self._given) else self._given
@@ -156,10 +156,10 @@ class JaxWatch(Watched):
 
     def _in_place(self, step: Functional, args: Any, kwargs: Any) -> Any:
         """A step that changes NNX objects in place: where it is bad, these get their old arrays back."""
-        step.held_by(args)
+        rest, named = step.taken(args, kwargs)
         before, bad = step.state(), self.overseer.bad_steps
         try:
-            after, out = self._look((before, *step.rest(args)), kwargs)
+            after, out = self._look((before, *rest), named)
         except BaseException:
             step.update(before)
             raise
