@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from types import MethodType
 from typing import Any
 
 import jax
@@ -37,6 +38,21 @@ def jitted_primitive(primitive: Any, params: Mapping[str, Any]) -> Any:
 def as_given(step: Any) -> Any:
     """The function that a jitted function was made of; any other callable itself."""
     return step.__wrapped__ if is_jitted(step) else step
+
+
+def unbound(step: Any) -> Any:
+    """A jitted method of an object as a jitted function of the other arguments; any other callable itself."""
+    function: Any = getattr(step, "__func__", None)
+    if not is_jitted(function):
+        return step
+    info: Any = function._jit_info
+    return jax.jit(
+        MethodType(function.__wrapped__, step.__self__),
+        static_argnums=tuple(i - 1 for i in info.static_argnums if i),
+        static_argnames=tuple(name for name in info.static_argnames if name != "self"),
+        donate_argnums=tuple(i - 1 for i in info.donate_argnums if i),
+        donate_argnames=info.donate_argnames,
+    )
 
 
 def is_jitted(step: Any) -> bool:

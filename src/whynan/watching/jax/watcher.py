@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from whynan.errors import WhynanError
-from whynan.frontends.jax.inside import as_given, donates, is_jitted, undonated
+from whynan.frontends.jax.inside import as_given, donates, is_jitted, unbound, undonated
 from whynan.watching.handle import Watched
 from whynan.watching.jax import health
 from whynan.watching.jax.guarded import Pending, guarded, looked
@@ -40,6 +40,7 @@ class JaxWatch(Watched):
     def __init__(
         self, step: Callable[..., Any], options: Options, loss: int | str | None = None, on_device: bool | None = None, late: int = 4
     ) -> None:
+        step = unbound(step)
         functools.update_wrapper(self, step, updated=())
         self.overseer = Overseer(options)
         self.stopped = False  # policy "stop": the loop is asked to end
