@@ -24,7 +24,8 @@ def log_of_zero(y, p):
 
 
 def root(y, p):
-    return ops.mean(ops.sqrt(ops.square(y - p)))
+    """A number for each sample: Keras puts its own `where` behind it."""
+    return ops.mean(ops.sqrt(ops.square(y - p)), axis=-1)
 
 
 def trap(y, p):
@@ -97,6 +98,42 @@ class OwnStep(keras.Model):
 
     def train_step(self, *given):
         return super().train_step(*given)
+
+
+def gradients(loss, variables):
+    """The gradients of what the function gives, in a train step that differentiates by itself."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = loss()
+        return tape.gradient(value, [v.value for v in variables])
+    for v in variables:
+        v.value.grad = None
+    loss().backward()
+    return [v.value.grad for v in variables]
+
+
+class Pair(keras.Model):
+    """Two parts with an optimizer each, as in adversarial training. The second fails, when the first has been updated."""
+
+    def __init__(self):
+        super().__init__(name="pair")
+        self.parts = [keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]) for _ in range(2)]
+        self.first, self.second = keras.optimizers.Adam(0.1), keras.optimizers.Adam(0.1)
+
+    def call(self, x):
+        return self.parts[1](x)
+
+    def train_step(self, data):
+        x, _ = data
+        for part, optimizer in zip(self.parts, (self.first, self.second), strict=True):
+
+            def loss(part=part, unit=1.0 if part is self.parts[0] else x[:, :1]):
+                return ops.mean(ops.square(part(x) / unit))
+
+            optimizer.apply(gradients(loss, part.trainable_variables), part.trainable_variables)
+        return {"mean": ops.mean(x)}
 
 
 def _data(width=2, bad=None, y_bad=None, out=1):
@@ -194,8 +231,8 @@ POLICIES = {
     "patience": {"policy": "skip", "patience": 2, "bad": (8, 16)},
 }
 
-# Keras on PyTorch takes no several steps in one execution, and is always eager
-LEFT_OUT = {"torch": ("eagerly", "several-steps")}
+# Keras on PyTorch takes no several steps in one execution, and is always eager; on JAX a train step with two optimizers is another one
+LEFT_OUT = {"torch": ("eagerly", "several-steps"), "jax": ("pair",)}
 
 
 def trained(x, y, callbacks=(), **compiled):
@@ -223,6 +260,22 @@ def scaled():
     model.fit(x, y, batch_size=EIGHT, epochs=3, shuffle=False, verbose=0, callbacks=[watch])
     outcomes = [m.outcome for m in watch.flight]
     return {"scenario": "scaled", "bad_steps": watch.bad_steps, "outcomes": outcomes, "scales": [m.scale for m in watch.flight]}
+
+
+def paired():
+    """A run of two optimizers that skips a batch, next to one without it."""
+    x, y = rows_of_a_run()
+    found = {}
+    watch = whynan.keras.Watch(policy="skip", folder=None)
+    for name, rows, callbacks in (("without", [*range(EIGHT), *range(2 * EIGHT, len(x))], ()), ("watched", range(len(x)), (watch,))):
+        keras.utils.set_random_seed(3)
+        model = Pair()
+        model.compile()
+        given = x.copy()
+        given[BAD + EIGHT] = 0.0
+        model.fit(given[list(rows)], y[list(rows)], batch_size=EIGHT, shuffle=False, verbose=0, callbacks=list(callbacks))
+        found[name] = values(model, model.first, model.second)
+    return {"scenario": "pair", "as_without": same(found["without"], found["watched"]), **plain(watch.incidents[0])}
 
 
 @cache
@@ -289,10 +342,10 @@ def plain(incident):
     }
 
 
-def values(model):
+def values(model, *optimizers):
     """Everything that a step may change, but for what `fit` itself sets back to zero."""
-    optimizer = model.optimizer.variables
-    return [keras.ops.convert_to_numpy(v).copy() for v in (*model.variables, *optimizer)]
+    own = (v for o in optimizers or (model.optimizer,) for v in o.variables)
+    return [keras.ops.convert_to_numpy(v).copy() for v in (*model.variables, *own)]
 
 
 def same(before, after):
@@ -303,7 +356,7 @@ def main():
     wanted = sys.argv[1:]
     jobs = {name: lambda name=name, make=make: told(name, make()) for name, make in {**SCENARIOS, **HARMLESS}.items()}
     jobs |= {name: lambda name=name, options=options: ruled(name, **options) for name, options in POLICIES.items()}
-    jobs["scaled"] = scaled
+    jobs |= {"scaled": scaled, "pair": paired}
     for name, job in jobs.items():
         if (wanted and name not in wanted) or (not wanted and name in LEFT_OUT.get(keras.backend.backend(), ())):
             continue

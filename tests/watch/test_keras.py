@@ -131,6 +131,14 @@ def test_a_run_that_skips_a_batch_is_the_run_without_it(backend, scenario):
     assert [math.isfinite(n) for n in told["norms"]] == [True, False, True, True]
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_a_step_of_two_optimizers_is_taken_back_as_a_whole(backend):
+    told = found(backend, "pair")
+    assert told["as_without"]
+    assert (told["failed"], told["phase"], told["samples"], told["alone"]) == ("loss", "forward", [BAD], [BAD])
+    assert told["expression"] == "part(x) / unit"
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_that_stops_ends_in_good_order_before_the_update(backend):
     told = chosen(backend, "stop")

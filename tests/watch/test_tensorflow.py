@@ -316,6 +316,24 @@ def test_arrays_of_numpy_are_named_and_a_data_set_is_not():
     assert (incident.kind, incident.finding.site.text) == ("bad data", "model(x, training=True)")
 
 
+def test_a_derivative_inside_of_a_loss_is_not_the_loss():
+    run = Run(squared)
+    model, optimizer = run.model, run.optimizer
+
+    @tf.function
+    def penalised(x, y):
+        with tf.GradientTape() as tape:
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                p = model(x)
+            value = tf.reduce_mean(tf.square(tf.norm(inner.gradient(p, x), axis=1) - 1.0))
+        optimizer.apply_gradients(zip(tape.gradient(value, model.trainable_variables), model.trainable_variables, strict=True))
+        return value
+
+    step = whynan.watch(penalised, folder=None)
+    assert float(step(*batch())) == pytest.approx(step.flight[0].loss)
+
+
 def test_a_watched_step_inside_of_another_function_is_refused():
     step = whynan.watch(Run(squared, graph=True).step, folder=None)
     with pytest.raises(Exception, match="Watch the outer function"):

@@ -42,6 +42,13 @@ def shown_path(file: str) -> str:
     return str(below)
 
 
+def short_path(file: str) -> str:
+    """The same for a place in passing: of an installed package's file, only what stands below the folder of packages."""
+    parts = PurePath(file).parts
+    folder = max((i for i, part in enumerate(parts) if part in ("site-packages", "dist-packages")), default=-1)
+    return "/".join(parts[folder + 1 :]) if folder >= 0 else shown_path(file)
+
+
 def _raw(site: Site, n: int) -> str:
     return linecache.getline(site.file, n).rstrip("\r\n")
 

@@ -10,7 +10,7 @@ from whynan.analysis.finding import ERROR, SAFE, UNSAFE, Finding, Open, Report, 
 from whynan.ir.dtype import Array
 from whynan.ir.graph import BACKWARD
 from whynan.ir.where import Site
-from whynan.report._source import shown_path
+from whynan.report._source import short_path, shown_path
 from whynan.report.words import words
 
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
@@ -308,7 +308,7 @@ def place(site: Site | None, home: Site | None) -> str:
     """Where a step stands, seen from the finding's own site: "line 12", or with its file where that is another."""
     if site is None:
         return "no source line"
-    return f"line {site.line}" if home is not None and site.file == home.file else f"{shown_path(site.file)}:{site.line}"
+    return f"line {site.line}" if home is not None and site.file == home.file else f"{short_path(site.file)}:{site.line}"
 
 
 def location(finding: Finding, site: Site) -> str:

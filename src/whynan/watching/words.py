@@ -14,7 +14,7 @@ from whynan.frontends import FRAMEWORKS
 from whynan.ir.graph import BACKWARD
 from whynan.ir.where import Site
 from whynan.report import _text
-from whynan.report._source import shown_path
+from whynan.report._source import short_path, shown_path
 from whynan.report.terminal import Page, chain, new_page, source
 from whynan.report.words import words
 from whynan.watching.record import (
@@ -83,7 +83,8 @@ def summary(incident: Incident) -> str:
         return f"{what_failed(incident)}: the batch has {element(first)}"
     if incident.kind == BAD_STATE and first is not None:
         return f"{what_failed(incident)}: before the step {element(first)}"
-    return f"{what_failed(incident)}: {_culprit(finding, incident.kind == CUSTOM_BACKWARD)}"
+    layer = f", layer {incident.layer}" if incident.layer and finding.site is not None and _in_library(finding.site) else ""
+    return f"{what_failed(incident)}: {_culprit(finding, incident.kind == CUSTOM_BACKWARD)}{layer}"
 
 
 def what_failed(incident: Incident) -> str:
@@ -102,7 +103,7 @@ def _culprit(finding: Finding, handwritten: bool) -> str:
     if finding.site is None:
         return what
     of = "," if derived else " in the gradient of" if finding.phase == BACKWARD and not handwritten else " in"
-    return f"{what}{of} {shown_path(finding.site.file)}:{finding.site.line}"
+    return f"{what}{of} {short_path(finding.site.file)}:{finding.site.line}"
 
 
 # ---------------------------------------------------------------- the parts
@@ -210,8 +211,11 @@ def _look_up(incident: Incident) -> list[str]:
 
 def _is_checkable(incident: Incident, site: Site) -> bool:
     """Whether `whynan check` could be given the failing function: at the top of a file of the user's, neither a layer's nor the loop."""
-    library = {"site-packages", "dist-packages"}.intersection(Path(site.file).parts)
-    return site.function.isidentifier() and not library and not incident.layer and not incident.in_loop
+    return site.function.isidentifier() and not _in_library(site) and not incident.layer and not incident.in_loop
+
+
+def _in_library(site: Site) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(Path(site.file).parts)
 
 
 # ---------------------------------------------------------------- phrases

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from whynan.watching.judge import Judge
 
 
@@ -26,6 +28,12 @@ def replaced(model: Any, function: Callable[..., Any]) -> Callable[[], None]:
 
     model.train_function = train_function
     return end
+
+
+def optimizers_of(model: Any) -> list[Any]:
+    """The model's optimizer, and others that it has as attributes."""
+    found = {id(o): o for o in (model.optimizer, *vars(model).values()) if isinstance(o, keras.Optimizer)}
+    return list(found.values())
 
 
 @dataclass(slots=True, eq=False)

@@ -27,10 +27,12 @@ def bundled(
     arguments = ", ".join(f"{name}={text}" for name, text in parts.items())
     scale = getattr(model.optimizer, "dynamic_scale", None)  # a number, or a variable, which has no truth value
     scale = 1.0 if scale is None else float(scale)
-    lines = (
+    lines: tuple[str, ...] = (
         f"output = model({parts.get('x', '')}, training=True)",
         f"yield model.compute_loss({arguments}, y_pred=output){f' * {scale!r}' if scale != 1 else ''}",
     )
+    if type(model).train_step is not keras.Model.train_step:
+        lines = (f"# {type(model).__name__}.train_step is your own: yield here the loss that it differentiates", *lines)
     trainable = {id(v) for v in model.trainable_variables}
     held = ((v, v.value) for v in (*model.trainable_variables, *model.non_trainable_variables)) if values is None else values
     variables = {f"{'parameters' if id(v) in trainable else 'buffers'}/{v.path}": value for v, value in held}

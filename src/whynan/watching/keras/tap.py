@@ -37,6 +37,7 @@ class Tap:
 
     update: Callable[[Update, Callable[[], Any]], None]
     losses: list[Any] = field(default_factory=list)  # differentiated since the last update
+    inner: list[Any] = field(default_factory=list)  # the same by tensors: parts of a loss, as in a gradient penalty, if there is another
     unscaled: list[Any] = field(default_factory=list)  # the same before a scale came on them
     differentiated: list[Update] = field(default_factory=list)  # what differentiated gave, for steps that call no optimizer
     _inside: bool = False
@@ -67,8 +68,8 @@ class Tap:
                 return
             if not optimizer.built:
                 optimizer.build(variables)
-            found = Update(optimizer, self.unscaled or self.losses, grads, variables)
-            self.losses, self.unscaled = [], []
+            found = Update(optimizer, self.unscaled or self.losses or self.inner, grads, variables)
+            self.losses, self.unscaled, self.inner = [], [], []
             self._inside = True
             try:
                 self.update(found, lambda: original(optimizer, grads, trainable_variables))

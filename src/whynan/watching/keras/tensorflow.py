@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from whynan.errors import WhynanError
 from whynan.watching.keras.data import by_name, collected
-from whynan.watching.keras.fit import Logs, replaced
+from whynan.watching.keras.fit import Logs, optimizers_of, replaced
 from whynan.watching.keras.recipe import bundled
 from whynan.watching.overseer import Overseer
 from whynan.watching.tensorflow.step import State, WatchedStep, raw
@@ -60,8 +59,7 @@ def _compile(model: Any, before: Any) -> Callable[..., Any] | None:
 def _state(model: Any) -> State:
     trainable = {str(v.path): raw(v) for v in model.trainable_variables}
     others = [raw(v) for v in (*model.non_trainable_variables, *model.metrics_variables)]
-    optimizers = [o for o in {id(o): o for o in (model.optimizer, *vars(model).values())}.values() if isinstance(o, keras.Optimizer)]
-    return State(trainable, others, optimizers, [model])
+    return State(trainable, others, optimizers_of(model), [model])
 
 
 def _names(step: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

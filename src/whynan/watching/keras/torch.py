@@ -18,7 +18,7 @@ from whynan.frontends.trace import finished, first_line
 from whynan.ir.graph import Output
 from whynan.watching.judge import Judge
 from whynan.watching.keras.data import by_name, collected
-from whynan.watching.keras.fit import Logs, replaced
+from whynan.watching.keras.fit import Logs, optimizers_of, replaced
 from whynan.watching.keras.layers import Layers
 from whynan.watching.keras.recipe import bundled
 from whynan.watching.keras.tap import Apply, Patch, Tap, Update
@@ -52,6 +52,7 @@ class Verdict:
 
     refused: bool = False
     left_out: bool = False
+    updates: int = 0
     loss: float = math.nan
     loss_fine: bool = True
     norm: float = math.nan
@@ -68,6 +69,8 @@ class Step:
     _kept: "Kept" = field(init=False)
     judge: Judge = field(init=False)
     _run: Any = None
+    _several: bool = False  # updates in a step: what one has changed is to be taken back where another is bad
+    _failing: int = 1  # which of a bad step's updates was not made, or not reached
 
     def __post_init__(self) -> None:
         self._kept = Kept(lambda: [raw(v) for v in (*self.model.non_trainable_variables, *self.model.metrics_variables)])
@@ -84,14 +87,18 @@ class Step:
         except (RuntimeError, ValueError) as error:
             if not _refuses_nan(error):
                 raise
+            self._failing = seen.updates + 1
             return self._refused(error, before, data, seeds)
+        if seen.updates > 1 and not self._several:
+            self._several, self._kept = True, Kept(self._everything)
         moment = Moment(self.overseer.step, seen.loss, (seen.norm,), learning_rates=(seen.rate,), scale=seen.scale)
-        if seen.left_out:
+        if seen.left_out and not seen.refused:
             self.overseer.passed_over(moment._replace(outcome="left out by the loss scale"))
         elif not seen.refused:
             self.judge.healthy(moment)
         else:
             before.put()
+            self._failing = seen.updates
             failed = "loss" if not seen.loss_fine else "gradient" if math.isnan(seen.scale) else "scale"
             if self.judge.bad(moment, lambda: self._explained(moment, failed, data, seeds)) == RETRY and self.judge.rest():
                 return self._rest(data)
@@ -122,7 +129,8 @@ class Step:
         return math.hypot(*health.norms([raw(v).detach() for v in self.model.trainable_variables]))
 
     def _everything(self) -> list[torch.Tensor]:
-        return [raw(v) for v in (*self.model.variables, *self.model.optimizer.variables, *self.model.metrics_variables)]
+        optimizers = (v for o in optimizers_of(self.model) for v in o.variables)
+        return [raw(v) for v in (*self.model.variables, *optimizers, *self.model.metrics_variables)]
 
     # ------------------------------------------------------------ when it is bad
 
@@ -180,10 +188,13 @@ class Step:
         return Recorded(finished(recorder.recording, nodes, outputs), layers.of)
 
     def _losses(self, data: Any) -> list[torch.Tensor]:
-        def reached(tensors: Sequence[torch.Tensor]) -> None:
-            raise _Differentiated(tensors)
+        def reached(tensors: Sequence[torch.Tensor]) -> bool:
+            if len(made) + 1 == self._failing:
+                raise _Differentiated(tensors)
+            return True
 
-        tap = Tap(lambda found, make: None)
+        made: list[Update] = []
+        tap = Tap(lambda found, make: made.append(found))
         try:
             with tap.open(_differentiating(reached)):
                 call(self.model.train_step, (data,), {})
@@ -204,9 +215,12 @@ def _last_nan(recorder: Recorder) -> int | None:
 
 
 def _look(seen: Verdict, found: Update, make: Callable[[], Any]) -> None:
-    """Make an update, if its losses and gradients are finite."""
+    """Make an update, if its losses and gradients are finite, and those of the step's earlier updates were."""
+    if seen.refused:
+        return
     losses = [t.detach() for t in tree_leaves(found.losses) if isinstance(t, torch.Tensor)]
     gradients = [g for g in found.gradients if g is not None]
+    seen.updates += 1
     seen.loss = sum(float(t.sum()) for t in losses)
     seen.loss_fine = math.isfinite(seen.loss) or health.finite(losses)
     seen.norm = math.hypot(*health.norms(gradients))
@@ -221,12 +235,17 @@ def _look(seen: Verdict, found: Update, make: Callable[[], Any]) -> None:
         seen.refused = True
 
 
-def _differentiating(told: Callable[[Sequence[torch.Tensor]], None]) -> list[Patch]:
-    """The functions of torch that differentiate; they tell of what."""
+def _differentiating(told: Callable[[Sequence[torch.Tensor]], bool | None]) -> list[Patch]:
+    """The functions of torch that differentiate; they tell of what, and do nothing if the answer is true.
+
+    A derivative that is differentiated again, as in a gradient penalty, is a part of the loss.
+    """
 
     def made(original: Apply) -> Apply:
         def differentiating(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            told([t for t in tree_leaves(tensors) if isinstance(t, torch.Tensor)])
+            inner = kwargs.get("create_graph", False)
+            if not inner and told([t for t in tree_leaves(tensors) if isinstance(t, torch.Tensor)]):
+                return None
             return original(tensors, *args, **kwargs)
 
         return differentiating

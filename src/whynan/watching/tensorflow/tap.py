@@ -14,6 +14,7 @@ from whynan.watching.keras.tap import Apply, Patch, Tap, Update
 
 FINE, BAD, LEFT_OUT = 0.0, 1.0, 2.0  # left out: by a loss scale that was too large, as happens now and then
 
+_FUNCTION = type(tf.function(lambda: None))
 NOTHING = [FINE, 0.0, 0.0, float("nan"), float("nan")]  # the report of a step without an update
 
 
@@ -22,10 +23,11 @@ def differentiating(tap: Tap, taped: Callable[..., Any] | None = None) -> list[P
 
     def made(original: Apply) -> Apply:
         def gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
-            tap.losses.append(target)
+            flat = tf.nest.flatten(sources)
+            (tap.losses if any(hasattr(v, "assign") for v in flat) else tap.inner).append(target)
             given = (tape, target, sources, *args)
             found = original(*given, **kwargs) if taped is None else taped(original, *given, **kwargs)
-            tap.differentiated.append(Update(None, [target], tf.nest.flatten(found), tf.nest.flatten(sources)))
+            tap.differentiated.append(Update(None, [target], tf.nest.flatten(found), flat))
             return found
 
         return gradient
@@ -35,7 +37,6 @@ def differentiating(tap: Tap, taped: Callable[..., Any] | None = None) -> list[P
 
 def compiling(clones: dict[Any, Any]) -> list[Patch]:
     """A `tf.function` that the step calls: in its place a clone is traced, which the watch keeps, and which others never call."""
-    kind = type(tf.function(lambda: None))
 
     def made(original: Apply) -> Apply:
         def call(function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -45,7 +46,7 @@ def compiling(clones: dict[Any, Any]) -> list[Patch]:
 
         return call
 
-    return [(kind, "__call__", made)]
+    return [(_FUNCTION, "__call__", made)]
 
 
 def by_hand(tap: Tap) -> list[Update]:
