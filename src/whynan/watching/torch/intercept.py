@@ -15,9 +15,10 @@ from opcode import opmap
 from pathlib import Path
 from sys import _getframe
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch._C._dynamo import eval_frame
 from torch.compiler import is_compiling
 
 from whynan.frontends.source import USER, kind_of
@@ -36,15 +37,15 @@ _PLACE = "the function that the call is handed to"
 
 def _handing_on(*args: Any, **kwargs: Any) -> Any:
     call: Any = "the function that the call is handed to"  # this constant is replaced, see below
-    return call(args, kwargs)
+    return call(*args, **kwargs)
 
 
 class _Station:
     """A function whose calls are handed on: those who watch it, latest outermost, and what it was before."""
 
-    __slots__ = ("_before", "_code", "_compiles", "_entry", "_function", "_original", "_replaced", "_watching")
+    __slots__ = ("_before", "_code", "_entry", "_function", "_marks", "_original", "_replaced", "_watching")
 
-    def __init__(self, function: FunctionType) -> None:
+    def __init__(self, function: FunctionType, compiled: bool) -> None:
         self._function, self._code, self._before = function, function.__code__, function.__dict__.get("__wrapped__")
         self._original = original = FunctionType(
             function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
@@ -56,14 +57,20 @@ class _Station:
         self._entry = _Entry()
         self._replaced = _code_that_calls(self._entry, function.__code__)
         function.__code__ = self._replaced
+        _left_alone(function)
         function.__wrapped__ = original  # type: ignore[attr-defined]  # what inspect.signature looks at
-        self._compiles = "_torchdynamo_inline" not in vars(original)
-        if self._compiles:
-            function._torchdynamo_inline = original  # type: ignore[attr-defined]  # what torch.compile takes the function for
+        # what torch.compile takes the function for where compiled code calls it, or that it does not take it in
+        apart = {"_torchdynamo_disable": True, "_torchdynamo_disable_msg": "whynan.watch looks at each call of it"}
+        marks = {"_torchdynamo_inline": original} if compiled else apart
+        self._marks = {k: v for k, v in marks.items() if k not in vars(original)}
+        vars(function).update(self._marks)
 
     def _hand_on(self, watching: tuple[Around, ...]) -> None:
         self._watching = watching
-        self._entry.__call__ = _chained(self._original, watching)
+        call: Callable[..., Any] = self._original
+        for around in watching:
+            call = _aside(around, call)
+        self._entry.__call__ = call
 
     def add(self, around: Around) -> None:
         self._hand_on((*self._watching, around))
@@ -77,8 +84,8 @@ class _Station:
         if self._function.__code__ is not self._replaced:
             return  # somebody else has changed it since, and hands on to here
         self._function.__code__ = self._code
-        if self._compiles:
-            vars(self._function).pop("_torchdynamo_inline", None)
+        for mark in self._marks:
+            vars(self._function).pop(mark, None)
         if self._before is None:
             del self._function.__wrapped__  # type: ignore[attr-defined]
         else:
@@ -89,7 +96,7 @@ class _Entry:
     """What the replaced code calls."""
 
     __slots__ = ("__call__",)
-    __call__: Callable[[tuple[Any, ...], dict[str, Any]], Any]
+    __call__: Callable[..., Any]
 
 
 _stations: dict[FunctionType, _Station] = {}
@@ -105,6 +112,46 @@ def _with(around: Around, call: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: around(call, args, kwargs)
 
 
+def _aside(around: Around, call: Callable[..., Any]) -> Callable[..., Any]:
+    """`around` with its call, as a function which torch.compile leaves alone: what is called is compiled, if the caller is."""
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        compiling = eval_frame.set_eval_frame(None)
+        if compiling is None:
+            return around(call, args, kwargs)
+
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            eval_frame.set_eval_frame(compiling)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                eval_frame.set_eval_frame(None)
+
+        compiled.stands_for = itself(call)  # type: ignore[attr-defined]
+        try:
+            return around(compiled, args, kwargs)
+        finally:
+            eval_frame.set_eval_frame(compiling)
+
+    _left_alone(watched)
+    return watched
+
+
+def itself(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that a watcher was given to call, as it can be called later and elsewhere."""
+    function: Callable[..., Any] = getattr(call, "stands_for", call)
+    return function
+
+
+def _left_alone(function: Any) -> None:
+    """Let torch.compile run the function's frames as they are; those of what it calls are none of this."""
+    code, frames = function.__code__, cast("Any", eval_frame)
+    if hasattr(frames, "set_code_exec_strategy"):
+        frames.set_code_exec_strategy(code, frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.DEFAULT))
+    else:  # torch 2.6
+        frames.skip_code(code)
+
+
 def _code_that_calls(handed: Callable[..., Any], like: CodeType) -> CodeType:
     template = _handing_on.__code__
     constants = tuple(handed if c == _PLACE else c for c in template.co_consts)
@@ -116,8 +163,10 @@ def _code_that_calls(handed: Callable[..., Any], like: CodeType) -> CodeType:
     return code.replace(co_code=cells + code.co_code, co_linetable=nowhere + code.co_linetable)
 
 
-def watch_function(function: Any, around: Around) -> Undo | None:
+def watch_function(function: Any, around: Around, compiled: bool = True) -> Undo | None:
     """Let `around(original, args, kwargs)` be called in place of a function, method or partial; returns what ends it.
+
+    In code that torch.compile compiles, a call of it is a part of that, and not seen; unless `compiled` is False.
 
     Several may watch the same function and may end in any order. A method is watched for its own object only, which is the first of
     `args`. None if the callable is not written in Python (a built-in, a scripted function).
@@ -131,7 +180,7 @@ def watch_function(function: Any, around: Around) -> Undo | None:
         return around(original, args, kwargs) if args and args[0] is owner else original(*args, **kwargs)
 
     entry = around if owner is None else mine
-    station = _stations.get(plain) or _stations.setdefault(plain, _Station(plain))
+    station = _stations.get(plain) or _stations.setdefault(plain, _Station(plain, compiled))
     station.add(entry)
     return lambda: station.remove(entry)
 
@@ -297,9 +346,9 @@ class _Door:
         self.__call__ = handed_on
 
 
-def surely(function: Any, around: Around) -> Undo:
+def surely(function: Any, around: Around, compiled: bool = False) -> Undo:
     """`watch_function` for one that is known to be written in Python."""
-    undo = watch_function(function, around)
+    undo = watch_function(function, around, compiled)
     assert undo is not None, f"{function} is written in Python"
     return undo
 
