@@ -33,11 +33,15 @@ Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 DOOR = "_compiled_call_impl"  # where a module has what it is called by, if that is not its own call
 _PLACE = "the function that the call is handed to"
+_APART = "the same, where torch.compile would compile it"
+_ASKED = "what tells whether it would"
 
 
-def _handing_on(*args: Any, **kwargs: Any) -> Any:
-    call: Any = "the function that the call is handed to"  # this constant is replaced, see below
-    return call(*args, **kwargs)
+def _handing_on(*args: Any, **kwargs: Any) -> Any:  # these constants are replaced, see below
+    compiling: Any = "what tells whether it would"
+    apart: Any = "the same, where torch.compile would compile it"
+    call: Any = "the function that the call is handed to"
+    return call(args, kwargs) if compiling() is None else apart(args, kwargs)
 
 
 class _Station:
@@ -55,7 +59,7 @@ class _Station:
         original.__dict__.update(function.__dict__)
         self._watching: tuple[Around, ...] = ()
         self._entry = _Entry()
-        self._replaced = _code_that_calls(self._entry, function.__code__)
+        self._replaced = _code_that_calls(self._entry, self._apart, function.__code__)
         function.__code__ = self._replaced
         _left_alone(function)
         function.__wrapped__ = original  # type: ignore[attr-defined]  # what inspect.signature looks at
@@ -67,10 +71,24 @@ class _Station:
 
     def _hand_on(self, watching: tuple[Around, ...]) -> None:
         self._watching = watching
-        call: Callable[..., Any] = self._original
-        for around in watching:
-            call = _aside(around, call)
-        self._entry.__call__ = call
+        self._entry.__call__ = _chained(self._original, watching)
+
+    def _apart(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Hand on so that torch.compile leaves those alone who watch; the function itself is compiled."""
+        compiling = eval_frame.set_eval_frame(None)
+
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            eval_frame.set_eval_frame(compiling)
+            try:
+                return self._original(*args, **kwargs)
+            finally:
+                eval_frame.set_eval_frame(None)
+
+        compiled.stands_for = self._original  # type: ignore[attr-defined]
+        try:
+            return _chained(compiled, self._watching)(args, kwargs)
+        finally:
+            eval_frame.set_eval_frame(compiling)
 
     def add(self, around: Around) -> None:
         self._hand_on((*self._watching, around))
@@ -96,7 +114,7 @@ class _Entry:
     """What the replaced code calls."""
 
     __slots__ = ("__call__",)
-    __call__: Callable[..., Any]
+    __call__: Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
 _stations: dict[FunctionType, _Station] = {}
@@ -110,31 +128,6 @@ def _chained(call: Callable[..., Any], watching: tuple[Around, ...]) -> Callable
 
 def _with(around: Around, call: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: around(call, args, kwargs)
-
-
-def _aside(around: Around, call: Callable[..., Any]) -> Callable[..., Any]:
-    """`around` with its call, as a function which torch.compile leaves alone: what is called is compiled, if the caller is."""
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        compiling = eval_frame.set_eval_frame(None)
-        if compiling is None:
-            return around(call, args, kwargs)
-
-        def compiled(*args: Any, **kwargs: Any) -> Any:
-            eval_frame.set_eval_frame(compiling)
-            try:
-                return call(*args, **kwargs)
-            finally:
-                eval_frame.set_eval_frame(None)
-
-        compiled.stands_for = itself(call)  # type: ignore[attr-defined]
-        try:
-            return around(compiled, args, kwargs)
-        finally:
-            eval_frame.set_eval_frame(compiling)
-
-    _left_alone(watched)
-    return watched
 
 
 def itself(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,9 +145,13 @@ def _left_alone(function: Any) -> None:
         frames.skip_code(code)
 
 
-def _code_that_calls(handed: Callable[..., Any], like: CodeType) -> CodeType:
+_left_alone(_Station._apart)
+
+
+def _code_that_calls(handed: Callable[..., Any], apart: Callable[..., Any], like: CodeType) -> CodeType:
     template = _handing_on.__code__
-    constants = tuple(handed if c == _PLACE else c for c in template.co_consts)
+    put = {_PLACE: handed, _APART: apart, _ASKED: eval_frame.get_eval_frame_callback}
+    constants = tuple(put.get(c, c) for c in template.co_consts)
     code = template.replace(co_consts=constants, co_freevars=like.co_freevars, co_name=like.co_name, co_qualname=like.co_qualname)
     if not like.co_freevars:
         return code
