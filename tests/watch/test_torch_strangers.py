@@ -1,4 +1,4 @@
-"""What strangers' loops are told: places in their own lines, micro-batches by their numbers, and no data or sample called bad that is not."""
+"""What strangers' loops are told: places in their own lines, micro-batches by their numbers, no data or samples called bad that are not."""
 
 import math
 
