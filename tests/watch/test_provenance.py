@@ -96,3 +96,4 @@ def test_where_everybody_fails_nobody_is_to_blame():
     assert smallest(8, lambda pick: 3 in pick) == (3,)
     assert smallest(8, lambda pick: {2, 6} <= set(pick)) == (2, 6)
     assert smallest(8, lambda pick: True, suspects=[4]) == (4,)
+    assert smallest(8, lambda pick: True if 3 not in pick else None) == (), "of what cannot run alone nothing is known"

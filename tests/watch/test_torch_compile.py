@@ -57,3 +57,35 @@ def test_a_compiled_function_that_calls_a_watched_loss() -> None:
             optimizer.step()
             assert same(state(model, optimizer), before) == (number == 1)
     assert watch.bad_steps == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["loss compiled before", "loss compiled later", "optimizer's step", "whole step"])
+def test_what_is_compiled_in_one_graph_or_with_the_update_runs_on_and_is_watched(how: str) -> None:
+    torch.compiler.reset()
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+
+    def loss(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return ((p.squeeze(-1) - t) ** 2 + 0.0 * t.log()).mean()
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True) if how == "loss compiled before" else loss
+    with watched(model, optimizer, loss=loss, policy="skip") as watch:
+        if how == "loss compiled later":
+            compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+        update = torch.compile(optimizer.step, backend="aot_eager") if how == "optimizer's step" else optimizer.step
+
+        def train(x: torch.Tensor, t: torch.Tensor) -> None:
+            compiled(model(x), t).backward()
+            update()
+
+        step = torch.compile(train, backend="aot_eager") if how == "whole step" else train
+        for number in range(3):
+            before = state(model, optimizer)
+            optimizer.zero_grad()
+            step(*batch(number, bad=number == 1))
+            assert same(state(model, optimizer), before) == (number == 1)
+    (incident,) = watch.incidents
+    assert watch.step == 3 and incident.step == 1
+    if how != "whole step":  # whose names are gone when it calls backward
+        assert "t.log()" in incident.finding.site.text and incident.suspects.samples == (BAD_SAMPLE,)

@@ -1,6 +1,7 @@
 """Where an operation stands: the user's own expression on the Python stack, or the forward expression behind a gradient."""
 
 import linecache
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType, FrameType
 from typing import Any
 
@@ -25,6 +26,11 @@ PASSING = (
     *KERAS_PASSING,
 )
 _HANDOVER = handle_torch_function.__code__
+
+
+def _hands_on(code: CodeType) -> bool:
+    """Whether this is the code of a decorator's wrapper, `def wrapper(*args, **kwargs)` around a function."""
+    return bool(code.co_flags & CO_VARARGS and code.co_flags & CO_VARKEYWORDS and code.co_freevars)
 
 
 class Places:
@@ -84,7 +90,7 @@ class Places:
             if kind == USER:
                 return self._site(frame, inner)
             if kind == LIBRARY:
-                inner, outer = inner or frame, frame
+                inner, outer = inner or frame, frame if outer is None or not _hands_on(frame.f_code) else outer
             if frame.f_code is _HANDOVER and frame.f_back is not None:
                 frame = frame.f_back  # the function that hands itself over to the recorder's mode: it is on the stack twice
             frame = frame.f_back

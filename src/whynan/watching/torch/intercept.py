@@ -15,9 +15,10 @@ from opcode import opmap
 from pathlib import Path
 from sys import _getframe
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch._C._dynamo import eval_frame
 from torch.compiler import is_compiling
 
 from whynan.frontends.source import USER, kind_of
@@ -32,19 +33,23 @@ Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 DOOR = "_compiled_call_impl"  # where a module has what it is called by, if that is not its own call
 _PLACE = "the function that the call is handed to"
+_APART = "the same, where torch.compile would compile it"
+_ASKED = "what tells whether it would"
 
 
-def _handing_on(*args: Any, **kwargs: Any) -> Any:
-    call: Any = "the function that the call is handed to"  # this constant is replaced, see below
-    return call(args, kwargs)
+def _handing_on(*args: Any, **kwargs: Any) -> Any:  # these constants are replaced, see below
+    compiling: Any = "what tells whether it would"
+    apart: Any = "the same, where torch.compile would compile it"
+    call: Any = "the function that the call is handed to"
+    return call(args, kwargs) if compiling() is None else apart(args, kwargs)
 
 
 class _Station:
     """A function whose calls are handed on: those who watch it, latest outermost, and what it was before."""
 
-    __slots__ = ("_before", "_code", "_compiles", "_entry", "_function", "_original", "_replaced", "_watching")
+    __slots__ = ("_before", "_code", "_entry", "_function", "_marks", "_original", "_replaced", "_watching")
 
-    def __init__(self, function: FunctionType) -> None:
+    def __init__(self, function: FunctionType, compiled: bool) -> None:
         self._function, self._code, self._before = function, function.__code__, function.__dict__.get("__wrapped__")
         self._original = original = FunctionType(
             function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
@@ -54,16 +59,36 @@ class _Station:
         original.__dict__.update(function.__dict__)
         self._watching: tuple[Around, ...] = ()
         self._entry = _Entry()
-        self._replaced = _code_that_calls(self._entry, function.__code__)
+        self._replaced = _code_that_calls(self._entry, self._apart, function.__code__)
         function.__code__ = self._replaced
+        _left_alone(function)
         function.__wrapped__ = original  # type: ignore[attr-defined]  # what inspect.signature looks at
-        self._compiles = "_torchdynamo_inline" not in vars(original)
-        if self._compiles:
-            function._torchdynamo_inline = original  # type: ignore[attr-defined]  # what torch.compile takes the function for
+        # what torch.compile takes the function for where compiled code calls it, or that it does not take it in
+        apart = {"_torchdynamo_disable": True, "_torchdynamo_disable_msg": "whynan.watch looks at each call of it"}
+        marks = {"_torchdynamo_inline": original} if compiled else apart
+        self._marks = {k: v for k, v in marks.items() if k not in vars(original)}
+        vars(function).update(self._marks)
 
     def _hand_on(self, watching: tuple[Around, ...]) -> None:
         self._watching = watching
         self._entry.__call__ = _chained(self._original, watching)
+
+    def _apart(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Hand on so that torch.compile leaves those alone who watch; the function itself is compiled."""
+        compiling = eval_frame.set_eval_frame(None)
+
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            eval_frame.set_eval_frame(compiling)
+            try:
+                return self._original(*args, **kwargs)
+            finally:
+                eval_frame.set_eval_frame(None)
+
+        compiled.stands_for = self._original  # type: ignore[attr-defined]
+        try:
+            return _chained(compiled, self._watching)(args, kwargs)
+        finally:
+            eval_frame.set_eval_frame(compiling)
 
     def add(self, around: Around) -> None:
         self._hand_on((*self._watching, around))
@@ -77,8 +102,8 @@ class _Station:
         if self._function.__code__ is not self._replaced:
             return  # somebody else has changed it since, and hands on to here
         self._function.__code__ = self._code
-        if self._compiles:
-            vars(self._function).pop("_torchdynamo_inline", None)
+        for mark in self._marks:
+            vars(self._function).pop(mark, None)
         if self._before is None:
             del self._function.__wrapped__  # type: ignore[attr-defined]
         else:
@@ -105,9 +130,28 @@ def _with(around: Around, call: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: around(call, args, kwargs)
 
 
-def _code_that_calls(handed: Callable[..., Any], like: CodeType) -> CodeType:
+def itself(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that a watcher was given to call, as it can be called later and elsewhere."""
+    function: Callable[..., Any] = getattr(call, "stands_for", call)
+    return function
+
+
+def _left_alone(function: Any) -> None:
+    """Let torch.compile run the function's frames as they are; those of what it calls are none of this."""
+    code, frames = function.__code__, cast("Any", eval_frame)
+    if hasattr(frames, "set_code_exec_strategy"):
+        frames.set_code_exec_strategy(code, frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.DEFAULT))
+    else:  # torch 2.6
+        frames.skip_code(code)
+
+
+_left_alone(_Station._apart)
+
+
+def _code_that_calls(handed: Callable[..., Any], apart: Callable[..., Any], like: CodeType) -> CodeType:
     template = _handing_on.__code__
-    constants = tuple(handed if c == _PLACE else c for c in template.co_consts)
+    put = {_PLACE: handed, _APART: apart, _ASKED: eval_frame.get_eval_frame_callback}
+    constants = tuple(put.get(c, c) for c in template.co_consts)
     code = template.replace(co_consts=constants, co_freevars=like.co_freevars, co_name=like.co_name, co_qualname=like.co_qualname)
     if not like.co_freevars:
         return code
@@ -116,8 +160,10 @@ def _code_that_calls(handed: Callable[..., Any], like: CodeType) -> CodeType:
     return code.replace(co_code=cells + code.co_code, co_linetable=nowhere + code.co_linetable)
 
 
-def watch_function(function: Any, around: Around) -> Undo | None:
+def watch_function(function: Any, around: Around, compiled: bool = True) -> Undo | None:
     """Let `around(original, args, kwargs)` be called in place of a function, method or partial; returns what ends it.
+
+    In code that torch.compile compiles, a call of it is a part of that, and not seen; unless `compiled` is False.
 
     Several may watch the same function and may end in any order. A method is watched for its own object only, which is the first of
     `args`. None if the callable is not written in Python (a built-in, a scripted function).
@@ -131,7 +177,7 @@ def watch_function(function: Any, around: Around) -> Undo | None:
         return around(original, args, kwargs) if args and args[0] is owner else original(*args, **kwargs)
 
     entry = around if owner is None else mine
-    station = _stations.get(plain) or _stations.setdefault(plain, _Station(plain))
+    station = _stations.get(plain) or _stations.setdefault(plain, _Station(plain, compiled))
     station.add(entry)
     return lambda: station.remove(entry)
 
@@ -297,9 +343,9 @@ class _Door:
         self.__call__ = handed_on
 
 
-def surely(function: Any, around: Around) -> Undo:
+def surely(function: Any, around: Around, compiled: bool = False) -> Undo:
     """`watch_function` for one that is known to be written in Python."""
-    undo = watch_function(function, around)
+    undo = watch_function(function, around, compiled)
     assert undo is not None, f"{function} is written in Python"
     return undo
 

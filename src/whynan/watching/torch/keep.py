@@ -24,7 +24,7 @@ from whynan.watching.torch.calls import (
     versions_of,
 )
 from whynan.watching.torch.chance import chance
-from whynan.watching.torch.intercept import Clip, frames_behind, place_behind
+from whynan.watching.torch.intercept import Clip, frames_behind, itself, place_behind
 from whynan.watching.torch.run import Run
 from whynan.watching.torch.updates import gradients_of
 from whynan.watching.torch.window import MICRO_BATCHES, Differentiated
@@ -49,7 +49,7 @@ def around_call(run: Run, role: str, target: Any, original: Callable[..., Any], 
         return original(*args, **kwargs)
     if role == LOSS and len(window.calls) > 1:
         window.let_go()
-    call = _kept(run, role, original if target is None else target, args, kwargs)
+    call = _kept(run, role, itself(original) if target is None else target, args, kwargs)
     result, run.inside = None, True
     try:
         result = original(*args, **kwargs)

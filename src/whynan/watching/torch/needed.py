@@ -39,6 +39,7 @@ class Reader:
 
     def __init__(self, known: Mapping[str, Any], module: Mapping[str, Any], later: set[str], way: Way) -> None:
         self._known, self._module, self._later = known, module, later  # `later`: assigned to after the statement that is looked at
+        self._since = frozenset(later)
         self._way = way
         self._needed: set[str] = set()
         self._taken: dict[str, Any] = {}
@@ -204,7 +205,7 @@ class Reader:
 
     def left(self, body: Sequence[ast.stmt]) -> dict[str, torch.Tensor]:
         """The tensors that the frame still has of the names that the statements assign to."""
-        kept = {n: self._known.get(n) for s in body for n in stores(s) - self._later - {ROOT}}
+        kept = {n: self._known.get(n) for s in body for n in stores(s) - self._since - {ROOT}}
         return {n: t for n, t in kept.items() if isinstance(t, torch.Tensor)}
 
 

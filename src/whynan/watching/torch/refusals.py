@@ -16,10 +16,10 @@ from whynan.watching.torch.nested import tensors_in
 def watch_refusals() -> list[Undo]:
     """Let binary cross-entropy and distributions take NaN where gradients are computed."""
     return [
-        surely(torch.nn.functional.binary_cross_entropy, _cross_entropy),
-        surely(torch.distributions.Distribution.__init__, _distribution),
-        surely(torch.distributions.Distribution._validate_sample, _value),
-        surely(torch.distributions.Categorical.sample, _sample),
+        surely(torch.nn.functional.binary_cross_entropy, _cross_entropy, compiled=True),
+        surely(torch.distributions.Distribution.__init__, _distribution, compiled=True),
+        surely(torch.distributions.Distribution._validate_sample, _value, compiled=True),
+        surely(torch.distributions.Categorical.sample, _sample, compiled=True),
     ]
 
 
