@@ -1,6 +1,10 @@
 """What a watched JAX step does about bad steps: policies, donated arguments, steps guarded on the device, states of Flax."""
 
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -326,3 +330,12 @@ def test_nothing_is_kept_of_steps_that_are_over(made):
             watched.flush()
             counts.append(len(jax.live_arrays()))
     assert counts[0] == counts[1]
+
+
+@pytest.mark.slow
+def test_steps_on_arrays_that_are_spread_over_devices(tmp_path):
+    root = Path(__file__).parents[2]
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": f"{root / 'src'}:{root}"}
+    run = [sys.executable, "-m", "tests.watch.jax_sharded", str(tmp_path)]
+    done = subprocess.run(run, env={**os.environ, **flags}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]

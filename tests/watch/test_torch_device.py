@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,15 +151,16 @@ def test_with_others_there_is_one_wait_a_step(case: str, device: Device) -> None
 
 
 @pytest.mark.parametrize("options", [HELD["transformer"], HELD["cnn"], WAITED_FOR["scaled"]], ids=["held", "held, momentum", "waited for"])
-def test_a_bad_step_is_explained_and_dropped(options: dict[str, Any], device: Device) -> None:
+def test_a_bad_step_is_explained_and_dropped(options: dict[str, Any], device: Device, tmp_path: Path) -> None:
     loop = Loop(device, **options)
-    with watched(loop.net, loop.steps, policy="skip", fixes=False) as watch:
+    with watched(loop.net, loop.steps, policy="skip", fixes=False, folder=tmp_path) as watch:
         before = loop.values()
         for number in range(3 if device.slow else 2):
             loop.step(number, bad=number == 0)
     (incident,) = watch.incidents
     assert incident.step == 0 and incident.reproduced and incident.suspects.samples == (BAD_SAMPLE,)
     assert incident.finding is not None and incident.finding.site is not None and "t.log()" in incident.finding.site.text
+    assert len(list(tmp_path.glob("*/tensors.safetensors"))) == 1
     if options in HELD.values():
         assert same(loop.values(), before), "what was made before its flag came is dropped with it"
     else:

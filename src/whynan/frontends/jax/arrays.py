@@ -26,6 +26,20 @@ def plain_array(value: Any) -> Any:
     return jax.random.key_data(value) if extended else value
 
 
+def on_one_device(value: Any) -> Any:
+    """An array that is spread over devices, whole on one of them: what is compiled for several has the shapes of pieces."""
+    return jax.device_put(value, min(value.devices(), key=lambda d: d.id)) if _is_spread(value) else value
+
+
+def lying_like(value: Any, other: Any) -> Any:
+    """An array on the devices of another one that is spread, in the same pieces if its shape is the same."""
+    return jax.device_put(value, other.sharding) if _is_spread(other) and value.shape == other.shape else value
+
+
+def _is_spread(value: Any) -> bool:
+    return isinstance(value, jax.Array) and len(value.sharding.device_set) > 1
+
+
 def is_floating(value: Any) -> bool:
     """Whether an array or tracer has a real floating element type."""
     return hasattr(value, "dtype") and bool(jnp.issubdtype(value.dtype, jnp.floating))

@@ -15,7 +15,7 @@ import numpy as np
 
 from whynan.frontends.hlo.parse import parse
 from whynan.frontends.hlo.record import record
-from whynan.frontends.jax.arrays import format_of, is_floating, plain_array
+from whynan.frontends.jax.arrays import format_of, is_floating, on_one_device, plain_array
 from whynan.frontends.jax.eager import Recorder, Units, Value
 from whynan.frontends.jax.ending import anything
 from whynan.frontends.jax.inside import HOME, core, hlo_text, located, standing
@@ -27,6 +27,7 @@ from whynan.ir.frontend import Trace
 from whynan.ir.graph import BACKWARD, FORWARD, Builder, Output
 
 _TRANSPOSED = "transpose("
+_MOVES = ("sharding_constraint", "device_put", "reshard")  # where a value lies is no part of what is written out: one device runs it all
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +75,9 @@ def _evaluated(jaxpr: Any, consts: Sequence[Any], given: Sequence[Any]) -> list[
         values = [read(v) for v in equation.invars]
         with located(equation):
             inner = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
-            if inner is not None and not _is_jaxs(inner):
+            if equation.primitive.name in _MOVES:
+                results = values
+            elif inner is not None and not _is_jaxs(inner):
                 results = _evaluated(inner.jaxpr, inner.consts, values)
             else:
                 results = equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
@@ -161,6 +164,8 @@ def cut(step: Steps, ends: Sequence[Any]) -> Steps:
 
 def recorded_step(step: Steps, arrays: Sequence[Any], outputs: Sequence[tuple[str, str]], mode: str, units: Units) -> RecordedStep:
     """Run the step on these arrays and record it; `outputs` are kind and name of what it returns, the losses first."""
+    step = Steps(core.ClosedJaxpr(step.closed.jaxpr, list(map(on_one_device, step.closed.consts))), step.names)
+    arrays = list(map(on_one_device, arrays))
     done = _eagerly(step, arrays, outputs, units) if mode == "eager" else _compiled(step, arrays, sum(k == "loss" for k, _ in outputs))
     recorder, inputs, ends, scopes, ruled = done
     kept = [Output(kind, name, node) for (kind, name), node in zip(outputs, ends, strict=True)]

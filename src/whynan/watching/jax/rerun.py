@@ -12,6 +12,7 @@ import numpy as np
 
 from whynan.errors import WhynanError
 from whynan.frontends.jax import steps
+from whynan.frontends.jax.arrays import lying_like
 from whynan.frontends.jax.eager import Units
 from whynan.frontends.trace import first_line
 from whynan.ir.dtype import Array
@@ -107,6 +108,8 @@ class _Found:
 
 def _found(bad: Bad, step: Traced, data: Mapping[str, Array], batch: int) -> _Found | None:
     """Loss and gradients first, in both modes; then what the optimizer made of them."""
+    if any(e.primitive.name == "shard_map" for e in step.program.eqns):
+        raise WhynanError("the step uses shard_map: what each device computes of it by itself is not looked into.")
     arrays = arrays_of(bad.args, bad.kwargs)
     for stage, ends in ((GRADIENT, _differentiated(bad, step)), (UPDATE, _updated(bad, step))):
         for mode in ("eager", "jit"):
@@ -250,7 +253,7 @@ def _each(bad: Bad, batch: int, change: Callable[[Any], Any]) -> tuple[tuple[Any
     carried = {key for key, _ in bad.wiring.carried}
 
     def chosen(a: Any) -> Any:
-        return change(a) if is_array(a) and a.ndim and a.shape[0] == batch and _is_data(a) else a
+        return lying_like(change(a), a) if is_array(a) and a.ndim and a.shape[0] == batch and _is_data(a) else a
 
     args = tuple(a if i in carried else jax.tree.map(chosen, a) for i, a in enumerate(bad.args))
     return args, {k: a if k in carried else jax.tree.map(chosen, a) for k, a in bad.kwargs.items()}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from whynan.frontends.jax.arrays import plain_array
+from whynan.frontends.jax.arrays import lying_like, plain_array
 from whynan.watching.jax.wiring import is_array
 
 
@@ -48,4 +48,4 @@ class Snapshot:
 def _read(part: Any, like: Any) -> Any:
     plain = plain_array(like)
     array = jnp.asarray(np.frombuffer(part.tobytes(), plain.dtype).reshape(plain.shape))
-    return array if plain is like else jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+    return lying_like(array if plain is like else jax.random.wrap_key_data(array, impl=jax.random.key_impl(like)), like)
