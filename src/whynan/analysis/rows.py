@@ -122,6 +122,11 @@ def _scaled(facts: Relations, x: Vertex, factor: Vertex, row: _Row, depth: int) 
         if own < inf:
             node = facts.view.node(factor)
             return own * (1 + (16 + 2 * int(node.attrs.get("ulps", 0))) * node.format.eps)
+    if facts.view.op(factor) == "div":  # as XLA divides by what is the same along a row
+        c, t = facts.view.inputs(factor)
+        own = _unit(facts, x, t, row) * facts.size(c) if facts.view.op(c) == "const" else inf
+        if own < inf:
+            return own * (1 + (2 + 2 * int(facts.view.node(factor).attrs.get("ulps", 0))) * facts.view.node(factor).format.eps)
     size = max(abs(facts.low(factor)), abs(facts.high(factor)))
     own = _length(facts, x, row, depth)
     return own * size if own < inf and size < inf else inf
