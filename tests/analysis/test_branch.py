@@ -315,4 +315,5 @@ def test_a_sum_of_many_terms_of_one_value_has_that_value_as_its_only_leaf() -> N
     for t in terms:
         total = s.op("add", total, t)
     root = s.op("log", s.op("add", s.op("sub", x, s.op("floor", x)), s.op("mul", total, total)))
-    assert any({v for v in cone.leaves if s.builder.nodes[v[0]].op != "const"} == {(x, (0,))} for cone in cones_of(View(s.graph(root)), (root, (0,))))
+    varying = [{v for v in cone.leaves if s.builder.nodes[v[0]].op != "const"} for cone in cones_of(View(s.graph(root)), (root, (0,)))]
+    assert {(x, (0,))} in varying

@@ -125,7 +125,7 @@ class _Search:
         return open_box
 
     def _at_steps(self, box: Box | None) -> Box | None:
-        """The boxes left open, cut where a value is rounded to one of a few whole numbers: a library's error leaves that open at a point."""
+        """The boxes left open, cut where a value is rounded to one of a few whole numbers: that may be open even at a point."""
         for v in self.revision.steps:
             if box is None or count(box) > MOST_POINTS:
                 break

@@ -19,7 +19,7 @@ from whynan.analysis.shares import sum_of_shares
 from whynan.analysis.slack import Slack
 from whynan.analysis.state import State
 from whynan.analysis.view import Vertex, align
-from whynan.domain.interval import Bounds, entering, make, meet, of_array
+from whynan.domain.interval import NEG_ZERO, Bounds, entering, make, meet, of_array
 from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Node
 from whynan.ops._opdef import bound
@@ -36,8 +36,23 @@ def bounded(state: State, node: Node, domains: Mapping[int, Bounds]) -> Bounds:
         return entering(of_array(node.attrs["value"]), node.format)
     inputs = [state.bounds[i] for i in node.inputs]
     result = bound(state.view.calls[node.id], [b for b in inputs if b is not None])
+    if node.op == "pow" and node.format.flush:
+        result = _power_of_input(state, node, result, domains)
     state.bounds[node.id] = result
     return _tighten(state, node, result)
+
+
+def _power_of_input(state: State, node: Node, result: Bounds, domains: Mapping[int, Bounds]) -> Bounds:
+    """A power of an input that is not negative: where a zero may stand for a subnormal, that is none below zero.
+
+    -0 itself gives what +0 gives, or its negative.
+    """
+    base, exponent = (state.bounds[i] for i in node.inputs)
+    domain = domains.get(state.view.inputs(state.view.root(node.id))[0][0])
+    if domain is None or base is None or exponent is None or domain.may_nan.any() or not bool((domain.lo >= 0).all()):
+        return result
+    plain = bound(state.view.calls[node.id], [Bounds(base.lo, base.hi, base.flags & ~NEG_ZERO), exponent])
+    return meet(result, make(np.where(plain.may_inf, -np.inf, plain.lo), plain.hi, nan=plain.may_nan), node.format)
 
 
 def choose(state: State, node: Node) -> None:
