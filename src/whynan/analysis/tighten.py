@@ -14,7 +14,7 @@ from whynan.analysis.entropy import entropy
 from whynan.analysis.guarded import guarded
 from whynan.analysis.masks import ALIKE
 from whynan.analysis.monomials import product_bound
-from whynan.analysis.rows import length_bound
+from whynan.analysis.rows import length_bound, projection_bound
 from whynan.analysis.shares import sum_of_shares
 from whynan.analysis.slack import Slack
 from whynan.analysis.state import State
@@ -82,6 +82,8 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
         result = meet(result, difference, node.format)
     if node.op in ("matmul", "sum", "norm") and (product := length_bound(state.facts, node)) is not None:
         result = meet(result, product, node.format)
+    if node.op in ("div", "mul") and (projection := projection_bound(state.facts, node)) is not None:
+        result = meet(result, projection, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
         if _may_vanish(state, node, result) and (by_pieces := binned(state.view, state.bounds, node)) is not None:
