@@ -295,3 +295,25 @@ def test_what_is_kept_between_passes_changes_nothing(monkeypatch: pytest.MonkeyP
 def _narrower_anew(self: Revision, v: Vertex, b: Bounds, required: Bounds) -> Bounds | None:
     met = meet(b, required, self.formats[v])
     return met if changed(b, met) else None
+
+
+def test_a_value_that_is_rounded_to_whole_numbers_is_each_of_them() -> None:
+    """A library's error leaves floor(exp(x)) open even at a point, but it is a whole number."""
+    for shift, safe in ((0.5, True), (1.0, False)):
+        s = Small()
+        root = s.op("reciprocal", s.op("sub", s.op("floor", s.op("exp", s.input("x", 4))), s.const(shift)))
+        assert split(s, root, x=interval(-1, 1)).decided is safe
+
+
+def test_a_sum_of_many_terms_of_one_value_has_that_value_as_its_only_leaf() -> None:
+    """Lanczos' sum, as compilers write out the logarithm of the gamma function."""
+    s = Small()
+    x = s.input("x", 4)
+    z = s.op("where", s.op("lt", x, s.const(0.5)), s.op("neg", x), s.op("sub", x, s.const(1.0)), fmt=FLOAT32)
+    terms = [s.op("div", s.const(7.0 - k), s.op("add", z, s.const(k + 1.0))) for k in range(14)]
+    total = s.const(1.0)
+    for t in terms:
+        total = s.op("add", total, t)
+    root = s.op("log", s.op("add", s.op("sub", x, s.op("floor", x)), s.op("mul", total, total)))
+    varying = [{v for v in cone.leaves if s.builder.nodes[v[0]].op != "const"} for cone in cones_of(View(s.graph(root)), (root, (0,)))]
+    assert {(x, (0,))} in varying

@@ -141,3 +141,34 @@ def test_cosines_of_real_libraries_stay_inside(n: int, dtype: str) -> None:
         r = torch.nn.functional.normalize(rows[rows.abs().amax(1) > 0], dim=1)  # in half precision the guard is 0
         assert float((r * r).sum(1).max()) <= ends(found[both])[1]
         assert float((r @ r[:50].T).double().abs().max()) <= ends(found[p])[1]
+
+
+def projected(s: Small, x: int, y: int, least: float) -> tuple[int, int]:
+    """(x . y) / (y . y + least), and that times y, along the last axis."""
+    dot, energy = (s.reduce("sum", s.op("mul", a, y), -1) for a in (x, y))
+    q = s.op("div", dot, s.op("add", energy, s.const(least)))
+    return q, s.op("mul", q, y)
+
+
+def test_a_projection_is_no_longer_than_what_is_projected() -> None:
+    s = Small()
+    q, p = projected(s, s.input("x", 3, 8), s.input("y", 3, 8), 1e-8)
+    bounds = proven(s, p, x=interval(-1, 1, 2), y=interval(-10, 10, 2)).bounds
+    assert ends(bounds[q])[1] <= 1.001e4 * 8**0.5 and ends(bounds[p])[1] <= 1.001 * 8**0.5
+    rng = np.random.default_rng(0)
+    for scale in 10.0 ** np.arange(-12, 1.5, 0.25):
+        y = np.float32(np.clip(rng.normal(size=(500, 8)) * scale, -10, 10))
+        x = np.float32(np.clip(np.where(rng.random((500, 1)) < 0.5, np.sign(y), rng.uniform(-1, 1, (500, 8))), -1, 1))
+        f = np.float32((x * y).sum(1, keepdims=True)) / ((y * y).sum(1, keepdims=True) + np.float32(1e-8))
+        assert np.abs(f).max() <= ends(bounds[q])[1] and np.abs(f * y).max() <= ends(bounds[p])[1]
+
+
+def test_no_projection_where_another_row_is_meant_or_a_product_overflows() -> None:
+    s = Small()
+    x, y = s.input("x", 8, 8), s.input("y", 8, 8)
+    q, _ = projected(s, x, y, 1e-8)
+    other = s.op("mul", q, s.op("permute", y, shape=(8, 8), axes=(-1, -2)))
+    assert ends(proven(s, other, x=interval(-1, 1, 2), y=interval(-10, 10, 2)).bounds[other])[1] > 1e5
+    s = Small()
+    q, _ = projected(s, s.input("x", 3, 8), s.input("y", 3, 8), 1e-8)
+    assert not proven(s, q, x=interval(-1e25, 1e25, 2), y=interval(-1e18, 1e18, 2)).finite

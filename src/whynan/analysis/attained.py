@@ -14,7 +14,7 @@ from whynan.analysis.contracted import contracted
 from whynan.analysis.entropy import entropy
 from whynan.analysis.masks import Dims, met
 from whynan.analysis.shares import few_large
-from whynan.analysis.view import View
+from whynan.analysis.view import Vertex, View
 from whynan.domain.interval import Bounds, collapse, make, meet
 from whynan.ir.graph import Node
 from whynan.ops._opdef import OPS, bound
@@ -22,6 +22,7 @@ from whynan.ops._opdef import OPS, bound
 MOST_ORIGINS = 4  # facts that are kept of one value
 MOST_CONSTANTS = 4096  # elements of a constant whose rows are looked at
 
+_MEMBERS = frozenset({"amax", "amin", "kth"})  # one of the elements of each slice
 _ORDERING = frozenset({"sort_values", "topk_values"})
 
 
@@ -157,17 +158,18 @@ class Attained:
         return frozenset(new[kept.index(d)] - rank for d in old)
 
     def _meets_maximum(self, node: Node) -> Dims | None:
-        """The axes of an extreme if a node compares x with its own maximum (or minimum): somewhere along them the two are equal."""
+        """The axes of an extreme if a node compares x with its own maximum (minimum, median): somewhere along them the two are equal."""
         view = self.view
         a, b = view.inputs(view.root(node.id))
-        if node.op == "eq" and view.op(a) in ("amax", "amin"):
+        if node.op == "eq" and view.op(a) in _MEMBERS:
             a, b = b, a
-        if view.op(b) != "amax" and (node.op == "sub" or view.op(b) != "amin"):
+        if view.op(b) not in _MEMBERS or (node.op == "sub" and view.op(b) == "amin"):
             return None
         x, extreme = self.bounds[a[0]], self.bounds[b[0]]
         if x is None or x.may_nan.any() or extreme is None or extreme.nonfinite.any():
             return None  # inf - inf is no zero, and NaN equals nothing
-        found = view.reduced(b, base=min([-1, *a[1], *b[1]]) - 1)
+        base = min([-1, *a[1], *b[1]]) - 1
+        found = self._ranked(b, base) if view.op(b) == "kth" else view.reduced(b, base)
         if found is None:
             return None
         (inner, axes), names = found
@@ -177,6 +179,12 @@ class Attained:
         rank = len(node.shape)
         along = [a[1][k] for k in dims]
         return None if any(x < 0 for x in along) else frozenset(x - rank for x in along)
+
+    def _ranked(self, v: Vertex, base: int) -> tuple[Vertex, tuple[int, ...]]:
+        """The rows of which a vertex is the k-th smallest element, and the name of their axis."""
+        node = self.view.node(v)
+        d = node.attrs["dim"] % len(v[1])
+        return self.view.resolve(node.inputs[0], (*v[1][:d], base, *v[1][d + 1 :])), (base,)
 
     def _reduced(self, node: Node) -> Bounds | None:
         """What a reduction is over axes that hold such an element."""

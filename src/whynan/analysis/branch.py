@@ -19,12 +19,13 @@ from whynan.analysis.revise import Revised, Revision
 from whynan.analysis.slack import Slack
 from whynan.analysis.view import Vertex, View, align
 from whynan.domain.interval import Bounds, join_axes, make
-from whynan.ir.dtype import BOOL, ordinal
+from whynan.ir.dtype import BOOL, INT64, ordinal
 
 PARTS = 16  # into how many boxes one box is split at a time
 MAX_ROUNDS = 40
 COUNTED = 2.0**53  # beyond it a float64 bound does not name each whole number
 MOST_POINTS = 64  # open boxes whose end points are looked at
+MOST_STEPS = 3  # between the whole numbers that a value may be rounded to
 MAX_TRIED = 4  # leaves that compete for the next split
 FEW = 256  # elements of a box that cost no more than one: beyond that a box counts for more
 
@@ -103,11 +104,15 @@ class _Search:
         return bool((b.lo < b.hi).any()) and (self.formats[v].is_float or bool((b.magnitude < COUNTED).all()))
 
     def run(self, budget: int) -> Pruned:
-        """Cut at conditions and critical values first, then bisect the variable that helps most."""
+        """Split the leaves; where that ends, the whole numbers that a value may be rounded to."""
+        return self._finish(self._at_steps(self._split(budget)))
+
+    def _split(self, budget: int) -> Box | None:
+        """Cut at conditions and critical values first, then bisect the variable that helps most; the boxes that are left open."""
         open_box = self._keep(self._evaluate(self.start))
         for v in (*self.revision.decisions, *self.variables):
             if open_box is None or self.spent > budget or self._hopeless(open_box):
-                return self._finish(open_box)
+                return open_box
             open_box = self._keep(self._evaluate(self._cut(open_box, v)))
         for _ in range(MAX_ROUNDS):
             if open_box is None or self.spent > budget or self._hopeless(open_box):
@@ -117,7 +122,19 @@ class _Search:
                 break
             tried = [self._evaluate(split(open_box, v, self.formats[v], self._parts(open_box))) for v in self._best(open_box, candidates)]
             open_box = self._keep(min(tried, key=lambda t: int(self._open(t.root).sum())))
-        return self._finish(open_box)
+        return open_box
+
+    def _at_steps(self, box: Box | None) -> Box | None:
+        """The boxes left open, cut where a value is rounded to one of a few whole numbers: that may be open even at a point."""
+        for v in self.revision.steps:
+            if box is None or count(box) > MOST_POINTS:
+                break
+            b = self._evaluate(box).values[v]
+            lo, hi = float(b.lo.min()), float(b.hi.max())
+            if 0 < hi - lo <= MOST_STEPS and abs(lo) < COUNTED and not b.may_nan.any():
+                whole = make(np.full((1,) * (self.rank + 1), lo), np.full((1,) * (self.rank + 1), hi), fraction=False)
+                box = self._keep(self._evaluate(cut({**box, v: whole}, v, [lo + k for k in range(int(hi - lo) + 1)], INT64)))
+        return box
 
     def _cut(self, box: Box, v: Vertex) -> Box:
         """The boxes cut at a leaf's critical values, or into those where a condition holds and the others."""

@@ -21,6 +21,7 @@ from whynan.ops._opdef import bound
 ROUNDS = 3  # forward passes at most
 MOST_REVISED = 64  # boxes that are narrowed backward: of many, each is small already
 MAX_DECISIONS = 6
+_WHOLE = frozenset({"floor", "ceil", "round", "trunc"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +42,7 @@ class Revision:
         self.formats = {v: view.nodes[v[0]].format for v in (*cone.leaves, *cone.inner)}
         self.pairs = pairs_of(view, cone.inner)
         self.decisions = self._decisions()
+        self.steps = tuple(v for v in cone.inner if view.op(v) in _WHOLE and v != cone.root)  # whole numbers, in the value's own format
         self.known: Box = {}
         self._all = known
         self._bounded: dict[Vertex, tuple[list[Bounds], Bounds]] = {}  # what was computed last, and from what

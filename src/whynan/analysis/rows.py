@@ -122,6 +122,11 @@ def _scaled(facts: Relations, x: Vertex, factor: Vertex, row: _Row, depth: int) 
         if own < inf:
             node = facts.view.node(factor)
             return own * (1 + (16 + 2 * int(node.attrs.get("ulps", 0))) * node.format.eps)
+    if facts.view.op(factor) == "div":  # as XLA divides by what is the same along a row
+        c, t = facts.view.inputs(factor)
+        own = _unit(facts, x, t, row) * facts.size(c) if facts.view.op(c) == "const" else inf
+        if own < inf:
+            return own * (1 + (2 + 2 * int(facts.view.node(factor).attrs.get("ulps", 0))) * facts.view.node(factor).format.eps)
     size = max(abs(facts.low(factor)), abs(facts.high(factor)))
     own = _length(facts, x, row, depth)
     return own * size if own < inf and size < inf else inf
@@ -219,3 +224,47 @@ def _sum_of_squares(facts: Relations, x: Vertex, t: Vertex, row: _Row, squared: 
     if not squared or not (view.op(inner) == "square" or (view.op(inner) == "mul" and len(set(view.inputs(inner))) == 1)):
         return None
     return (t, inner) if view.inputs(inner)[0] == x and "ulps" not in view.node(inner).attrs else None
+
+
+def projection_bound(facts: Relations, node: Node) -> Bounds | None:
+    """Bounds of (x . y) / t for a t of at least y . y, and of that times y: with u = y / sqrt(t), (x . u) / sqrt(t) and (x . u) u."""
+    view = facts.view
+    parts = view.inputs(view.root(node.id)) if view.elementwise(view.root(node.id)) else ()
+    quotients: list[tuple[Vertex, Vertex | None]] = [(view.root(node.id), None)] if node.op == "div" else []
+    if node.op == "mul":
+        quotients += zip(parts, parts[::-1], strict=True)
+    for q, again in quotients:
+        if view.op(q) != "div" or "ulps" in view.node(q).attrs or "ulps" in node.attrs or not node.format.is_float:
+            continue
+        n, t = view.inputs(q)
+        found = _factors(facts, view.node(n)) if n[1] == view.root(n[0])[1] and view.op(n) == "sum" else None
+        if found is None:
+            continue
+        factors, row, more = found
+        for x, y in (factors, factors[::-1]):
+            if again is None or (again[0] == y[0] and _along_row(again, y, row, n)):
+                end = _projected(facts, x, y, t, row, [node, *(view.node(v) for v in (n, q, *more))], again is not None)
+                if end is not None:
+                    return make(*nearest(node.format, [-end, end]), nan=True)
+    return None
+
+
+def _along_row(v: Vertex, y: Vertex, row: _Row, n: Vertex) -> bool:
+    """Whether a vertex is y itself, at one place of the row that a sum n of its elements does not tell apart."""
+    pairs = list(zip(v[1], y[1], strict=True))
+    return all(a == b or (b == row.name and a >= 0 and a not in n[1]) for a, b in pairs) and sum(b == row.name for _, b in pairs) == 1
+
+
+def _projected(facts: Relations, x: Vertex, y: Vertex, t: Vertex, row: _Row, nodes: list[Node], again: bool) -> float | None:
+    """At most |x| |u| / sqrt(t), or |x| |u|^2, with all roundings and what underflows on the way; None if y's length is not below t's."""
+    unit, length, least = _unit(facts, y, t, row, squared=True), _length(facts, x, row, DEPTH), facts.low(t)
+    eps, tiny, largest = max(n.format.eps for n in nodes), max(n.format.tiny for n in nodes), min(n.format.max for n in nodes)
+    rounding = (row.length + SPARE) * eps
+    if not (unit < inf and least >= tiny and rounding < MOST_TERMS_LOST and max(facts.size(x), facts.size(y)) < inf):
+        return None
+    if not length * _length(facts, y, row, DEPTH) < largest / 4:
+        return None  # a product or a sum on the way may overflow
+    lost = 4 * row.length * tiny / least + tiny  # of the quotient
+    end = length * unit * (1 + 2 * rounding)
+    end = end * unit + lost * facts.size(y) + tiny if again else end / sqrt(least) + lost
+    return end if end < largest / 4 else None

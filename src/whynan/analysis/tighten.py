@@ -14,12 +14,12 @@ from whynan.analysis.entropy import entropy
 from whynan.analysis.guarded import guarded
 from whynan.analysis.masks import ALIKE
 from whynan.analysis.monomials import product_bound
-from whynan.analysis.rows import length_bound
+from whynan.analysis.rows import length_bound, projection_bound
 from whynan.analysis.shares import sum_of_shares
 from whynan.analysis.slack import Slack
 from whynan.analysis.state import State
 from whynan.analysis.view import Vertex, align
-from whynan.domain.interval import Bounds, entering, make, meet, of_array
+from whynan.domain.interval import NEG_ZERO, Bounds, entering, make, meet, of_array
 from whynan.ir.dtype import Format, nearest
 from whynan.ir.graph import Node
 from whynan.ops._opdef import bound
@@ -36,8 +36,23 @@ def bounded(state: State, node: Node, domains: Mapping[int, Bounds]) -> Bounds:
         return entering(of_array(node.attrs["value"]), node.format)
     inputs = [state.bounds[i] for i in node.inputs]
     result = bound(state.view.calls[node.id], [b for b in inputs if b is not None])
+    if node.op == "pow" and node.format.flush:
+        result = _power_of_input(state, node, result, domains)
     state.bounds[node.id] = result
     return _tighten(state, node, result)
+
+
+def _power_of_input(state: State, node: Node, result: Bounds, domains: Mapping[int, Bounds]) -> Bounds:
+    """A power of an input that is not negative: where a zero may stand for a subnormal, that is none below zero.
+
+    -0 itself gives what +0 gives, or its negative.
+    """
+    base, exponent = (state.bounds[i] for i in node.inputs)
+    domain = domains.get(state.view.inputs(state.view.root(node.id))[0][0])
+    if domain is None or base is None or exponent is None or domain.may_nan.any() or not bool((domain.lo >= 0).all()):
+        return result
+    plain = bound(state.view.calls[node.id], [Bounds(base.lo, base.hi, base.flags & ~NEG_ZERO), exponent])
+    return meet(result, make(np.where(plain.may_inf, -np.inf, plain.lo), plain.hi, nan=plain.may_nan), node.format)
 
 
 def choose(state: State, node: Node) -> None:
@@ -67,6 +82,8 @@ def _tighten(state: State, node: Node, result: Bounds) -> Bounds:
         result = meet(result, difference, node.format)
     if node.op in ("matmul", "sum", "norm") and (product := length_bound(state.facts, node)) is not None:
         result = meet(result, product, node.format)
+    if node.op in ("div", "mul") and (projection := projection_bound(state.facts, node)) is not None:
+        result = meet(result, projection, node.format)
     if node.op == "sum":
         result = _row_sum(state, node, result)
         if _may_vanish(state, node, result) and (by_pieces := binned(state.view, state.bounds, node)) is not None:
@@ -138,6 +155,7 @@ def _pair(state: State, node: Node, result: Bounds) -> Bounds:
     if node.op in ("add", "sub"):
         result = _regrouped(state, node, result, a, b)
     if node.op == "sub":
+        result = _less_a_part(state, node, result, a, b)
         return _difference(state, node, result, state.facts.at_most(a, b), state.facts.at_most(b, a))
     if node.op == "mul" and "ulps" not in node.attrs:
         most = min(state.facts.times_root(a, b), state.facts.times_root(b, a)) * (1 + node.format.eps)
@@ -165,6 +183,20 @@ def _regrouped(state: State, node: Node, result: Bounds, a: Vertex, b: Vertex) -
         room = below.relative * facts.size(x) + below.absolute + eps * (facts.size(t) * 2 + facts.size(x)) + 4 * node.format.tiny
         least = facts.low(c) - room * (1 + 1e-6)
         result = meet(result, make(nearest(node.format, least), np.inf, nan=True), node.format)
+    return result
+
+
+def _less_a_part(state: State, node: Node, result: Bounds, a: Vertex, b: Vertex) -> Bounds:
+    """a - c s for s <= a and a number c of at most 1, as in E[x^2] - 0.85 E[x]^2: at least (1 - c) a, but for the product's rounding."""
+    view, facts, eps = state.view, state.facts, node.format.eps
+    if view.op(b) != "mul" or "ulps" in view.node(b).attrs or view.node(b).format is not node.format or not facts.low(a) >= 0:
+        return result
+    for c, s in (view.inputs(b), view.inputs(b)[::-1]):
+        below = facts.at_most(s, a) if view.op(c) == "const" and 0 <= facts.low(c) <= facts.high(c) <= 1 else None
+        if below is not None and np.isfinite(facts.high(a)):
+            share = 1 - facts.high(c) * (1 + below.relative) * (1 + 2 * eps)
+            least = share * (facts.low(a) if share > 0 else facts.high(a)) - below.absolute * (1 + 2 * eps) - 2 * node.format.tiny
+            return meet(result, make(nearest(node.format, least * (1 - 4 * eps) if least > 0 else least * (1 + 4 * eps)), np.inf, nan=True))
     return result
 
 

@@ -43,9 +43,19 @@ class _Weights:
 
 
 def square_of_mean(view: View, bounds: list[Bounds | None], square: Vertex, mean: Vertex) -> Below | None:
-    """How far the computed `square` (m * m) of a weighted mean m may exceed the `mean` of squares, with equal weights; None if unknown."""
+    """How far the computed `square` (m * m) of a weighted mean m may exceed the `mean` of squares, with equal weights; None if unknown.
+
+    Also of two such squares that are added, where the mean is of two squares added.
+    """
+    fmt = view.node(square).format
+    if view.op(square) == "add" and fmt.is_float and "ulps" not in view.node(square).attrs:
+        parts = [squared_value(view, bounds, part) for part in view.inputs(square)]
+        if not all(m is not None and m[1] == mean[1] and view.node(m).format is fmt for m in parts):
+            return None
+        found = _followed(view, bounds, mean[0], tuple(m[0] for m in parts if m is not None), DEPTH)
+        return None if found is None else found.rounded(fmt).rounded(fmt)
     m = squared_value(view, bounds, square)
-    return None if m is None else mean_squared(view, bounds, m, mean, view.node(square).format)
+    return None if m is None else mean_squared(view, bounds, m, mean, fmt)
 
 
 def squared_value(view: View, bounds: list[Bounds | None], square: Vertex) -> Vertex | None:
@@ -58,26 +68,39 @@ def squared_value(view: View, bounds: list[Bounds | None], square: Vertex) -> Ve
 
 def mean_squared(view: View, bounds: list[Bounds | None], m: Vertex, mean: Vertex, fmt: Format) -> Below | None:
     """How far the square of a weighted mean m, rounded in that format, may exceed the `mean` of squares, with equal weights."""
-    found = _followed(view, bounds, mean[0], m[0], DEPTH) if m[1] == mean[1] else None
+    found = _followed(view, bounds, mean[0], (m[0],), DEPTH) if m[1] == mean[1] else None
     return None if found is None else found.rounded(fmt)
 
 
-def _followed(view: View, bounds: list[Bounds | None], q: int, m: int, depth: int) -> Below | None:
-    """m^2 <= factor q + lost at each element of two nodes, as computed."""
-    q, m = view.representative[q], view.representative[m]
-    mean, value = view.nodes[q], view.nodes[m]
-    if depth == 0 or mean.shape != value.shape or mean.format is not value.format or not _finite(bounds, q) or not _finite(bounds, m):
+def _followed(view: View, bounds: list[Bounds | None], q: int, ms: tuple[int, ...], depth: int) -> Below | None:
+    """The sum of m^2 <= factor q + lost at each element of the nodes, as computed."""
+    q, ms = view.representative[q], tuple(view.representative[m] for m in ms)
+    mean, values = view.nodes[q], [view.nodes[m] for m in ms]
+    alike = all(v.shape == mean.shape and v.format is mean.format for v in values)
+    if depth == 0 or not alike or not all(_finite(bounds, i) for i in (q, *ms)):
         return None
+    if (squared := _squares(view, mean)) is not None and sorted(squared) == sorted(ms):
+        rounding = (1 - mean.format.eps) ** len(ms)
+        return Below(OUTWARD / rounding, 4 * len(ms) * mean.format.tiny)
     inputs = [view.representative[i] for i in mean.inputs]
-    if mean.op in ("square", "mul") and set(inputs) == {m} and "ulps" not in mean.attrs and mean.format.is_float:
-        return Below(OUTWARD / (1 - mean.format.eps), 4 * mean.format.tiny)
-    if not _same(mean, value) or not mean.inputs or inputs[1:] != [view.representative[i] for i in value.inputs[1:]]:
+    if not inputs or not all(_same(mean, v) and inputs[1:] == [view.representative[i] for i in v.inputs[1:]] for v in values):
         return None
-    before = _followed(view, bounds, mean.inputs[0], value.inputs[0], depth - 1)
+    before = _followed(view, bounds, inputs[0], tuple(v.inputs[0] for v in values), depth - 1)
     if before is None or _moves(mean):
         return before
     weights = _weights(view, bounds, mean)
-    return None if weights is None else _summed(before, weights, mean.format, _magnitude(bounds, value.inputs[0]))
+    return None if weights is None else _summed(before, weights, mean.format, [_magnitude(bounds, v.inputs[0]) for v in values])
+
+
+def _squares(view: View, node: Node) -> list[int] | None:
+    """The nodes whose squares, correctly rounded, a node is (or the sum of two such squares); None for others."""
+    if "ulps" in node.attrs or not node.format.is_float or any(view.nodes[i].shape != node.shape for i in node.inputs):
+        return None
+    inputs = [view.representative[i] for i in node.inputs]
+    if node.op in ("square", "mul"):
+        return inputs[:1] if len(set(inputs)) == 1 else None
+    parts = [_squares(view, view.nodes[i]) for i in inputs] if node.op == "add" else []
+    return [m for part in parts if part for m in part] if len(parts) == 2 and all(part and len(part) == 1 for part in parts) else None
 
 
 def _same(a: Node, b: Node) -> bool:
@@ -110,19 +133,19 @@ def _weights(view: View, bounds: list[Bounds | None], node: Node) -> _Weights | 
     return _Weights(total * OUTWARD, prod(full[1:])) if total < inf else None
 
 
-def _summed(before: Below, weights: _Weights, fmt: Format, largest: float) -> Below | None:
-    """What holds after a weighted sum, given what holds of its terms.
+def _summed(before: Below, weights: _Weights, fmt: Format, largest: list[float]) -> Below | None:
+    """What holds after a weighted sum, given what holds of its terms; `largest` has the magnitude of each value m.
 
-    With A = sum w |m|: A^2 <= S sum w m^2 <= S (c sum w q + S t). The computed sums are off by at most e A + l and e (sum w q) + l, for
-    any order of the additions, and by way of a wider format or not.
+    With A = sum w |m|: A^2 <= S sum w m^2 <= S (c sum w q + S t), also added up over several m. The computed sums are off by at most
+    e A + l and e (sum w q) + l, for any order of the additions, and by way of a wider format or not.
     """
     error = (weights.count + 8) * fmt.eps
-    if not error < MOST_ERROR or not largest < inf:
+    if not error < MOST_ERROR or not max(largest) < inf:
         return None
     lost = (weights.count + 1) * 2 * fmt.tiny * (1 + weights.total)
-    total, size = weights.total, weights.total * largest * (1 + error) + lost
+    total, sizes = weights.total, [weights.total * m * (1 + error) + lost for m in largest]
     factor = (1 + error) ** 2 / (1 - error) * total * before.factor
-    rest = (1 + error) ** 2 * total**2 * before.lost + factor * lost + 2 * size * lost + lost**2
+    rest = (1 + error) ** 2 * total**2 * before.lost + factor * lost + sum(2 * size * lost + lost**2 for size in sizes)
     return Below(factor * OUTWARD, rest * OUTWARD)
 
 

@@ -33,6 +33,9 @@ def _frac(call: Call, a: Bounds) -> Bounds:
     return make(lo, hi, nan=a.may_inf, neg_zero=a.may_neg_zero | (a.lo < 0))
 
 
+COUNTED = 2.0**53  # beyond it a float64 bound does not name each whole number
+
+
 def _lost(call: Call, a: Bounds, b: Bounds) -> Any:
     """Where the remainder is NaN: an infinite dividend, a zero divisor, or (in PyTorch's kernels) a quotient that overflows."""
     least = np.where((b.lo <= 0) & (b.hi >= 0), call.format.smallest, np.minimum(np.abs(b.lo), np.abs(b.hi)))
@@ -53,10 +56,11 @@ def _fmod(call: Call, a: Bounds, b: Bounds) -> Bounds:
 
 
 def _remainder(call: Call, a: Bounds, b: Bounds) -> Bounds:
-    """The result has the sign of the divisor and at most its size: -tiny + b rounds to b."""
+    """The result has the sign of the divisor and at most its size: -tiny + b rounds to b. Of whole numbers it is one less."""
     for_up, for_down = part(b, low=0.0), part(b, high=0.0)
-    lo = np.where(for_down.empty, 0.0, b.lo)
-    hi = np.where(for_up.empty, 0.0, b.hi)
+    less = 0.0 if call.format.is_float else np.where(b.magnitude < COUNTED, 1.0, 0.0)
+    lo = np.where(for_down.empty, 0.0, np.minimum(b.lo + less, 0.0))
+    hi = np.where(for_up.empty, 0.0, np.maximum(b.hi - less, 0.0))
     stays = (a.lo >= 0) & (a.hi < b.lo) | (a.hi <= 0) & (a.lo > b.hi)
     lo, hi = np.where(stays, a.lo, lo), np.where(stays, a.hi, hi)
     nan = _lost(call, a, b)

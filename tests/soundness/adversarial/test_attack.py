@@ -32,6 +32,9 @@ LEANING = [
     ("tricky.batch_norm", "float32"),
     ("tricky.tiny_norm_where", "float16"),
     ("tricky.mixed_add", "float32"),
+    ("tricky.spread_about_the_median", "float32"),
+    ("tricky.steps_of_a_running_maximum", "float32"),
+    ("tricky.scale_invariant_log", "float32"),
 ]
 # the same facts one step further, where they break: rounding in a narrower format, the wrong axis, an underflow
 BREAKING = [

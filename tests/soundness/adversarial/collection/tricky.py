@@ -526,6 +526,21 @@ def var_of_constant(x):
     return torch.log(1 - c.var(-1) / (c.var(-1) + 1e-3)).mean()
 
 
+def spread_about_the_median(x):
+    t = torch.median(x)
+    return ((x - t) / ((x - t).abs().mean() + 1e-3)).abs().mean()
+
+
+def steps_of_a_running_maximum(x):
+    m = torch.cummax(x, 1).values
+    return torch.log(m[:, 1:] - m[:, :-1] + 1e-4).mean()
+
+
+def scale_invariant_log(x):
+    d = torch.log(x)
+    return torch.sqrt((d**2).mean() - 0.85 * d.mean() ** 2 + 1e-6)
+
+
 X = real(4, 3, low=-10, high=10)
 PX = nonnegative(4, 3, high=10)
 _ONE = """
@@ -579,4 +594,7 @@ CASES = {
     "lgamma_shifted": {"x": PX},
     "embedding_norm": {"i": classes(3, 4), "w": X},
     "embedding_norm_eps": {"i": classes(3, 4), "w": X},
+    "spread_about_the_median": {"x": real(7, low=-3, high=3)},
+    "scale_invariant_log": {"x": real(6, low=0.001, high=80)},
+    "steps_of_a_running_maximum": {"x": real(4, 6, low=-4, high=4)},
 }

@@ -249,3 +249,25 @@ def fused_cancellation(x):
 @case(x=real(4, 3, low=1.0, high=1e4))
 def hyperbolic(x):
     return jnp.arccosh(1 + x * 1e-7).mean() + jnp.arctanh(1 - 1 / (1 + x)).mean()
+
+
+@case(p=prob(4, 3))
+def power_of_a_probability(p):
+    return (p**1.5 + (1 - p) ** 2.5).mean()
+
+
+@case(x=X, y=X)
+def overlap_of_shares(x, y):
+    bc = jnp.sqrt(jax.nn.softmax(x, -1) * jax.nn.softmax(y, -1) + 1e-12).sum(-1)
+    return jnp.sqrt(1 - bc + 1e-4).mean()
+
+
+@case(x=X, y=X)
+def cosine_by_reciprocal(x, y):
+    u, v = (a / jnp.sqrt((a * a).sum(-1, keepdims=True) + 1e-9) for a in (x, y))
+    return jnp.sqrt(1 - (u * v).sum(-1) ** 2 + 1e-5).mean()
+
+
+@case(x=real(4, 3, low=-20, high=20))
+def gamma_function_of_a_softplus(x):
+    return jax.scipy.special.gammaln(jax.nn.softplus(x) + 0.05).mean()

@@ -250,3 +250,8 @@ def fused_cancellation(x):
 @case(x=real(4, 3, low=1.0, high=10000.0))
 def hyperbolic(x):
     return tf.reduce_mean(tf.math.acosh(1 + x * 1e-07)) + tf.reduce_mean(tf.math.atanh(1 - 1 / (1 + x)))
+
+
+@case(p=prob(4, 3))
+def power_of_a_probability(p):
+    return tf.reduce_mean(tf.pow(p, 1.5) + tf.pow(1.0 - p, 2.5))
