@@ -9,7 +9,7 @@ from torch.distributions import Categorical, Normal
 from torch.nn import functional as F
 
 import whynan
-from whynan.watching.record import BAD_DATA, OVERFLOW
+from whynan.watching.record import BAD_DATA, OPERATION, OVERFLOW
 from whynan.watching.words import told
 
 
@@ -239,3 +239,62 @@ def test_lines_that_draw_other_numbers_the_second_time_are_not_believed():
     incident = watch.incidents[0]
     assert failed and (incident.finding is None or set(incident.suspects.samples) <= failed)
     assert "gave another value" in incident.unexplained
+
+
+class Attention(nn.Module):
+    """One head over five places, with a mask of 0 and -inf that is added to the scores; `features` takes it for data instead."""
+
+    def __init__(self, features=False):
+        super().__init__()
+        self.key, self.head, self.features = nn.Linear(4, 4), nn.Linear(5 if features else 4, 1), features
+
+    def forward(self, mask, x):
+        if self.features:
+            return self.head(mask + x[:, :, 0])
+        keys = self.key(x)
+        weights = torch.softmax(keys @ keys.transpose(1, 2) + mask[:, None, :], -1)
+        return self.head((weights @ keys).mean(1))
+
+
+_NOTE = "mask has -inf where it masks, which is no failure"
+
+
+@pytest.mark.parametrize(
+    ("which", "kind", "cause", "sample", "element", "note"),
+    [
+        ("row", OPERATION, "all-masked-softmax", 4, ("mask", (4, 0), -math.inf), ()),
+        ("log", OPERATION, "log-of-zero", 2, None, (_NOTE,)),
+        ("nan", BAD_DATA, "nonfinite-input", 3, ("mask", (3, 1), math.nan), (_NOTE,)),
+        ("x", BAD_DATA, "nonfinite-input", 3, ("x", (3, 1, 2), math.inf), (_NOTE,)),
+        ("large", OVERFLOW, "sum-overflow", 3, None, (_NOTE,)),
+        ("features", BAD_DATA, "nonfinite-input", None, ("mask", (0, 3), -math.inf), ()),
+    ],
+)
+def test_a_mask_of_infinities_among_the_data_is_not_called_bad_data(which, kind, cause, sample, element, note):
+    model = Attention(which == "features")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, t, mask = torch.randn(6, 5, 4), torch.ones(6, 1), torch.zeros(6, 5)
+    mask[:, 3:] = -math.inf
+    place, index, value = {
+        "row": (mask, (4,), -math.inf),
+        "log": (t, (2,), 0.0),
+        "nan": (mask, (3, 1), math.nan),
+        "x": (x, (3, 1, 2), math.inf),
+        "large": (x, (3,), 1e25),
+        "features": (x, (0,), 0.0),
+    }[which]
+    place[index] = value
+
+    def loss(p, t):
+        return (p - t).square().mean() + t.log().mean()
+
+    with whynan.watch(model, loss=loss, optimizer=optimizer, policy="skip", folder=None, fixes=False) as watch:
+        loss(model(mask, x), t).backward()
+        optimizer.step()
+    incident = watch.incidents[0]
+    assert (incident.kind, incident.finding.cause) == (kind, cause), told(incident)
+    assert sample is None or incident.suspects.samples == (sample,)
+    if element is not None:
+        first = incident.suspects.elements[0]
+        assert (first.name, first.index, str(first.value)) == (*element[:2], str(element[2]))
+    assert incident.notes == note

@@ -6,7 +6,7 @@ them into NaN is the origin. Where the loss itself is finite, only the backward 
 unless the derivative is of an expression that got NaN already and what made that is asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,16 +59,17 @@ def finding_of(why: Blame, mode: str, witness: Witness | None = None) -> Finding
     )
 
 
-def blame(trace: Trace, hidden: bool = False) -> Blame | None:
+def blame(trace: Trace, hidden: bool = False, masks: Set[int] = frozenset()) -> Blame | None:
     """Explain the first failing output of a recorded run: the loss before the gradients. None if every output is finite.
 
-    `hidden` asks for what the forward half has made that the loss does not show, where a derivative fails because of it.
+    `hidden` asks for what the forward half has made that the loss does not show, where a derivative fails because of it. `masks` are
+    inputs, by their node, whose -inf is there on purpose.
     """
-    scene = Scene(trace)
+    scene = Scene(trace, masks)
     for output in sorted(trace.graph.outputs, key=lambda o: o.kind != "loss"):
         if scene.bad(output.node):
             plausible = explicable(trace, output.node)
-            return _explain(scene if plausible is trace else Scene(plausible), output.node, output.name, hidden)
+            return _explain(scene if plausible is trace else Scene(plausible, masks), output.node, output.name, hidden)
     return None
 
 

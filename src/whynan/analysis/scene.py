@@ -1,6 +1,7 @@
 """A recorded run as blame looks at it: all its values, the same run without rounding, and which values are to be followed."""
 
 import ast
+from collections.abc import Set
 from functools import lru_cache
 
 import numpy as np
@@ -23,10 +24,11 @@ STANDS_FOR = {"pow": frozenset({"sqrt", "rsqrt", "reciprocal"}), "sqrt": frozens
 
 
 class Scene:
-    """The recorded run with its values, and the same run in float64."""
+    """The recorded run with its values, and the same run in float64. `masks` are inputs whose -inf is there on purpose."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, masks: Set[int] = frozenset()) -> None:
         self.graph: Graph = trace.graph
+        self._masks = masks
         self.values = fill(trace.graph, trace.values)
         self._bad: dict[int, bool] = {}
         self._meant: list[bool] = []
@@ -62,10 +64,10 @@ class Scene:
         if v is None:
             return None
         nan = np.isnan(v)
-        return nan if nan.any() and any(self.meant(j) for j in self.graph.nodes[i].inputs) else ~np.isfinite(v)
+        return nan if nan.any() and any(j in self._masks or self.meant(j) for j in (i, *self.graph.nodes[i].inputs)) else ~np.isfinite(v)
 
     def meant(self, i: int) -> bool:
-        """Whether all that is non-finite in the value are infinities that a constant brought in."""
+        """Whether all that is non-finite in the value are infinities that a constant or a mask brought in."""
         for k in range(len(self._meant), i + 1):  # in order, so that the inputs are known: a graph may be deeper than Python's stack
             self._meant.append(self.bad(k) and self._carries(self.graph.nodes[k]))
         return self._meant[i]
@@ -75,7 +77,9 @@ class Scene:
         if value is None or np.isnan(value).any():
             return False
         sources = [j for j in node.inputs if self.bad(j)]
-        return node.op == "const" or (bool(sources) and node.op not in SUMMARIES - PASSING and all(self._meant[j] for j in sources))
+        if node.op == "const" or node.id in self._masks:
+            return True
+        return bool(sources) and node.op not in SUMMARIES - PASSING and all(self._meant[j] for j in sources)
 
     def derived(self, node: Node) -> list[Node]:
         """The forward nodes whose derivative a backward node computes (none for a forward node).

@@ -1,6 +1,6 @@
 """From a recorded step that failed to what an incident says of it: finding, class of the cause, samples, values. Knows no framework."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from whynan.watching.record import BAD_DATA, BAD_STATE, CUSTOM_BACKWARD, OPERATI
 MOST_ELEMENTS = 6
 MOST_SAMPLES = 1000
 
+_ALL_MASKED = "all-masked-softmax"
 _OVERFLOWS = frozenset("exp square product sum cast".split())
 _READS = frozenset("gather index take_flat".split())
 _FILL = "an index lies outside of the array, and JAX fills in NaN for what it would read there (mode='fill')."
@@ -33,6 +34,7 @@ class Examined:
     kind: str
     samples: tuple[int, ...]
     elements: tuple[Element, ...]
+    notes: tuple[str, ...] = ()
 
 
 def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, axes: Mapping[str, int] | None = None) -> Examined | None:
@@ -42,13 +44,24 @@ def examined(trace: Trace, mode: str, given: Mapping[str, Array], batch: int, ax
     argument they lie: without it, along the first where that has as many entries.
     """
     trace = replace(trace, values=tuple(fill(trace.graph, trace.values)))  # those inside of compiled programs
-    why = blame(trace, hidden=True)
+    masks = {trace.graph.inputs[n]: n for n, a in given.items() if n in trace.graph.inputs and _is_mask(a)}
+    scene, why = Scene(trace, masks.keys()), blame(trace, hidden=True, masks=masks.keys())
     if why is None:
         return None
-    scene = Scene(trace)
+    if scene.meant(why.node) or (why.cause != _ALL_MASKED and any(map(scene.meant, trace.graph.nodes[why.node].inputs))):
+        masks, scene, why = {}, Scene(trace), blame(trace, hidden=True) or why  # what it hides has failed: it was no mask
     along = axes if axes is not None else {n: 0 for n, a in given.items() if batch and a.ndim and a.shape[0] == batch}
+    seen = _classed(trace, scene, why, mode, given, along, masks.values())
+    told = () if why.cause == _ALL_MASKED else masks.values()
+    return replace(seen, notes=tuple(f"{name} has -inf where it masks, which is no failure" for name in told))
+
+
+def _classed(
+    trace: Trace, scene: Scene, why: Blame, mode: str, given: Mapping[str, Array], along: Mapping[str, int], masks: Collection[str]
+) -> Examined:
+    """The blame with its class, samples and values. Infinities of the masks do not count."""
     culprits = Culprits(scene, why, given, along)
-    bad = tuple(_nonfinite(given))
+    bad = tuple(e for e in _nonfinite(given) if e.name not in masks or e.value != -np.inf)
     broken = tuple(sorted({e.index[along[e.name]] for e in bad if e.name in along}))
     outside, own = _outside(trace, why), _handwritten(trace, why)
     read = not (trace.graph.nodes[why.node].inputs or outside or own)  # of the step's data, or from anywhere else
@@ -112,7 +125,7 @@ def _from_data(scene: Scene, why: Blame, given: Mapping[str, Array]) -> bool:
         node = scene.graph.nodes[stack.pop()]
         if node.id in data:
             return True
-        found = [j for j in node.inputs if j not in seen and scene.bad(j)]
+        found = [j for j in node.inputs if j not in seen and scene.bad(j) and not scene.meant(j)]
         seen.update(found)
         stack += found
     return False
@@ -122,6 +135,15 @@ def _outside(trace: Trace, why: Blame) -> bool:
     """Whether an array was read at an index outside of it, for which JAX puts in a constant: no function is outside its domain there."""
     node = trace.graph.nodes[why.node]
     return node.op == "const" and any(n.op in _READS for n in trace.graph.nodes if n.site == node.site)
+
+
+def _is_mask(values: Array) -> bool:
+    """Whether these are numbers to be added to scores: 0 where these count, -inf where not. A NaN in it is none of that."""
+    if values.dtype.kind in "iub":
+        return False
+    wide = values.astype(np.float64)
+    hidden = np.isneginf(wide)
+    return bool(hidden.any() and (wide == 0).any() and (hidden | np.isnan(wide) | (wide == 0)).all())
 
 
 def _nonfinite(given: Mapping[str, Array]) -> Iterator[Element]:

@@ -63,6 +63,7 @@ def explained(again: Again, moment: Moment, failed: str, seconds: float) -> Inci
             why = why or str(error)
             continue
         if found is not None:
+            notes += found.notes
             break
         notes.append(f"run again in mode {how} from the same state, the step is finite")
     recipe, tensors = _bundled(again, notes)

@@ -193,7 +193,8 @@ def _told(step: Traced, made: steps.RecordedStep, seen: Examined, mode: str, sta
     plain = kind_of(seen.why, False) if seen.kind == CUSTOM_BACKWARD and mode == "eager" else seen.kind
     kind = CUSTOM_BACKWARD if node.source in made.ruled else plain
     notes = () if mode == "eager" else ("run again operation by operation, the step is finite: this is the compiled program's doing.",)
-    return _Found(seen, "eager" if mode == "eager" else "compiled", failed, layer, tuple(dict.fromkeys(wrong)), kind, notes)
+    how = "eager" if mode == "eager" else "compiled"
+    return _Found(seen, how, failed, layer, tuple(dict.fromkeys(wrong)), kind, (*seen.notes, *notes))
 
 
 def _layer(scopes: str, names: Sequence[str]) -> str:

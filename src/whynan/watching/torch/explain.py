@@ -102,7 +102,7 @@ def _explained_part(run: "Run", part: Part, first: Outcome, base: Incident) -> I
         base,
         finding=replace(seen.finding, fixes=_fixes(run, part, seen, batch)) if in_loss else seen.finding,
         kind=UNEXPLAINED if between else seen.kind,
-        notes=(*base.notes, *([between] if between else [])),
+        notes=(*base.notes, *seen.notes, *([between] if between else [])),
         layer=layer,
         parameters=_in_order(seen, base.parameters),
         suspects=Suspects(seen.samples or alone, alone, seen.elements, batch, part.number),
