@@ -39,6 +39,23 @@ def test_healthy_steps_are_as_without_the_watch(arrival: str) -> None:
     assert not hasattr(optimizers[0], "found_inf")
 
 
+def test_how_far_updates_have_moved_the_parameters_is_sampled(arrival: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(later, "SAMPLED", 3)
+    model = net()
+    optimizer = fused(model)
+    before: list[torch.Tensor] = []
+    expected = {}
+    with watched(model, optimizer, policy="skip") as watch:
+        for number in range(12):
+            now = torch.cat([p.detach().flatten() for p in model.parameters()])
+            if number % 3 == 1:
+                expected[number] = ((now - before[-1]).norm() / before[-1].norm()).item()
+            before.append(now)
+            train_step(model, optimizer, number, bad=number == 9)
+    ratios = {m.step: m.update_ratio for m in watch.flight if m.update_ratio == m.update_ratio}
+    assert ratios == pytest.approx({k: v for k, v in expected.items() if k < 10}, rel=1e-4), "nothing moved in the bad step"
+
+
 def test_the_update_of_a_bad_step_is_held_back_until_it_is_explained(arrival: str) -> None:
     model = net()
     optimizer = fused(model)

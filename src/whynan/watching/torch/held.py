@@ -9,6 +9,7 @@ from whynan.watching.record import Moment
 from whynan.watching.torch.bad import deal_with
 from whynan.watching.torch.later import forget_state
 from whynan.watching.torch.look import due, keep_buffers
+from whynan.watching.torch.moved import ratio
 from whynan.watching.torch.notes import by_group, moment
 from whynan.watching.torch.run import Optimizer, Run
 from whynan.watching.torch.window import Window
@@ -24,13 +25,13 @@ def look_later(run: Run, optimizer: Optimizer) -> bool:
     keep_buffers(run)
     run.later.hold(
         optimizer,
+        run.overseer.step,
         gradients,
         _losses(run.window),
         [*(torch.as_tensor(c.norm) for c in run.clips), *(r for r in rates if isinstance(r, torch.Tensor))],
         ends=ends,
         rates=rates,
         clips=len(run.clips),
-        step=run.overseer.step,
         window=run.window,
         upfront=upfront,
     )
@@ -53,7 +54,7 @@ def settle(run: Run, all_of_them: bool = False) -> bool:
         norms, others = rest[: seen.ends[-1]], iter(rest[seen.ends[-1] :])
         clipped = list(islice(others, seen.clips))
         rates = [next(others) if isinstance(r, torch.Tensor) else r for r in seen.rates]
-        made = moment(seen.step, loss, by_group(norms, seen.ends), rates, math.nan, clipped, 0, math.nan)
+        made = moment(seen.step, loss, by_group(norms, seen.ends), rates, math.nan, clipped, 0, ratio([*others]))
         run.overseer.step -= 1
         if not flag:
             run.overseer.healthy(made)

@@ -27,7 +27,7 @@ from whynan.watching.torch.chance import chance
 from whynan.watching.torch.intercept import Clip, frames_behind, itself, place_behind
 from whynan.watching.torch.run import Run
 from whynan.watching.torch.updates import gradients_of
-from whynan.watching.torch.window import MICRO_BATCHES, Differentiated
+from whynan.watching.torch.window import MICRO_BATCHES, Differentiated, Window
 
 log = logging.getLogger("whynan.watch")
 
@@ -91,16 +91,15 @@ def around_backward(run: Run, original: Callable[..., Any], args: tuple[Any, ...
     """`torch.autograd.backward`, called."""
     if run.asleep:
         refuse_in_replay()
-    elif not _differentiated_alone(run, args, kwargs):
+    elif run.rounds.open or not _differentiated_alone(run.window, args, kwargs):
         roots = args[0] if args else kwargs.get("tensors", ())
         first = args[1] if len(args) > 1 else kwargs.get("grad_tensors")
         _differentiated(run, (roots,) if isinstance(roots, torch.Tensor) else tuple(roots), first is None)
     return original(*args, **kwargs)
 
 
-def _differentiated_alone(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _differentiated_alone(window: Window, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Note `loss.backward()` where it is the step's first and the watched loss has just returned, as in most steps: in a few moves."""
-    window = run.window
     calls = window.calls
     if window.backwards or window.closing or not args or (len(args) > 1 and args[1] is not None) or kwargs.get("grad_tensors") is not None:
         return False
@@ -109,9 +108,7 @@ def _differentiated_alone(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any
     call, window.root = calls[-1], args[0]
     call.seed = ONES
     window.backwards, window.done = 1, len(calls)
-    frames = frames_behind(3)
-    window.differentiated.append(Differentiated(frames, args[:1], True, call.autocast, tuple(calls), window.forgotten))
-    window.round = run.rounds.kept(frames, again=False)
+    window.differentiated.append(Differentiated(frames_behind(3), args[:1], True, call.autocast, tuple(calls), window.forgotten))
     return True
 
 

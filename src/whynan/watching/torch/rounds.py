@@ -31,9 +31,13 @@ class Round:
 
 
 class Rounds:
-    """The places that call `backward`, and which of them do it several times in a step: for these, and at first, rounds are kept."""
+    """The places that call `backward`, and which of them do it several times in a step: for these, and at first, rounds are kept.
+
+    `open` says whether there are such, or may be.
+    """
 
     def __init__(self) -> None:
+        self.open = True
         self._several: dict[tuple[int, int], bool] = {}
         self._assigned: dict[tuple[int, int], Set[str]] = {}
         self._codes: dict[int, CodeType] = {}  # an id is its code's own as long as that is there
@@ -45,8 +49,9 @@ class Rounds:
         place = id(frames[0][0].f_code), frames[0][1]
         several = again or self._several.get(place)
         if several is False:
+            self.open = any(self._several.values())
             return None
-        self._several[place] = bool(several)
+        self._several[place], self.open = bool(several), True
         for frame, last in frames:
             if names := self._names(frame, last):
                 return Round(frame, last, names, _values(frame, names))

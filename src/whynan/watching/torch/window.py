@@ -79,7 +79,6 @@ class Window:
         step.number = self.forgotten + self.backwards
         if not self.full:
             self.differentiated.append(step)
-            del self.differentiated[:-MICRO_BATCHES]
         self.backwards, self.done = self.backwards + 1, len(self.calls)
         return again
 
@@ -94,6 +93,8 @@ class Window:
             step.calls = tuple(self.calls[self.done :])
             if not inner and before.round is None:
                 self.differentiated.pop()
+        if not self.full:
+            del self.differentiated[: 1 - MICRO_BATCHES]
         return again
 
     def clear(self, carry: bool = False) -> None:
