@@ -30,6 +30,14 @@ def heading(x):
     return jnp.sum(jnp.cos(jnp.arctan2(x[:1], x[1:])))
 
 
+def trap_of_a_root(x):
+    return jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
+
+
+def trap_of_a_power(x):
+    return jnp.sum(jnp.where(x > 0, x**1.5, 0.0))
+
+
 CASES = [
     (inverse_of_tanh, [0.0, 2.0], ("inverse-trig-domain", "atanh", "forward", "jnp.arctanh(x)")),
     (inverse_of_tanh, [0.0, 1.0], ("inverse-trig-domain", "atanh", "forward", "jnp.arctanh(x)")),
@@ -40,6 +48,8 @@ CASES = [
         ("all-masked-softmax", "logsumexp", "forward", "jax.nn.logsumexp(jnp.where(x > 5, x, -jnp.inf), axis=-1)"),
     ),
     (residual, [0.0, 0.0], ("sqrt-grad-at-zero", "sqrt", "forward", "jnp.sqrt(jnp.sum(p * p))")),
+    (trap_of_a_root, [-1.0, 2.0], ("masked-branch-gradient", "sqrt", "backward", "jnp.sqrt(x)")),  # its slope at -1 is NaN, not inf
+    (trap_of_a_power, [-1.0, 2.0], ("masked-branch-gradient", "pow", "backward", "x**1.5")),
     (heading, [-7e-45, -7e-45], ("atan2-at-origin", "atan2", "forward", "jnp.arctan2(x[:1], x[1:])")),
 ]
 

@@ -180,7 +180,15 @@ def _inf_feature():
     return case(squared, x, y)
 
 
+def _outside():
+    """A word that the table does not have."""
+    x = np.arange(2 * EIGHT).reshape(EIGHT, 2) % 4.0
+    x[BAD, 1] = 9
+    return case(squared, x.astype("float32"), _data()[1], before=lambda: [keras.layers.Embedding(4, 3), keras.layers.Flatten()])
+
+
 SCENARIOS = {
+    "outside": _outside,
     "log-of-zero": lambda: case(log_of_zero, *_data(bad=0.0), relu=True),
     "root": lambda: case(root, *_data(bad=[0.5, 0.5])),
     "where-trap": lambda: case(trap, *_data(bad=0.0)),
@@ -228,19 +236,21 @@ POLICIES = {
     "rollback": {"policy": "rollback", "every": 1},
     "stop": {"policy": "stop"},
     "retry": {"policy": "retry"},
+    "averaged": {"policy": "raise", "use_ema": True},
     "patience": {"policy": "skip", "patience": 2, "bad": (8, 16)},
 }
 
-# Keras on PyTorch takes no several steps in one execution, and is always eager; on JAX a train step with two optimizers is another one
-LEFT_OUT = {"torch": ("eagerly", "several-steps"), "jax": ("pair",)}
+# Keras on PyTorch takes no several steps in one execution, and is always eager; on JAX a train step with two optimizers is another one;
+# what is the same on all backends is tried on one
+LEFT_OUT = {"torch": ("eagerly", "several-steps", "averaged", "outside"), "jax": ("pair",), "tensorflow": ("averaged", "outside")}
 
 
-def trained(x, y, callbacks=(), **compiled):
+def trained(x, y, callbacks=(), use_ema=False, **compiled):
     """A model after one epoch, and what its history says."""
     keras.utils.set_random_seed(3)
     layers = [keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(1)]
     model = keras.Sequential([keras.layers.Input((2,)), *layers])
-    model.compile(optimizer=keras.optimizers.Adam(0.1), loss=squared, metrics=["mae"], **compiled)
+    model.compile(optimizer=keras.optimizers.Adam(0.1, use_ema=use_ema), loss=squared, metrics=["mae"], **compiled)
     history = {}
     try:
         history = model.fit(x, y, batch_size=EIGHT, shuffle=False, verbose=0, callbacks=list(callbacks)).history
@@ -290,7 +300,7 @@ def rows_of_a_run():
     return x, x[:, :1].copy()
 
 
-def ruled(name, policy, bad=(BAD + EIGHT,), steps_per_execution=1, run_eagerly=False, **options):
+def ruled(name, policy, bad=(BAD + EIGHT,), steps_per_execution=1, run_eagerly=False, use_ema=False, **options):
     """A run of four batches, of which one or more are bad, next to runs without these batches, without their bad samples, and cut off."""
     x, y = rows_of_a_run()
     spoilt = x.copy()
@@ -298,7 +308,7 @@ def ruled(name, policy, bad=(BAD + EIGHT,), steps_per_execution=1, run_eagerly=F
     gone = {i // EIGHT for i in bad}
     kept = [i for i in range(len(x)) if i // EIGHT not in gone]
     watch = whynan.keras.Watch(policy=policy, folder=None, **options)
-    compiled = {"steps_per_execution": steps_per_execution, "run_eagerly": run_eagerly}
+    compiled = {"steps_per_execution": steps_per_execution, "run_eagerly": run_eagerly, "use_ema": use_ema}
     model, history = trained(spoilt, y, [watch], **compiled)
     without, first = reference(tuple(kept)), reference(tuple(range(EIGHT)))
     return {

@@ -89,6 +89,17 @@ def test_bad_data_are_named_with_their_place(backend, scenario, element):
     assert (told["kind"], told["elements"], told["samples"], told["alone"]) == ("bad data", [element], [BAD], [BAD])
 
 
+def test_a_read_outside_of_an_embedding_is_bad_data():
+    told = found("jax", "outside")  # elsewhere it is an error
+    assert told["raised"] and told["untouched"] and "outside of the array" in told["text"]
+    assert (told["kind"], told["samples"], told["elements"]) == ("bad data", [BAD], [["x", [BAD, 1], "9.0"]])
+
+
+def test_averaged_weights_do_not_take_the_place_of_those_before_the_bad_step():
+    told = found("jax", "averaged")
+    assert told["history"] == {"raised": 1} and told["as_cut_off"]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_empty_mask_is_the_whole_batchs_doing(backend):
     told = chosen(backend, "empty-mask")
