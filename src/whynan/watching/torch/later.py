@@ -4,7 +4,6 @@ Fused optimizers pass over an update whose `found_inf` is not 0, as they do for 
 after it until the host has read it, so that the parameters are still those of the bad step when it is run again.
 """
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +72,13 @@ class Later:
         return found
 
     def hold(
-        self, optimizer: Any, step: int, gradients: list[torch.Tensor], losses: list[torch.Tensor], others: Sequence[torch.Tensor], **kept: Any
+        self,
+        optimizer: Any,
+        step: int,
+        gradients: list[torch.Tensor],
+        losses: list[torch.Tensor],
+        others: Sequence[torch.Tensor],
+        **kept: Any,
     ) -> None:
         """Give the optimizer the flag of the step under way, and send it to the host with the loss, the gradients' norms and others."""
         device = gradients[0].device
