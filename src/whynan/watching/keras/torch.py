@@ -85,11 +85,13 @@ class Step:
             if not _refuses_nan(error):
                 raise
             return self._refused(error, before, data, seeds)
-        moment = Moment(self.overseer.step, seen.loss, (seen.norm,), learning_rates=(seen.rate,), scale=seen.scale)
+        measured = seen.loss, seen.norm, seen.rate, seen.scale
+        if not seen.refused and not seen.left_out:
+            self.judge.healthy(*measured)
+            return result
+        moment = self.judge.moment(*measured)
         if seen.left_out:
-            self.overseer.passed_over(moment._replace(outcome="left out by the loss scale"))
-        elif not seen.refused:
-            self.judge.healthy(moment)
+            self.judge.left_out(moment)
         else:
             before.put()
             failed = "loss" if not seen.loss_fine else "gradient" if math.isnan(seen.scale) else "scale"
@@ -100,7 +102,7 @@ class Step:
     def _refused(self, error: Exception, before: "Copies", data: Any, seeds: Any) -> Any:
         """Judge a step that did not come to its loss, since a function refused NaN. Raises the error if no NaN is found."""
         before.put()
-        moment = Moment(self.overseer.step, math.nan, (math.nan,), learning_rates=(float(self.model.optimizer.learning_rate),))
+        moment = self.judge.moment(math.nan, math.nan, float(self.model.optimizer.learning_rate))
         incident = self._explained(moment, "loss", data, seeds)
         if incident.finding is None:
             raise error
