@@ -24,7 +24,8 @@ def test_the_parameters_are_measured_now_and_then_and_at_a_bad_step(caplog):
         if step == 67:
             judge.bad(Moment(step, math.inf, ()), explain)
         else:
-            judge.healthy(Moment(step, 1.0, ()))
+            judge.healthy(1.0, 1.0)
+    judge.note()
     measured = {m.step: m.parameter_norm for m in overseer.flight.moments if not math.isnan(m.parameter_norm)}
     assert measured == {step: 2.0 + step for step in (0, 1, 2, 4, 8, 16, 32, 64, 67)}
 

@@ -132,14 +132,23 @@ def test_state_that_a_step_changes_besides_its_parameters_is_as_before(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("scenario", ["skip", "several-steps", "eagerly", "rollback"])
+@pytest.mark.parametrize("scenario", ["skip", "several-steps", "eagerly", "rollback", "followed"])
 def test_a_run_that_skips_a_batch_is_the_run_without_it(backend, scenario):
     told = chosen(backend, scenario)
     assert told["as_without"] and not told["as_cut_off"]
     assert (told["steps"], told["bad_steps"], told["samples"]) == (BATCHES, 1, [BAD])
-    assert told["outcomes"] == ["applied", told["actions"][0], "applied", "applied"]
+    bad = 2 if scenario == "several-steps" else 1
+    assert told["outcomes"] == [told["actions"][0] if step == bad else "applied" for step in range(BATCHES)]
     assert all(math.isfinite(value) for values in told["history"].values() for value in values)
-    assert [math.isfinite(n) for n in told["norms"]] == [True, False, True, True]
+    assert [math.isfinite(n) for n in told["norms"]] == [step != bad for step in range(BATCHES)]
+    assert len(told["told"]) == (BATCHES if scenario == "followed" else 0) and all(math.isfinite(loss) for loss in told["told"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_bad_step_after_many_good_ones_leaves_the_weights_of_those_to_the_last_bit(backend):
+    told = chosen(backend, "far")
+    assert told["raised"] and told["untouched"]
+    assert told["text"].startswith("STEP 20 ") and told["samples"] == [BAD]
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])

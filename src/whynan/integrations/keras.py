@@ -42,6 +42,7 @@ class Watch(Watched, keras.callbacks.Callback):
 
     def close(self) -> None:
         """Stop watching."""
+        self.note()
         if self._end is not None:
             self._end()
             self._end = None

@@ -9,8 +9,6 @@ from whynan.watching.record import Incident, Moment
 
 class Watched:
     """A watched run: what its `overseer` knows of it, and a context manager that ends with `close`.
-
-    A watch that notes several steps together overrides `note`.
     """
 
     overseer: Overseer
@@ -39,6 +37,7 @@ class Watched:
 
     def note(self) -> None:
         """Bring the flight record up to date."""
+        self.overseer.catch_up()
 
     def close(self) -> None:
         """Stop watching."""

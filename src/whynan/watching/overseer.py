@@ -31,6 +31,7 @@ class Overseer:
         self.options = options
         self.step = 0
         self.rank = 0
+        self.catch_up: Callable[[], None] = lambda: None  # lets who notes several steps together note those that are left
         self.agree: Callable[[Callable[[], str]], str] = lambda ask: ask()  # of several processes: on what is done
         self.bad_steps = 0
         self.skipped = 0

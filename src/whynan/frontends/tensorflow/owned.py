@@ -45,10 +45,12 @@ def owned_by(target: Callable[..., Any]) -> Owned:
     """The variables and stateful objects of a target: a layer, a Keras loss, a bound method, a closure, a callable object."""
     found: dict[str, tf.Variable] = {}
     objects: dict[int, Any] = {}
+    seen: set[int] = set()
     taken = argument_names(target)
     for prefix, value in _holders(target):
         for name, variable in _variables(value, prefix.rstrip(".") if isinstance(value, tf.Variable) else prefix):
-            if not any(variable is v for v in found.values()):
+            if id(variable) not in seen:
+                seen.add(id(variable))
                 found[f"self.{name}" if name in taken or name in found else name] = variable
         if _is_plain(value):
             objects[id(value)] = value

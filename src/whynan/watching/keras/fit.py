@@ -1,10 +1,14 @@
 """What is alike in `fit` on all backends: the train function that is replaced for a while, and the logs of a step that does not count."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras.callbacks import ProgbarLogger
+from keras.src.callbacks.callback_list import CallbackList
+from keras.src.utils import is_default
 
 from whynan.watching.judge import Judge
 
@@ -56,3 +60,14 @@ class Logs:
         self._bad = self.judge.overseer.bad_steps
         metrics = self.metrics()
         return metrics if isinstance(found, Mapping) and set(found) == set(metrics) else self._last or found
+
+
+def followed() -> bool:
+    """Whether a callback of the `fit` that has just begun looks on after single batches; true as well where that cannot be told."""
+    frame: Any = sys._getframe()
+    while frame is not None and not isinstance(frame.f_locals.get("self"), CallbackList):
+        frame = frame.f_back
+    hooks = [f"on_{kind}_{when}" for kind in ("batch", "train_batch") for when in ("begin", "end")]
+    callbacks = [] if frame is None else frame.f_locals["self"].callbacks
+    quiet = [c for c in callbacks if isinstance(c, ProgbarLogger) and c.verbose != 1]  # it prints a line after each epoch
+    return frame is None or any(not is_default(getattr(c, hook)) for c in callbacks if c not in quiet for hook in hooks)

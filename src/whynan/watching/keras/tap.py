@@ -1,16 +1,17 @@
 """Where a step calls a Keras optimizer, seen while its Python code runs: traced once, or eagerly each time."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import patch
 
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
 Apply = Callable[..., Any]
 Patch = tuple[Any, str, Callable[[Apply], Apply]]  # an object, the name of its function, and what makes another function of that
+
+FINE, BAD, LEFT_OUT = 0.0, 1.0, 2.0  # a step's verdict; left out: by a loss scale that was too large, as happens now and then
 
 
 @dataclass(slots=True, eq=False)
@@ -47,10 +48,15 @@ class Tap:
         """Watch what runs inside; `differentiating` are the framework's functions that differentiate, which note `losses`."""
         owners = (BaseOptimizer, LossScaleOptimizer)
         own: list[Patch] = [(o, "apply", self._apply) for o in owners] + [(o, "scale_loss", self._scale) for o in owners]
-        with ExitStack() as stack:
-            for owner, name, made in (*own, *differentiating):
-                stack.enter_context(patch.object(owner, name, made(getattr(owner, name))))
+        patches = (*own, *differentiating)
+        before = [vars(owner)[name] for owner, name, _ in patches]
+        try:
+            for owner, name, made in patches:
+                setattr(owner, name, made(getattr(owner, name)))
             yield self
+        finally:
+            for (owner, name, _), function in zip(reversed(patches), reversed(before), strict=True):
+                setattr(owner, name, function)
 
     def _scale(self, original: Apply) -> Apply:
         def scale_loss(optimizer: Any, loss: Any) -> Any:

@@ -91,11 +91,13 @@ class Step:
             return self._refused(error, before, data, seeds)
         if seen.updates > 1 and not self._several:
             self._several, self._kept = True, Kept(self._everything)
-        moment = Moment(self.overseer.step, seen.loss, (seen.norm,), learning_rates=(seen.rate,), scale=seen.scale)
+        measured = seen.loss, seen.norm, seen.rate, seen.scale
+        if not seen.refused and not seen.left_out:
+            self.judge.healthy(*measured)
+            return result
+        moment = self.judge.moment(*measured)
         if seen.left_out and not seen.refused:
-            self.overseer.passed_over(moment._replace(outcome="left out by the loss scale"))
-        elif not seen.refused:
-            self.judge.healthy(moment)
+            self.judge.left_out(moment)
         else:
             before.put()
             self._failing = seen.updates
@@ -107,7 +109,7 @@ class Step:
     def _refused(self, error: Exception, before: "Copies", data: Any, seeds: Any) -> Any:
         """Judge a step that did not come to its loss, since a function refused NaN. Raises the error if no NaN is found."""
         before.put()
-        moment = Moment(self.overseer.step, math.nan, (math.nan,), learning_rates=(float(self.model.optimizer.learning_rate),))
+        moment = self.judge.moment(math.nan, math.nan, float(self.model.optimizer.learning_rate))
         incident = self._explained(moment, "loss", data, seeds)
         if incident.finding is None:
             raise error

@@ -18,7 +18,7 @@ from whynan.frontends.tensorflow.step import converted
 from whynan.watching.handle import Watched
 from whynan.watching.judge import Judge, euclidean
 from whynan.watching.keras.data import collected
-from whynan.watching.keras.tap import Tap
+from whynan.watching.keras.tap import BAD, FINE, LEFT_OUT, Tap
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RETRY
 from whynan.watching.recipe import of_function
@@ -26,7 +26,7 @@ from whynan.watching.record import Incident, Moment, Recipe
 from whynan.watching.replay import Again, batch_of, explained
 from whynan.watching.tensorflow.drawn import here, noting, together
 from whynan.watching.tensorflow.rerun import Rerun, arrays, named, part_of
-from whynan.watching.tensorflow.tap import BAD, FINE, LEFT_OUT, Guard, Inside, by_hand, compiling, differentiating
+from whynan.watching.tensorflow.tap import Guard, Inside, by_hand, compiling, differentiating
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +59,7 @@ class WatchedStep(Watched):
     given: Callable[..., Any] | None = None  # what the user has, which is called again after `close`
     _run: Callable[..., Any] | None = None
     _closed: bool = False
+    _parameters: Mapping[str, Any] = field(default_factory=dict)  # as of the last time that the step's Python code has run
     _held_back: bool = False  # one optimizer of Keras' makes the step's one update: then a bad one is not made at all
     _several: bool = False  # what one of several updates has changed is to be taken back where another is bad
     _optimizers: list[Any] = field(default_factory=list)  # seen in the step
@@ -80,13 +81,14 @@ class WatchedStep(Watched):
             self._run = self._compiled()
         self.judge.begin()
         result, report, drawn = self._run(*args, **kwargs)
-        state, loss, squared, rate, scale = report.numpy().tolist()
+        state, loss, squared, rate, scale = report if isinstance(report, tuple) else report.numpy().tolist()
         norm = math.sqrt(2 * squared) if squared >= 0 else squared
-        moment = Moment(self.overseer.step, loss, (norm,), learning_rates=(rate,), scale=scale)
         if state == FINE:
-            self.judge.healthy(moment)
-        elif state == LEFT_OUT:
-            self.overseer.passed_over(moment._replace(outcome="left out by the loss scale"))
+            self.judge.healthy(loss, norm, rate, scale)
+            return result
+        moment = self.judge.moment(loss, norm, rate, scale)
+        if state == LEFT_OUT:
+            self.judge.left_out(moment)
         else:
             args, kwargs = tf.nest.map_structure(_tensor, (args, kwargs))
             if self.judge.bad(moment, lambda: self._explained(moment, args, kwargs, drawn)) == RETRY and (rest := self._rest(drawn)):
@@ -95,6 +97,7 @@ class WatchedStep(Watched):
 
     def close(self) -> None:
         """Stop watching: from now on the step is called as it was given."""
+        self.note()
         self._closed = True
 
     @property
@@ -115,9 +118,10 @@ class WatchedStep(Watched):
     def _guarded(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         """The step with its result, the guard's report and what it has drawn from iterators.
 
-        What a bad step has changed otherwise than by an optimizer is put back.
+        What a bad step has changed otherwise than by an optimizer is put back. The report's numbers are a tensor in a graph.
         """
         state, guard = self.state(), Guard(self._inside)
+        self._parameters = state.parameters
         before = [(v, v.read_value()) for v in self._changed(state)]
         tap = Tap(guard.update)
         with noting() as drawn, tap.open([*differentiating(tap), *compiling(self._clones)]):
@@ -189,7 +193,7 @@ class WatchedStep(Watched):
         return self(*less, **named_less)
 
     def _norm(self) -> float:
-        return euclidean(v.numpy() for v in self.state().parameters.values() if v.dtype.is_floating)
+        return euclidean(v.numpy() for v in self._parameters.values() if v.dtype.is_floating)
 
     def _take(self) -> list[tuple[Any, Any]]:
         return [(v, v.read_value()) for v in self.state().owned().state]
@@ -212,8 +216,9 @@ def raw(variable: Any) -> Any:
 
 def state_of(step: Callable[..., Any], models: Sequence[Any], optimizers: Sequence[Any]) -> State:
     """The variables of models and optimizers, and those that the step's own code refers to."""
-    found = dict(owned_by(step).parameters)
-    every = {v.ref(): v for v in owned_by(step).state}
+    owned = owned_by(step)
+    found = dict(owned.parameters)
+    every = {v.ref(): v for v in owned.state}
     for model in models:
         found |= {str(getattr(v, "path", v.name)): raw(v) for v in model.trainable_variables}
         every |= {raw(v).ref(): raw(v) for v in model.variables}

@@ -3,6 +3,7 @@
 The update of a step whose loss or gradients are not finite does not happen: in a graph it stands in a branch that is not taken.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,9 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from whynan.frontends.tensorflow.tensors import floating
-from whynan.watching.keras.tap import Apply, Patch, Tap, Update
-
-FINE, BAD, LEFT_OUT = 0.0, 1.0, 2.0  # left out: by a loss scale that was too large, as happens now and then
+from whynan.watching.keras.tap import BAD, FINE, LEFT_OUT, Apply, Patch, Tap, Update
 
 _FUNCTION = type(tf.function(lambda: None))
 NOTHING = [FINE, 0.0, 0.0, float("nan"), float("nan")]  # the report of a step without an update
@@ -85,6 +84,9 @@ class Inside:
         self.variable.assign(NOTHING)
         return [told]
 
+# FINE, BAD or LEFT_OUT, the loss, half of the gradients' squared norm, the learning rate, the loss scale
+Seen = tuple[Any, Any, Any, Any, Any]
+
 
 @dataclass(slots=True, eq=False)
 class Guard:
@@ -105,37 +107,59 @@ class Guard:
         """Make the update if it is sound."""
         losses = losses_of(found)
         gradients = [g.values if isinstance(g, tf.IndexedSlices) else g for g in found.gradients if g is not None]
-        loss, squared = _sum(losses), _squared(gradients)
-        sound = _either(tf.math.is_finite(loss + squared), lambda: _finite([*losses, *gradients]))
-        wanted, scale = sound, tf.constant(float("nan"))
-        if found.scaled:
-            scale = tf.convert_to_tensor(found.optimizer.dynamic_scale)
-            # a scaler meets overflow by a smaller scale, which is no failure as long as there is a scale to blame
-            wanted = _either(sound, lambda: tf.logical_and(_finite(losses), scale > 1.0))
-        if tf.executing_eagerly():
-            if wanted:
-                make()
-        else:
-            tf.cond(wanted, lambda: (make(), tf.constant(True))[1], lambda: tf.constant(False))
-        rate = tf.cast(getattr(found.optimizer, "learning_rate", float("nan")), tf.float32)
-        state = tf.where(sound, FINE, tf.where(wanted, LEFT_OUT, BAD))
+        told = (_now if tf.executing_eagerly() else _traced)(found, make, losses, gradients)
         self.optimizers.append(found.optimizer)
         self.variables += found.variables
-        told = tf.stack((state, loss, squared, rate, scale))
         if tf.compat.v1.get_default_graph() is self._graph:
             self.seen.append(told)
         else:
-            self.inside.note(told)
+            self.inside.note(tf.stack(told))
 
     def report(self) -> Any:
-        """Five numbers: FINE, BAD or LEFT_OUT, the loss, half of the gradients' squared norm, the learning rate, the loss scale."""
+        """What was seen of all updates together: in a graph a tensor, else five numbers."""
         told = [*self.seen, *self.inside.taken()]
+        if tf.executing_eagerly():
+            numbers = [t if isinstance(t, tuple) else t.numpy().tolist() for t in told] or [NOTHING]
+            states, loss, squared, rate, scale = zip(*numbers, strict=True)
+            return BAD if BAD in states else max(states), sum(loss), sum(squared), rate[-1], scale[0]
         if len(told) < 2:
-            return told[0] if told else tf.constant(NOTHING)
-        states, loss, squared, rate, scale = tf.unstack(tf.stack(told, axis=1))
+            return tf.stack(told[0] if told else NOTHING)
+        states, loss, squared, rate, scale = tf.unstack(tf.stack([tf.stack(t) for t in told], axis=1))
         refused = tf.reduce_any(tf.equal(states, BAD))
         parts = (tf.where(refused, BAD, tf.reduce_max(states)), tf.reduce_sum(loss), tf.reduce_sum(squared), rate[-1], scale[0])
         return tf.stack(parts)
+
+
+def _now(found: Update, make: Callable[[], Any], losses: Sequence[Any], gradients: Sequence[Any]) -> Seen:
+    """Look at values and make the update, eagerly: an operation of TensorFlow's takes longer than Python does over a few numbers."""
+    loss, squared = float(_sum(losses)), float(_squared(gradients))
+    sound = math.isfinite(loss + squared) or bool(_finite([*losses, *gradients]))
+    scale = float(found.optimizer.dynamic_scale) if found.scaled else math.nan
+    left_out = not sound and scale > 1.0 and bool(_finite(losses))  # see `_traced`
+    if sound or left_out:
+        make()
+    rate = getattr(found.optimizer, "learning_rate", math.nan)
+    return FINE if sound else LEFT_OUT if left_out else BAD, loss, squared, float(tf.cast(rate, tf.float32)), scale
+
+
+def _traced(found: Update, make: Callable[[], Any], losses: Sequence[Any], gradients: Sequence[Any]) -> Seen:
+    """The look and the update in a branch, as parts of a graph."""
+    loss, squared = _sum(losses), _squared(gradients)
+    quick = tf.math.is_finite(loss + squared)
+    sound = tf.cond(quick, lambda: tf.constant(True), lambda: _finite([*losses, *gradients]))
+    wanted, scale = sound, tf.constant(math.nan)
+    if found.scaled:
+        scale = tf.convert_to_tensor(found.optimizer.dynamic_scale)
+        # a scaler meets overflow by a smaller scale, which is no failure as long as there is a scale to blame
+        wanted = tf.cond(sound, lambda: tf.constant(True), lambda: tf.logical_and(_finite(losses), scale > 1.0))
+
+    def made() -> Any:
+        make()
+        return tf.where(sound, FINE, LEFT_OUT) if found.scaled else tf.constant(FINE)
+
+    state = tf.cond(wanted, made, lambda: tf.constant(BAD))
+    rate = tf.cast(getattr(found.optimizer, "learning_rate", math.nan), tf.float32)
+    return state, loss, squared, rate, scale
 
 
 def _sum(tensors: Sequence[Any]) -> Any:
@@ -147,12 +171,6 @@ def _squared(gradients: Sequence[Any]) -> Any:
     """Half of the sum of all squares; not finite if an element is not, or if it overflows."""
     parts = [tf.cast(tf.nn.l2_loss(g), tf.float32) for g in gradients]
     return tf.add_n(parts) if parts else tf.constant(0.0)
-
-
-def _either(quick: Any, slow: Callable[[], Any]) -> Any:
-    if tf.executing_eagerly():
-        return quick if quick else slow()
-    return tf.cond(quick, lambda: tf.constant(True), slow)
 
 
 def _finite(tensors: Sequence[Any]) -> Any:
