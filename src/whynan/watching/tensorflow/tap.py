@@ -84,6 +84,7 @@ class Inside:
         self.variable.assign(NOTHING)
         return [told]
 
+
 # FINE, BAD or LEFT_OUT, the loss, half of the gradients' squared norm, the learning rate, the loss scale
 Seen = tuple[Any, Any, Any, Any, Any]
 

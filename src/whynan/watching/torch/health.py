@@ -57,9 +57,7 @@ def losses_in(window: Window, scaled: bool = False) -> list[torch.Tensor]:
     return [t if t.numel() == 1 else t.mean(dtype=torch.promote_types(t.dtype, torch.float32)) for t in found]
 
 
-def loss_of(
-    window: Window, parameters: Collection[int], scaled: bool = False, values: Sequence[float] | None = None
-) -> tuple[float, bool]:
+def loss_of(window: Window, parameters: Collection[int], scaled: bool = False, values: Sequence[float] | None = None) -> tuple[float, bool]:
     """The step's loss as a number, and whether all that was differentiated by one of the parameters, given by their `id`, is finite.
 
     The loop may differentiate more than the watched loss: where that fails, it is the loss. If a gradient scaler has `scaled` it, it does
