@@ -7,7 +7,7 @@ import torch
 from tests.watch.torch_steps import BAD_SAMPLE, net, same, state, train_step, watched
 
 from whynan.errors import NonFiniteError
-from whynan.watching.torch import later, run
+from whynan.watching.torch import held, later, run
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_healthy_steps_are_as_without_the_watch(arrival: str) -> None:
 
 
 def test_how_far_updates_have_moved_the_parameters_is_sampled(arrival: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(later, "SAMPLED", 3)
+    monkeypatch.setattr(held, "SAMPLED", 3)
     model = net()
     optimizer = fused(model)
     before: list[torch.Tensor] = []

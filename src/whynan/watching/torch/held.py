@@ -9,10 +9,12 @@ from whynan.watching.record import Moment
 from whynan.watching.torch.bad import deal_with
 from whynan.watching.torch.later import forget_state
 from whynan.watching.torch.look import due, keep_buffers
-from whynan.watching.torch.moved import ratio
+from whynan.watching.torch.moved import Sample, ratio
 from whynan.watching.torch.notes import by_group, moment
 from whynan.watching.torch.run import Optimizer, Run
 from whynan.watching.torch.window import Window
+
+SAMPLED = 32  # of so many updates one is measured
 
 
 def look_later(run: Run, optimizer: Optimizer) -> bool:
@@ -23,15 +25,17 @@ def look_later(run: Run, optimizer: Optimizer) -> bool:
         return False
     upfront = run.upfront
     keep_buffers(run)
+    moved = run.notes.sample.norms(optimizer) if run.notes.sample is not None else ()
+    run.notes.sample = None if run.overseer.step % SAMPLED else Sample(optimizer)
     run.later.hold(
         optimizer,
-        run.overseer.step,
         gradients,
         _losses(run.window),
-        [*(torch.as_tensor(c.norm) for c in run.clips), *(r for r in rates if isinstance(r, torch.Tensor))],
+        [*(torch.as_tensor(c.norm) for c in run.clips), *(r for r in rates if isinstance(r, torch.Tensor)), *moved],
         ends=ends,
         rates=rates,
         clips=len(run.clips),
+        step=run.overseer.step,
         window=run.window,
         upfront=upfront,
     )
@@ -54,7 +58,7 @@ def settle(run: Run, all_of_them: bool = False) -> bool:
         norms, others = rest[: seen.ends[-1]], iter(rest[seen.ends[-1] :])
         clipped = list(islice(others, seen.clips))
         rates = [next(others) if isinstance(r, torch.Tensor) else r for r in seen.rates]
-        made = moment(seen.step, loss, by_group(norms, seen.ends), rates, math.nan, clipped, 0, ratio([*others]))
+        made = moment(seen.step, loss, by_group(norms, seen.ends), rates, math.nan, clipped, 0, ratio(list(others)))
         run.overseer.step -= 1
         if not flag:
             run.overseer.healthy(made)

@@ -11,20 +11,18 @@ from typing import Any
 
 import torch
 
-from whynan.watching.torch.moved import Sample
 from whynan.watching.torch.window import Window
 
 MOST_WAITING = 2  # steps whose flag is not read yet
-SAMPLED = 32  # of so many updates one is measured
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
     """A step whose flag is under way to the host: `numbers` are flag, loss, norms, there when `event` has come by (None: at once).
 
-    After the norms come those before clippings, learning rates that are tensors, and what
-    tells the update ratio (`moved.ratio`). `upfront` are the buffers before the step where no
-    call of the model was seen, `stateful` is how many parameters the optimizer had a state for.
+    After the norms come those before clippings, learning rates that are tensors, and those of how far the update before has moved the
+    parameters. `upfront` are the buffers before the step where no call of the model was seen, `stateful` is how many parameters the
+    optimizer had a state for.
     """
 
     window: Window
@@ -55,7 +53,6 @@ class Later:
 
     def __init__(self) -> None:
         self._queue: deque[Waiting] = deque()
-        self._sample: Sample | None = None  # parameters before the last update, where that is measured
 
     def due(self, all_of_them: bool = False) -> Waiting | None:
         """The oldest step, taken out, if its flag is here or there are as many as may wait."""
@@ -65,39 +62,30 @@ class Later:
         return None
 
     def rest(self) -> list[Waiting]:
-        """All that wait, taken out, latest first. Their updates have moved nothing."""
-        self._sample = None
+        """All that wait, taken out, latest first."""
         found = list(self._queue)[::-1]
         self._queue.clear()
         return found
 
     def hold(
-        self,
-        optimizer: Any,
-        step: int,
-        gradients: list[torch.Tensor],
-        losses: list[torch.Tensor],
-        others: Sequence[torch.Tensor],
-        **kept: Any,
+        self, optimizer: Any, gradients: list[torch.Tensor], losses: list[torch.Tensor], others: Sequence[torch.Tensor], **kept: Any
     ) -> None:
         """Give the optimizer the flag of the step under way, and send it to the host with the loss, the gradients' norms and others."""
         device = gradients[0].device
-        moved = () if self._sample is None else self._sample.norms(optimizer)
-        self._sample = None if step % SAMPLED else Sample(optimizer)
         # a loss may lie on the host, or on another device; in double precision none overflows
         loss = sum((t.detach().to(device, torch.float64, non_blocking=True).mean() for t in losses), torch.zeros((), device=device))
         largest = _row(torch._foreach_norm([g for g in gradients if g.numel()], float("inf")))  # it does not overflow
         own = 1.0 - (torch.isfinite(largest).all() & torch.isfinite(loss)).float()
         found = torch.maximum(own, self._queue[-1].found) if self._queue else own
         norms = _row(torch._foreach_norm(gradients))
-        rest = [_row([t.detach().to(device, non_blocking=True)]) for t in (*others, *moved)]
+        rest = [_row([t.detach().to(device, non_blocking=True)]) for t in others]
         numbers = torch.cat([_row([own]), _row([loss]), norms, *rest])
         event = None
         if device.type == "cuda":
             numbers = torch.empty_like(numbers, device="cpu", pin_memory=True).copy_(numbers, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it without types
             event.record(torch.cuda.current_stream(device))  # that of the copy, also where another device is the current one
-        self._queue.append(Waiting(step=step, numbers=numbers, event=event, found=found, stateful=len(optimizer.state), **kept))
+        self._queue.append(Waiting(numbers=numbers, event=event, found=found, stateful=len(optimizer.state), **kept))
         optimizer.grad_scale, optimizer.found_inf = None, found
 
 
