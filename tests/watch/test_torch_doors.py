@@ -144,3 +144,18 @@ def test_a_scripted_model_is_watched():
     incident = failure.value.incident
     assert incident.finding.site.text == "torch.log(p)" and incident.sample == 2
     assert model[0].weight.tolist() == [[1.0, 1.0]]
+
+
+def test_a_model_that_was_compiled_in_place_is_explained():
+    model = nn.Sequential(nn.Linear(2, 1), nn.Sigmoid())
+    model.compile(backend="eager")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    x = torch.ones(4, 2)
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        x[2] = -1e9
+    with whynan.watch(model, loss=log_loss, optimizer=optimizer, policy="skip", folder=None) as watch:
+        log_loss(model(x), torch.ones(4, 1)).backward()
+        optimizer.step()
+    (incident,) = watch.incidents
+    assert incident.finding.site.text == "torch.log(p)" and incident.sample == 2 and incident.parameter == "0.weight"
