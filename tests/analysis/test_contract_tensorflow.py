@@ -96,6 +96,11 @@ def test_a_missing_function_is_named_with_the_one_that_exists():
     assert one.site is not None and one.site.text == "tf.debugging.is_nan"
 
 
+def test_the_keras_of_tensorflow_is_not_taken_for_keras_own():
+    (one,) = found(lambda p, t: tf.keras.losses.log_cosh(t, p), p=prob(4), t=prob(4))
+    assert "tf.keras.losses has no log_cosh: there is keras.losses.log_cosh or tf.keras.losses.logcosh." in one.message
+
+
 # ---------------------------------------------------------------- models
 
 

@@ -85,10 +85,11 @@ def _missing(error: str) -> Refusal | None:
     if found is None:
         return None
     module, name = _public(found[1]), found[2]
-    root = module.partition(".")[0]
+    root = "keras" if module.startswith("tensorflow.keras") else module.partition(".")[0]
     if root not in _PLACES:
         return None  # a module of the user's own
-    instead = list(dict.fromkeys(_instead(root, module, name)))[:3]
+    close = _close(found[1], name, f"{_shown(module)}.")
+    instead = list(dict.fromkeys((*_instead(root, name), *close)))[:3]
     advice = f"there is {' or '.join(instead)}" if instead else "nothing there has a name like it"
     return Refusal("no-such-function", f"{_shown(module)} has no {name}: {advice}.", name)
 
@@ -96,19 +97,24 @@ def _missing(error: str) -> Refusal | None:
 def _public(module: str) -> str:
     """The name by which users know a module: TensorFlow's and Keras' have private ones."""
     public = re.sub(r"^tensorflow\._api\.v\d|^tensorflow\.python\b", "tensorflow", module)
-    public = re.sub(r"^keras\.(_tf_keras\.keras|api(\._tf_keras\.keras)?|src)\b", "keras", public)
+    public = re.sub(r"^keras\.(api\.)?_tf_keras\.keras\b", "tensorflow.keras", public)
+    public = re.sub(r"^keras\.(api|src)\b", "keras", public)
     return re.sub(r"^jax\._src\b", "jax", public)
 
 
-def _instead(root: str, module: str, name: str) -> Iterator[str]:
-    """Functions that exist: of that name elsewhere, of one that means the same, of a similar one in the same place."""
+def _instead(root: str, name: str) -> Iterator[str]:
+    """Functions that exist: of that name elsewhere, of one that means the same."""
     places = [p for p in _PLACES[root] if p.rpartition(".")[0] in ("", *_PLACES) or _module(p) is not None]
     meant = [name, *(other for group in _ALIASES if name in group for other in group if other != name)]
     for other in meant:
         yield from (f"{_shown(place)}.{other}" for place in places if _has(place, other))
+
+
+def _close(module: str, name: str, prefix: str) -> list[str]:
+    """Names in the module, by the name that Python has for it, that are spelt like the one that is not there."""
     here = _module(module)
     names = [n for n in dir(here) if not n.startswith("_")] if here is not None else []
-    yield from (f"{_shown(module)}.{close}" for close in difflib.get_close_matches(name, names, 2, 0.8))
+    return [prefix + close for close in difflib.get_close_matches(name, names, 2, 0.8)]
 
 
 def _has(place: str, name: str) -> bool:
