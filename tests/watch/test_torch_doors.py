@@ -159,3 +159,25 @@ def test_a_model_that_was_compiled_in_place_is_explained():
         optimizer.step()
     (incident,) = watch.incidents
     assert incident.finding.site.text == "torch.log(p)" and incident.sample == 2 and incident.parameter == "0.weight"
+
+
+def test_buffers_are_kept_where_the_model_is_compiled_after_many_ordinary_steps():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Sigmoid())
+    optimizer, target = torch.optim.SGD(model.parameters(), 0.01), torch.ones(6, 1)
+
+    def step(x):
+        optimizer.zero_grad()
+        log_loss(model(x), target).backward()
+        optimizer.step()
+
+    with whynan.watch(model, loss=log_loss, optimizer=optimizer, policy="skip", folder=None) as watch:
+        for _ in range(20):
+            step(torch.randn(6, 2))
+        model.compile(backend="eager")  # its calls are not seen any more
+        for _ in range(3):
+            step(torch.randn(6, 2))
+        before = [b.clone() for b in model.buffers()]
+        step(torch.full((6, 2), torch.nan))
+        assert watch.bad_steps == 1
+        assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from whynan.watching.record import Moment
 
 THINNED = 16  # of the steps that leave the ring, one in so many is kept as the past
+TOGETHER = 64  # healthy steps that are noted together: by itself each note is slow, since a step leaves nothing of the record in the caches
 APPLIED = "applied"
 
 # the alarm; a bit is a factor of two

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from whynan.ir.dtype import Array
+from whynan.watching.flight import TOGETHER
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import ROLLBACK, STOP
 from whynan.watching.record import Incident, Moment
 
 NORM_EVERY = 64  # steps
-TOGETHER = 64  # healthy steps that are noted together: by itself each note is slow, since a step leaves nothing of the record in the caches
 
 
 @dataclass(slots=True, eq=False)

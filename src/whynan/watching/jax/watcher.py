@@ -13,6 +13,7 @@ import numpy as np
 
 from whynan.errors import WhynanError
 from whynan.frontends.jax.inside import as_given, donates, is_jitted, unbound, undonated
+from whynan.watching.flight import TOGETHER
 from whynan.watching.handle import Watched
 from whynan.watching.jax import health
 from whynan.watching.jax.guarded import Pending, guarded, looked
@@ -23,8 +24,6 @@ from whynan.watching.jax.wiring import Traced, Wiring, arrays_of, traced, wired
 from whynan.watching.overseer import Overseer
 from whynan.watching.policy import RAISE, RETRY, ROLLBACK, SKIP, STOP, Options
 from whynan.watching.record import Incident, Moment
-
-TOGETHER = 64  # steps that are noted together: by itself each note is slow, since a step leaves nothing of the record in the caches
 
 Seen = Sequence[float]  # of a step: 0 if it is fine, the loss, the squares of the state after it, the gradient norm
 

@@ -1,4 +1,4 @@
-"""Seeing calls that no hook of torch shows: a loss that is a plain function, `backward`, a gradient scaler's step.
+"""Seeing calls without hooks of torch: of modules, a loss that is a plain function, `backward`, a gradient scaler's step.
 
 A function is watched by giving the function object other code, which hands each call on: it is seen wherever the loop has it from, a
 local name or a module's. The original is called with its own code, so that positions in the source stay right.

@@ -1,4 +1,4 @@
-"""The hooks that run while a step does: what they keep of it, references and no copies where that is enough."""
+"""What runs around the calls of a step: what is kept of them, references and no copies where that is enough."""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from weakref import ref
 
 import torch
 from torch import is_grad_enabled
-from torch._C import _is_any_autocast_enabled as is_any_autocast_enabled
 from torch._C._functorch import peek_interpreter_stack
 
 from whynan.watching.torch import health
@@ -43,11 +42,12 @@ def around_call(run: Run, role: str, target: Any, original: Callable[..., Any], 
     if run.inside or run.asleep or not is_grad_enabled() or peek_interpreter_stack() is not None:
         return original(*args, **kwargs)
     window = run.window
+    calls = window.calls
     if window.closing:
         window.clear(run.several)
-    if len(window.calls) >= window.room and not window.make_room():
+    if len(calls) >= window.room and not window.make_room():
         return original(*args, **kwargs)
-    if role == LOSS and len(window.calls) > 1:
+    if role == LOSS and calls and (len(calls) > 1 or calls[0].role == LOSS):
         window.let_go()
     call = _kept(run, role, itself(original) if target is None else target, args, kwargs)
     result, run.inside = None, True
@@ -55,12 +55,12 @@ def around_call(run: Run, role: str, target: Any, original: Callable[..., Any], 
         result = original(*args, **kwargs)
     finally:
         run.inside = False
-        if result is None and call in window.calls:  # it has raised
-            window.calls.remove(call)
+        if result is None and call in calls:  # it has raised
+            calls.remove(call)
     if call.chance is not None:
         run.draws.after(call.chance)
     value = loss_in(result) if role == LOSS and not isinstance(result, torch.Tensor) else result
-    call.outputs = (ref(value),) if isinstance(value, torch.Tensor) else references(value)
+    call.outputs = references(value)
     if role == LOSS and isinstance(value, torch.Tensor) and value.requires_grad:
         call.value = value
     return result
@@ -71,7 +71,7 @@ def _kept(run: Run, role: str, target: Any, args: tuple[Any, ...], kwargs: dict[
     calls = run.window.calls
     random = random_state() if role == MODEL or not calls else {}  # a loss that follows a model goes on with the numbers that that leaves
     versions = versions_of((*args, *kwargs.values())) if kwargs else versions_of(args)
-    call = Call(role, target, args, kwargs, versions, random, autocast_state() if is_any_autocast_enabled() else (), place_behind(3))
+    call = Call(role, target, args, kwargs, versions, random, autocast_state(), place_behind(3))
     calls.append(call)
     if run.changing:
         changing = run.changing.get(id(target if role == MODEL or not args else args[0]))  # a model's own method may be the loss

@@ -87,7 +87,9 @@ def is_ordinary(run: Run, optimizer: Optimizer) -> bool:
     Most steps are like this, and what is done at each of them is what watching costs. Everything else is left to `look`.
     """
     notes, window, groups = run.notes, run.window, optimizer.param_groups
-    if window.root is None or len(notes.seen) >= notes.room or notes.sample or run.clips or run.upfront:
+    if window.root is None or len(notes.seen) >= notes.room or notes.sample or run.clips:
+        return False
+    if run.changing and (run.upfront is not None or window.calls[0].role == LOSS):  # `look` keeps the buffers for the next step
         return False
     try:
         norms = [math.hypot(*[vector_norm(g).item() for p in group["params"] if (g := p.grad) is not None]) for group in groups]

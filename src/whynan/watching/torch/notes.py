@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from whynan.watching.flight import TOGETHER
 from whynan.watching.record import Moment
 from whynan.watching.torch import health
 from whynan.watching.torch.moved import Sample
@@ -15,7 +16,7 @@ from whynan.watching.torch.moved import Sample
 if TYPE_CHECKING:
     from whynan.watching.torch.run import Run
 
-AT_LEAST, AT_MOST = 8, 64  # steps that are noted together
+AT_LEAST, AT_MOST = 8, TOGETHER  # steps that are noted together
 SECONDS = 0.1  # that long, if there are at least so many
 
 # a step's number, loss, norms by group, rates, scale, norms before clippings, optimizer, update ratio
