@@ -18,12 +18,11 @@ from whynan.analysis.relations import Relations
 from whynan.analysis.revise import Revised, Revision
 from whynan.analysis.slack import Slack
 from whynan.analysis.view import Vertex, View, align
-from whynan.domain.interval import Bounds, join_axes, make
+from whynan.domain.interval import COUNTED, Bounds, join_axes, make
 from whynan.ir.dtype import BOOL, INT64, ordinal
 
 PARTS = 16  # into how many boxes one box is split at a time
 MAX_ROUNDS = 40
-COUNTED = 2.0**53  # beyond it a float64 bound does not name each whole number
 MOST_POINTS = 64  # open boxes whose end points are looked at
 MOST_STEPS = 3  # between the whole numbers that a value may be rounded to
 MAX_TRIED = 4  # leaves that compete for the next split

@@ -28,6 +28,8 @@ FRACTION = np.uint8(8)
 ZERO = np.uint8(6)
 ALL = np.uint8(15)
 
+COUNTED = 2.0**53  # beyond it a float64 bound does not name each whole number
+
 _AS_FLAGS = tuple(np.uint8(n) for n in range(16))
 
 

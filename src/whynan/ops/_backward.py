@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from whynan.domain.interval import NAN, NEG_ZERO, POS_ZERO, ZERO, Bounds, Flags, Mask, normalised
+from whynan.domain.interval import COUNTED, NAN, NEG_ZERO, POS_ZERO, ZERO, Bounds, Flags, Mask, normalised
 from whynan.ir.dtype import Float64, Format, nearest, next_down, next_up
 from whynan.ir.graph import Call
 from whynan.ops._opdef import OPS, Inverse, bound
-
-COUNTED = 2.0**53  # beyond it a float64 bound does not name each whole number
 
 
 def invertible(name: str) -> bool:

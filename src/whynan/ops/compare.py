@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.domain.interval import Bounds, Mask, make
+from whynan.domain.interval import COUNTED, Bounds, Mask, make
 from whynan.ir.graph import Call
 from whynan.ops._inverses import AND, BITWISE_NOT, COMPARISONS, FINITE, INFINITE, NAN, NOT, OR, XOR
 from whynan.ops._opdef import Inverse, Transfer, define_op
@@ -96,7 +96,7 @@ def _bits(on_bools: Transfer, f: Callable[[Any, Any], Any], reach: Callable[[Bou
         limits = np.iinfo(call.format.numpy)
         natural = (a.lo >= 0) & (b.lo >= 0)
         lo, hi = np.where(natural, lo, float(limits.min)), np.where(natural, hi, float(limits.max))
-        small = (a.magnitude < 2.0**53) & (b.magnitude < 2.0**53)  # larger integers are not exact in the bounds
+        small = (a.magnitude < COUNTED) & (b.magnitude < COUNTED)
         single = (a.lo == a.hi) & (b.lo == b.hi) & small
         exact = f(np.where(single, a.lo, 0).astype(np.int64), np.where(single, b.lo, 0).astype(np.int64))
         lo, hi = np.where(single, exact, lo), np.where(single, exact, hi)

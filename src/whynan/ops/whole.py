@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from whynan.domain.interval import Bounds, make
+from whynan.domain.interval import COUNTED, Bounds, make
 from whynan.ir.dtype import nearest
 from whynan.ir.graph import Call
 from whynan.ops._curves import working_format
@@ -31,9 +31,6 @@ def _frac(call: Call, a: Bounds) -> Bounds:
     hi = np.where(same, a.hi - whole, np.where(a.hi > 0, np.minimum(edge, a.hi), 0.0))
     lo, hi = np.where(a.empty, np.inf, lo), np.where(a.empty, -np.inf, hi)
     return make(lo, hi, nan=a.may_inf, neg_zero=a.may_neg_zero | (a.lo < 0))
-
-
-COUNTED = 2.0**53  # beyond it a float64 bound does not name each whole number
 
 
 def _lost(call: Call, a: Bounds, b: Bounds) -> Any:

@@ -11,7 +11,7 @@ from math import exp, isfinite, log, sqrt
 
 import numpy as np
 
-from whynan.analysis.exact.atoms import TINY, Atoms, logarithm
+from whynan.analysis.exact.atoms import TINY, VANISHING, Atoms, logarithm
 from whynan.analysis.exact.poly import ONE, Poly, atom, constant, key, minus, plus, rest, scaled, times, total
 
 MOST_FACTS = 240
@@ -162,8 +162,8 @@ def _means(atoms: Atoms, u: Poly) -> Poly | None:
     if len(variable) != 1 or d < 0:
         return None
     ((mono, c),) = variable.items()
-    if len(mono) != 2 or c <= 0 or min(atoms.all[k].lo for k in mono) < 0:
-        return None
+    if len(mono) != 2 or c < VANISHING or 0 < d < VANISHING or min(atoms.all[k].lo for k in mono) < 0:
+        return None  # of a vanishing number float64 knows no root
     root, more = (Fraction(sqrt(t) * (1 + TINY)) for t in (c, d))
     return plus(scaled(plus(atom(mono[0]), atom(mono[1])), root / 2), constant(more))
 
